@@ -1,0 +1,199 @@
+"""HumanMeshEstimator: image → one BodyEstimate a person, the whole pipeline on one page.
+
+    people = extractor(image)                  proxies: joints, mask, depth
+    features → regressor → body                pose, shape, weak camera, mesh
+    camera fitted to the confident joints      the mesh checks the proxies
+
+It knows nothing of ROS, files or drawing.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from hmr_ros.body_model import BodyModel, fit_betas_map
+from hmr_ros.checkpoint import load_checkpoint
+from hmr_ros.estimate import BodyEstimate
+from hmr_ros.geometry import Intrinsics, fit_weak_camera, metric_translation, project_weak, rotvec_from_matrix, to_crop
+from hmr_ros.networks.features import FEATURE_COUNT, person_features
+from hmr_ros.networks.lifter import Lifter, MeshRegressor
+from hmr_ros.proxies import PersonProxies, ProxyExtractor
+from hmr_ros.proxies.embedded import EmbeddedExtractor
+from hmr_ros.runtime import CompiledModel, compile
+from hmr_ros.skeleton import LIMB_KEYPOINTS
+
+logger = logging.getLogger(__name__)
+
+_CONFIDENT = 0.3  # of a joint that counts as seen
+_TORSO = (5, 6, 11, 12)
+_LIMBS = list(LIMB_KEYPOINTS)
+
+
+class HumanMeshEstimator:
+    """Estimates the SMPL-style body of everybody in an image. Stateless and safe to share between threads.
+
+    ``backend`` names what runs the regressor and the detectors; ``reliability_source`` says whose word ``reliability``
+    is; ``body_model`` gives faces, name and hash.
+    """
+
+    reliability_source = "detector"
+
+    def __init__(self, extractor: ProxyExtractor, regressor: CompiledModel, body_model: BodyModel):
+        self.extractor, self.body_model = extractor, body_model
+        self._regressor = regressor
+        self.backend = f"regressor: {regressor.backend}; detectors: {extractor.backend}"
+
+    @classmethod
+    def from_default(
+        cls,
+        backend: str = "auto",
+        body_model: str | Path | None = None,
+        checkpoint: str | Path | None = None,
+        threads: int | None = None,
+    ) -> HumanMeshEstimator:
+        """Load the embedded detectors and checkpoint.
+
+        backend: "auto" (TensorRT on CUDA, else OpenVINO, else torch), "openvino", "torch" or "tensorrt"; an explicit one
+        never falls back. body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: one written by
+        ``hmr-ros train``. Raises FileNotFoundError or ValueError that name what is wrong with a file.
+        """
+        import torch
+
+        body = BodyModel.load(body_model)
+        path = checkpoint or files("hmr_ros") / "assets" / "lifter.safetensors"
+        lifter, trained_with = load_lifter(path)
+        betas_map = None
+        if body.sha256 != trained_with["sha256"]:
+            betas_map = _betas_map(trained_with, body)
+        network = MeshRegressor(lifter, body, betas_map).eval()
+        example = torch.zeros(1, FEATURE_COUNT)
+        regressor = compile(network, (example,), backend=backend, threads=threads)
+        estimator = cls(EmbeddedExtractor(threads=threads), regressor, body)
+        logger.info("body model %s; %s", body.name, estimator.backend)
+        return estimator
+
+    def __call__(
+        self, image: np.ndarray, depth: np.ndarray | None = None, intrinsics: Intrinsics | None = None
+    ) -> list[BodyEstimate]:
+        """Everybody in one image, best score first.
+
+        image: uint8 (H, W, 3) BGR. depth: optional (H, W) metres aligned with the image, 0 or non-finite = unknown.
+        intrinsics: of the undistorted image; without them ``translation`` is None. Raises ValueError on other input.
+        """
+        _check_image(image, depth)
+        return self.estimate(self.extractor(image, depth), intrinsics)
+
+    def estimate(self, people: list[PersonProxies], intrinsics: Intrinsics | None = None) -> list[BodyEstimate]:
+        """Bodies of people whose proxies are known; those with too few confident joints are left out."""
+        people = [person for person in people if _torso_is_seen(person.keypoints)]
+        if not people:
+            return []
+        features = np.stack([person_features(person) for person in people])
+        rotations, betas, cameras, vertices, joints, keypoints = self._regressor(features)
+        rotvecs = rotvec_from_matrix(rotations)
+        bodies = []
+        for i, person in enumerate(people):
+            camera = _fit_camera(cameras[i], keypoints[i], person)
+            body = BodyEstimate(
+                score=float(np.clip(person.score, 0, 1)),
+                box=person.box,
+                keypoints=person.keypoints,
+                reliability=np.clip(person.keypoints[_LIMBS, 2], 0, 1),
+                global_orient=rotvecs[i, 0],
+                body_pose=rotvecs[i, 1:].reshape(69),
+                betas=betas[i],
+                crop=person.crop,
+                weak_camera=camera,
+                translation=None if intrinsics is None else metric_translation(camera, person.crop, intrinsics),
+                joints=joints[i],
+                vertices=vertices[i],
+                projected_keypoints=project_weak(keypoints[i], camera, person.crop),
+            )
+            if all(np.isfinite(value).all() for value in vars(body).values() if value is not None):
+                bodies.append(body)
+            else:
+                logger.error("a body came out of %s with non-finite numbers; it is left out", self._regressor.backend)
+        return bodies
+
+    def stream(self) -> Stream:
+        """An estimator with memory, for the frames of one video or camera."""
+        return Stream(self)
+
+
+class Stream:
+    """Frames of one video in order: ``stream(image, stamp)``. One instance a camera; not for several threads."""
+
+    def __init__(self, estimator: HumanMeshEstimator):
+        self._estimator = estimator
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        stamp: float,
+        depth: np.ndarray | None = None,
+        intrinsics: Intrinsics | None = None,
+    ) -> list[BodyEstimate]:
+        """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``."""
+        return self._estimator(image, depth, intrinsics)
+
+
+def load_lifter(path: str | Path) -> tuple[Lifter, dict]:
+    """The lifter in a checkpoint and the ``body`` it was trained with ({"name", "sha256"}).
+
+    Raises ValueError where the checkpoint holds another network or another feature layout.
+    """
+    tensors, metadata = load_checkpoint(path)
+    if metadata.get("network") != "lifter" or metadata.get("feature_count") != FEATURE_COUNT:
+        raise ValueError(
+            f"{path} holds network {metadata.get('network')!r} with {metadata.get('feature_count')} features, expected "
+            f"'lifter' with {FEATURE_COUNT}; train it again with this version: hmr-ros train"
+        )
+    lifter = Lifter(**metadata["options"])
+    lifter.load_state_dict(tensors)
+    return lifter, metadata["body"]
+
+
+def _betas_map(trained_with: dict, body: BodyModel):
+    """Carry betas to a body that the checkpoint was not trained with; zeros, and one warning, where that fails."""
+    source = BodyModel.load(None)
+    if source.sha256 == trained_with["sha256"]:
+        try:
+            return fit_betas_map(source, body)
+        except (ValueError, np.linalg.LinAlgError) as error:
+            logger.warning("no map of shapes from %s to %s (%s): betas are zero", source.name, body.name, error)
+    else:
+        logger.warning(
+            "the checkpoint was trained with body %s, which is not here: betas of %s are zero",
+            trained_with["name"], body.name,
+        )  # fmt: skip
+    return np.zeros((10, 10), np.float32), np.zeros(10, np.float32)
+
+
+def _check_image(image: np.ndarray, depth: np.ndarray | None) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
+        raise ValueError(f"image is {found}, expected uint8 (height, width, 3) in BGR order")
+    if image.size == 0:
+        raise ValueError(f"image is empty: shape {image.shape}; expected at least one pixel")
+    if depth is not None and np.shape(depth) != image.shape[:2]:
+        raise ValueError(f"depth has shape {np.shape(depth)}, expected {image.shape[:2]}: align it with the image first")
+
+
+def _torso_is_seen(keypoints: np.ndarray) -> bool:
+    """Two of the four torso joints and six joints in all: less says too little of a body to show one."""
+    sure = keypoints[:, 2] > _CONFIDENT
+    return bool(sure[list(_TORSO)].sum() >= 2 and sure.sum() >= 6)
+
+
+def _fit_camera(camera: np.ndarray, keypoints: np.ndarray, person: PersonProxies) -> np.ndarray:
+    """The regressed weak camera, refitted to the confident joints; as regressed where they are too few or too close."""
+    weights = np.where(person.keypoints[:, 2] > _CONFIDENT, person.keypoints[:, 2], 0).astype(np.float32)
+    fitted = fit_weak_camera(keypoints, to_crop(person.keypoints[:, :2], person.crop), weights)
+    # A refit that changes the size by a third has been pulled by wrong joints.
+    if (weights > 0).sum() < 6 or not 0.75 < fitted[0] / camera[0] < 1.33:
+        return camera
+    return fitted

@@ -1,0 +1,156 @@
+"""Rotations, crops, weak perspective and metric translation: the camera conventions of the whole package.
+
+Camera axes are REP-103 optical (x right, y down, z forward), metres. A crop is the square (cu, cv, size) in original
+pixels; crop coordinates run over [-1, 1]. The weak camera (s, tx, ty) maps camera axes to crop coordinates by
+u = s (x + tx), v = s (y + ty). Functions take numpy arrays unless their name's section says torch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Intrinsics(NamedTuple):
+    """Pinhole camera of an undistorted image, in pixels (sensor_msgs/CameraInfo: k[0], k[4], k[2], k[5])."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+# ---- crops ----------------------------------------------------------------------------------------------------------
+
+
+def square_crop(box: np.ndarray, enlarge: float = 1.2) -> np.ndarray:
+    """Square around a box: (4,) x0, y0, x1, y1 in pixels → (3,) cu, cv, size in pixels. 1.2 is the paper's margin."""
+    x0, y0, x1, y1 = np.asarray(box, np.float32)
+    return np.array([(x0 + x1) / 2, (y0 + y1) / 2, max(x1 - x0, y1 - y0, 1.0) * enlarge], np.float32)
+
+
+def to_crop(points: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """Pixels (..., N, 2) → crop coordinates in [-1, 1], for crops (..., 3): u = 2 (u_px - cu) / size."""
+    return (2.0 * (points - crop[..., None, :2]) / crop[..., None, 2:]).astype(np.float32)
+
+
+def from_crop(points: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """Crop coordinates (..., N, 2) → pixels, for crops (..., 3); the inverse of :func:`to_crop`."""
+    return (points * (crop[..., None, 2:] / 2.0) + crop[..., None, :2]).astype(np.float32)
+
+
+def crop_matrix(crop: np.ndarray, size: int) -> np.ndarray:
+    """Affine (2, 3) from original pixels to the pixels of a size x size picture of the crop (for cv2.warpAffine).
+
+    Pixel centres are integers in both pictures, as in OpenCV: the crop's left edge cu - crop/2 falls on -0.5.
+    """
+    scale = size / float(crop[2])
+    offset = (size - 1) / 2.0
+    return np.array([[scale, 0, offset - scale * crop[0]], [0, scale, offset - scale * crop[1]]], np.float32)
+
+
+# ---- cameras --------------------------------------------------------------------------------------------------------
+
+
+def project_weak(points: np.ndarray, weak_camera: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """Weak perspective: (N, 3) points in camera axes → (N, 2) pixels of the original image."""
+    s, tx, ty = weak_camera
+    return from_crop(s * (np.asarray(points)[:, :2] + np.array([tx, ty], np.float32)), crop)
+
+
+def project_pinhole(points: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+    """Perspective: (N, 3) points in the camera frame, z > 0 → (N, 2) pixels."""
+    fx, fy, cx, cy = intrinsics
+    x, y, z = np.asarray(points).T
+    return np.stack([fx * x / z + cx, fy * y / z + cy], axis=1)
+
+
+def metric_translation(weak_camera: np.ndarray, crop: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+    """Translation (3,) in metres that puts the body model's origin where the weak camera sees it (design.md).
+
+    The plane z = 0 of the body gets the weak camera's magnification; points off that plane project differently.
+    Raises ValueError where the weak scale or the crop is not positive: no such camera exists.
+    """
+    s, tx, ty = (float(v) for v in weak_camera)
+    cu, cv, size = (float(v) for v in crop)
+    fx, fy, cx, cy = intrinsics
+    if not (s > 0 and size > 0):
+        raise ValueError(f"weak camera scale {s} and crop size {size} must be positive")
+    z = 2 * fx / (s * size)
+    x = tx + 2 * (cu - cx) / (s * size)
+    y = (fx / fy) * (ty + 2 * (cv - cy) / (s * size))
+    return np.array([x, y, z], np.float32)
+
+
+def fit_weak_camera(
+    points: np.ndarray, targets: np.ndarray, weights: np.ndarray, min_scale: float = 1e-3
+) -> np.ndarray:
+    """Weighted least-squares weak camera: (..., N, 3) camera axes, (..., N, 2) crop coordinates, (..., N) → (..., 3)."""
+    w = weights[..., None] / np.maximum(weights.sum(-1), 1e-9)[..., None, None]
+    xy = points[..., :2]
+    xy_mean, target_mean = (w * xy).sum(-2, keepdims=True), (w * targets).sum(-2, keepdims=True)
+    covariance = (w * (xy - xy_mean) * (targets - target_mean)).sum((-1, -2))
+    variance = (w * (xy - xy_mean) ** 2).sum((-1, -2))
+    s = np.maximum(covariance / np.maximum(variance, 1e-9), min_scale)
+    t = target_mean[..., 0, :] / s[..., None] - xy_mean[..., 0, :]
+    return np.concatenate([s[..., None], t], axis=-1).astype(np.float32)
+
+
+# ---- rotations, numpy -----------------------------------------------------------------------------------------------
+
+
+def rotvec_from_matrix(matrices: np.ndarray) -> np.ndarray:
+    """Rotation matrices (..., 3, 3) → canonical axis-angle (..., 3), angles in [0, pi] (scipy's convention)."""
+    from scipy.spatial.transform import Rotation
+
+    flat = Rotation.from_matrix(np.reshape(matrices, (-1, 3, 3))).as_rotvec()
+    return flat.reshape(*np.shape(matrices)[:-2], 3).astype(np.float32)
+
+
+def matrix_from_rotvec(vectors: np.ndarray) -> np.ndarray:
+    """Axis-angle (..., 3) in radians → rotation matrices (..., 3, 3)."""
+    from scipy.spatial.transform import Rotation
+
+    flat = Rotation.from_rotvec(np.reshape(vectors, (-1, 3))).as_matrix()
+    return flat.reshape(*np.shape(vectors)[:-1], 3, 3).astype(np.float32)
+
+
+def mirror_rotvec(vectors: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    """Mirror a pose in the sagittal plane x = 0: (..., J, 3) axis-angle, joints exchanged by ``order`` (…, J, 3)."""
+    return np.take(vectors, order, axis=-2) * np.array([1, -1, -1], np.float32)
+
+
+def similarity_align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Move ``source`` onto ``target`` by the best similarity (Umeyama 1991), mirror images not allowed.
+
+    Both (..., J, 3); returns (..., J, 3). Degenerate sources (all points equal) are only shifted.
+    """
+    mu_s, mu_t = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
+    s, t = source - mu_s, target - mu_t
+    u, d, vt = np.linalg.svd(np.swapaxes(s, -1, -2) @ t)
+    sign = np.ones_like(d)
+    sign[..., -1] = np.sign(np.linalg.det(u @ vt))
+    rotation = (u * sign[..., None, :]) @ vt
+    scale = (d * sign).sum(-1) / np.maximum((s**2).sum((-1, -2)), 1e-12)
+    return scale[..., None, None] * (s @ rotation) + mu_t
+
+
+# ---- rotations, torch (differentiable; Zhou et al. 2019, "On the Continuity of Rotation Representations") ------------
+
+
+def matrix_from_6d(x):
+    """Two unnormalised columns (..., 6) → rotation matrices (..., 3, 3) by Gram-Schmidt."""
+    import torch
+
+    a, b = x[..., :3], x[..., 3:]
+    a = torch.nn.functional.normalize(a, dim=-1)
+    b = torch.nn.functional.normalize(b - (a * b).sum(-1, keepdim=True) * a, dim=-1)
+    return torch.stack([a, b, torch.linalg.cross(a, b, dim=-1)], dim=-1)
+
+
+def sixd_from_matrix(matrices):
+    """Rotation matrices (..., 3, 3) → their first two columns (..., 6); inverse of :func:`matrix_from_6d`."""
+    import torch
+
+    return torch.cat([matrices[..., 0], matrices[..., 1]], dim=-1)

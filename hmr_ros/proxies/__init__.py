@@ -1,0 +1,36 @@
+"""What the networks see of a person: 2D joints with confidences, a mask and a depth map, merged by an extractor.
+
+An extractor turns an image into one :class:`PersonProxies` a person. The embedded detectors are one; Keypoint R-CNN and
+a robot's own depth camera fit the same protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class PersonProxies:
+    """Everything measured about one person in one image; numpy float32. S is the side of the crop's pictures."""
+
+    score: float  # person detector, [0, 1]
+    box: np.ndarray  # (4,) x0, y0, x1, y1 px
+    keypoints: np.ndarray  # (17, 3) COCO-17: x, y px in the original image, confidence in [0, 1]
+    crop: np.ndarray  # (3,) cu, cv, size px: the square that mask and depth show
+    landmarks: np.ndarray  # (33, 4) BlazePose: x, y px in the original image, visibility, presence in [0, 1]
+    world: np.ndarray  # (33, 3) BlazePose world landmarks: camera axes, metres, relative to the hips' midpoint
+    mask: np.ndarray  # (S, S) probability that a crop pixel belongs to the person
+    depth: np.ndarray  # (S, S) metres, larger is farther, 0 where unknown; trimmed (T_IQR)
+
+
+class ProxyExtractor(Protocol):
+    """Image → people. ``backend`` says what runs the detectors, for logs and the doctor."""
+
+    backend: str
+
+    def __call__(self, image: np.ndarray, depth: np.ndarray | None = None) -> list[PersonProxies]:
+        """``image`` uint8 (H, W, 3) BGR; ``depth`` optional float32 (H, W) metres aligned with it (0 = unknown)."""
+        ...

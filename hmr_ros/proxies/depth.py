@@ -1,0 +1,126 @@
+"""Human depth maps: trimming (paper equations 1-3), the embedded coarse depth, sensor depth, samples along bones.
+
+Depth is float32 metres along the optical axis, larger is farther, strictly positive where valid; 0 means unknown.
+Relative depth is offset to ``RELATIVE_ORIGIN`` at the hips (HDNet's convention), so that it is positive too.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from hmr_ros.geometry import crop_matrix
+from hmr_ros.skeleton import COCO_BONES, COCO_TORSO
+
+RELATIVE_ORIGIN = 4.0  # metres given to the hips' midpoint by relative depth (Jafarian & Park 2021)
+
+# Segments of the 33 BlazePose landmarks with the radius of the body around them in metres: what the coarse depth
+# spreads over the mask. Radii are of an average adult; they only shape the bulge of a limb.
+_SEGMENTS = (
+    (11, 13, 0.05), (13, 15, 0.04), (15, 19, 0.03), (12, 14, 0.05), (14, 16, 0.04), (16, 20, 0.03),
+    (23, 25, 0.08), (25, 27, 0.055), (27, 31, 0.04), (24, 26, 0.08), (26, 28, 0.055), (28, 32, 0.04),
+    (11, 12, 0.09), (23, 24, 0.11), (11, 23, 0.11), (12, 24, 0.11), (7, 8, 0.09), (0, 11, 0.06), (0, 12, 0.06),
+)  # fmt: skip
+_A, _B = (np.array([s[i] for s in _SEGMENTS]) for i in (0, 1))
+_RADII = np.array([s[2] for s in _SEGMENTS], np.float32)
+
+DEPTH_BONES = COCO_BONES + COCO_TORSO
+SAMPLES_PER_BONE = 5  # both joints and three points between them
+_TORSO = [DEPTH_BONES.index(bone) for bone in ((5, 11), (6, 12), (5, 6), (11, 12))]
+
+
+def trim_depth(depth):
+    """T_IQR: trim each depth map's outliers to 1.5 interquartile ranges around its quartiles (equations 1-3).
+
+    depth: (..., H, W) numpy or torch; every map by itself. Returns the same kind and shape. On the n valid values, Q1 is
+    the median of the floor(n/2) smallest and Q3 of the floor(n/2) largest. Invalid values (0, negative, non-finite)
+    come back as 0; fewer than four valid values are left as they are. Raises ValueError below two dimensions.
+    """
+    import torch
+
+    if isinstance(depth, np.ndarray):
+        floating = depth if np.issubdtype(depth.dtype, np.floating) else depth.astype(np.float32)
+        return trim_depth(torch.from_numpy(np.ascontiguousarray(floating))).numpy()
+    if depth.ndim < 2:
+        raise ValueError(f"depth has shape {tuple(depth.shape)}, expected (..., H, W)")
+    values = (depth if depth.is_floating_point() else depth.float()).flatten(-2)
+    valid = torch.isfinite(values) & (values > 0)
+    ordered = torch.where(valid, values, torch.inf).sort(dim=-1).values
+    n = valid.sum(-1, keepdim=True)
+    half = n // 2
+
+    def median(first, count):  # of the `count` ordered values that begin at index `first`
+        last = ordered.shape[-1] - 1
+        low = (first + (count - 1) // 2).clamp(0, last)
+        high = (first + count // 2).clamp(0, last)
+        return (ordered.gather(-1, low) + ordered.gather(-1, high)) / 2
+
+    q1, q3 = median(torch.zeros_like(n), half), median(n - half, half)
+    reach = 1.5 * (q3 - q1)
+    trimmed = torch.minimum(torch.maximum(values, q1 - reach), q3 + reach)
+    trimmed = torch.where(n >= 4, trimmed, values)
+    return torch.where(valid, trimmed, torch.zeros_like(values)).reshape(depth.shape)
+
+
+def coarse_depth(points: np.ndarray, z: np.ndarray, confidence: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Depth map of a person from landmarks alone: their z spread over the mask, minus the body's thickness.
+
+    points: (33, 2) BlazePose landmarks in mask pixels; z: (33, 3) world landmarks, metres, hips at 0;
+    confidence: (33,); mask: (S, S) probability. Returns (S, S) metres, hips at ``RELATIVE_ORIGIN``, 0 outside.
+    """
+    depth = np.zeros(mask.shape, np.float32)
+    v, u = np.nonzero(mask > 0.5)
+    if len(u) == 0:
+        return depth
+    pixels = np.stack([u, v], 1).astype(np.float32)
+    # Pixels a metre, from the spread of the same landmarks in both frames; it scales the limbs' radii.
+    per_metre = np.linalg.norm(points.std(0)) / max(np.linalg.norm(z[:, :2].std(0)), 1e-3)
+    a, ab = points[_A], points[_B] - points[_A]
+    t = ((pixels[:, None] - a) * ab).sum(-1) / np.maximum((ab**2).sum(-1), 1e-6)
+    t = np.clip(t, 0, 1)
+    distance = np.linalg.norm(pixels[:, None] - (a + t[..., None] * ab), axis=-1)
+    bone_z = z[_A, 2] + t * (z[_B, 2] - z[_A, 2])
+    radius = np.maximum(_RADII * per_metre, 1.0)
+    surface = bone_z - _RADII * np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1))
+    weight = np.minimum(confidence[_A], confidence[_B]) + 1e-3
+    weight = weight / (distance / radius + 0.2) ** 4
+    depth[v, u] = RELATIVE_ORIGIN + (weight * surface).sum(1) / weight.sum(1)
+    return depth
+
+
+def sensor_depth(depth: np.ndarray, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A depth camera's view of one person: the aligned depth image, cropped and cut out by the mask.
+
+    depth: (H, W) metres aligned with the image, 0 or non-finite = unknown; crop: (3,); mask: (S, S) probability.
+    Returns (S, S) metres, absolute. The mask is eroded by a pixel: depth edges bleed.
+    """
+    size = mask.shape[0]
+    picture = cv2.warpAffine(
+        np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32),
+        crop_matrix(crop, size), (size, size), flags=cv2.INTER_NEAREST, borderValue=0,
+    )  # fmt: skip
+    inside = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8))
+    return np.where((inside > 0) & (picture > 0), picture, 0).astype(np.float32)
+
+
+def depth_along_bones(joints: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depth at evenly spaced points of the twelve bones, relative to the torso's median.
+
+    joints: (17, 3) COCO in crop coordinates [-1, 1] with confidence; depth: (S, S), 0 = unknown.
+    Returns values (12, 5) metres, clipped to ±1.5, and validity (12, 5) in {0, 1}; invalid values are 0. Without a valid
+    point on the torso everything is invalid: there is nothing to be relative to.
+    """
+    size = depth.shape[0]
+    a, b = np.array(DEPTH_BONES).T
+    t = np.linspace(0, 1, SAMPLES_PER_BONE, dtype=np.float32)[:, None]
+    points = joints[a, None, :2] * (1 - t) + joints[b, None, :2] * t  # (12, 5, 2)
+    pixel = np.rint((points + 1) * size / 2 - 0.5)
+    inside = ((pixel >= 0) & (pixel < size)).all(-1) & (np.minimum(joints[a, 2], joints[b, 2]) > 0)[:, None]
+    u, v = np.clip(pixel, 0, size - 1).astype(int).transpose(2, 0, 1)
+    values = depth[v, u]
+    valid = inside & (values > 0)
+    torso = values[_TORSO][valid[_TORSO]]
+    if len(torso) == 0:
+        return np.zeros_like(values), np.zeros_like(values)
+    values = np.where(valid, np.clip(values - np.median(torso), -1.5, 1.5), 0)
+    return values.astype(np.float32), valid.astype(np.float32)

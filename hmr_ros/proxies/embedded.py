@@ -1,0 +1,244 @@
+"""The embedded proxy extractor: MoveNet MultiPose finds people and 2D joints, BlazePose looks at each person closely.
+
+MoveNet (256², and 512² when small people are to be expected) gives every person's box and COCO-17 joints. BlazePose gives
+33 landmarks, a mask and world landmarks of an upright-rotated region around the hips. Both are merged into one set of
+joints; the depth map is spread from the world landmarks over the mask unless a depth camera's image is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+import cv2
+import numpy as np
+
+from hmr_ros.geometry import crop_matrix, square_crop
+from hmr_ros.proxies import PersonProxies
+from hmr_ros.proxies.depth import coarse_depth, sensor_depth, trim_depth
+from hmr_ros.runtime import compile
+from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, COCO_SIGMAS
+
+_SHOULDERS, _HIPS = [5, 6], [11, 12]
+_BLAZEPOSE_SIZE = 256
+
+
+@dataclass(frozen=True)
+class ExtractorConfig:
+    """Thresholds, measured on pedestrians of vtest.avi and photos of a few people."""
+
+    min_score: float = 0.2  # of a person; MoveNet's noise stays below 0.13
+    min_confidence: float = 0.2  # of a joint that shapes a region or a crop
+    small_person: float = 0.4  # of the image height: smaller people call for the 512² pass
+    duplicate_similarity: float = 0.5  # object keypoint similarity above which two detections are one person
+    max_disagreement: float = 0.08  # of the person's diagonal: beyond, BlazePose looked at somebody else
+    crop_enlargement: float = 1.2  # paper: the box is enlarged 1.2x
+    size: int = 128  # side of mask and depth
+
+
+@dataclass(frozen=True, eq=False)
+class _Detection:
+    score: float
+    box: np.ndarray  # (4,)
+    keypoints: np.ndarray  # (17, 3)
+
+    @property
+    def diagonal(self) -> float:
+        return float(np.hypot(*(self.box[2:] - self.box[:2])))
+
+
+class EmbeddedExtractor:
+    """uint8 BGR image → people, by the networks in ``hmr_ros/assets``; implements ``ProxyExtractor``."""
+
+    def __init__(self, threads: int | None = None, config: ExtractorConfig = ExtractorConfig()):
+        assets = files("hmr_ros") / "assets"
+        self.config = config
+        self._movenet = {
+            side: compile(assets / "movenet_multipose.xml", shapes={"input": (1, side, side, 3)}, threads=threads)
+            for side in (256, 512)
+        }
+        self._blazepose = compile(assets / "pose_landmark_full.tflite", threads=threads)
+        self.backend = self._blazepose.backend
+
+    def __call__(self, image: np.ndarray, depth: np.ndarray | None = None) -> list[PersonProxies]:
+        return [self._look_closely(image, depth, person) for person in self._detect(image)]
+
+    # ---- people ------------------------------------------------------------------------------------------------------
+
+    def _detect(self, image: np.ndarray) -> list[_Detection]:
+        """People in the image, best first, each once."""
+        config = self.config
+        found = self._detect_at(image, 256)
+        heights = [person.box[3] - person.box[1] for person in found]
+        people = [person for person in found if person.score >= config.min_score]
+        if max(image.shape[:2]) > 256 and (not people or min(heights) < config.small_person * image.shape[0]):
+            fine = [person for person in self._detect_at(image, 512) if person.score >= config.min_score]
+            # Each scale has its strength: 256² keeps large people whole, 512² finds the limbs of small ones.
+            limit = 0.45 * max(image.shape[:2])
+            large = [p for p in people if max(p.box[2:] - p.box[:2]) > limit]
+            small = [p for p in people if max(p.box[2:] - p.box[:2]) <= limit]
+            fine_small = [p for p in fine if max(p.box[2:] - p.box[:2]) <= limit]
+            fine_large = [p for p in fine if max(p.box[2:] - p.box[:2]) > limit]
+            people = [*_by_score(large), *_by_score(fine_small), *_by_score(small), *_by_score(fine_large)]
+        else:
+            people = _by_score(people)
+        kept: list[_Detection] = []
+        for person in people:
+            if not any(_same_person(person, other, config) for other in kept):
+                kept.append(person)
+        return _by_score(kept)
+
+    def _detect_at(self, image: np.ndarray, side: int) -> list[_Detection]:
+        """MoveNet's answers (at most six) above its noise, on the image letterboxed to side x side."""
+        height, width = image.shape[:2]
+        scale = side / max(height, width)
+        w, h = max(round(width * scale), 1), max(round(height * scale), 1)
+        x0, y0 = (side - w) // 2, (side - h) // 2
+        padded = np.zeros((1, side, side, 3), np.float32)
+        resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        padded[0, y0 : y0 + h, x0 : x0 + w] = resized[..., ::-1]
+        rows = self._movenet[side](padded)[0][0]  # (6, 56): 17 x (y, x, score), ymin, xmin, ymax, xmax, score
+        rows = rows[rows[:, 55] > 0.13]
+        offset, stretch = np.array([x0, y0], np.float32), np.array([w / width, h / height], np.float32)
+        joints = rows[:, :51].reshape(-1, 17, 3)
+        xy = (joints[..., 1::-1] * side - offset + 0.5) / stretch - 0.5
+        corners = (rows[:, [52, 51, 54, 53]].reshape(-1, 2, 2) * side - offset + 0.5) / stretch - 0.5
+        corners = np.clip(corners, 0, [width - 1, height - 1]).reshape(-1, 4)
+        keypoints = np.concatenate([xy, joints[..., 2:]], axis=-1).astype(np.float32)
+        return [
+            _Detection(float(row[55]), box.astype(np.float32), points)
+            for row, box, points in zip(rows, corners, keypoints)
+            if np.all(box[2:] - box[:2] >= 4)
+        ]
+
+    # ---- one person --------------------------------------------------------------------------------------------------
+
+    def _look_closely(self, image: np.ndarray, depth: np.ndarray | None, person: _Detection) -> PersonProxies:
+        config = self.config
+        to_image, angle = _upright_region(person, config.min_confidence)
+        region = cv2.warpAffine(
+            image, to_image, (_BLAZEPOSE_SIZE, _BLAZEPOSE_SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        )
+        answers = self._blazepose((region[None, ..., ::-1] / 255.0).astype(np.float32))
+        raw, presence, mask_logits, _, world = (a.reshape(-1) for a in answers)
+        raw, world = raw.reshape(39, 5)[:33], world.reshape(39, 3)[:33]
+        landmarks = np.concatenate([raw[:, :2] @ to_image[:, :2].T + to_image[:, 2], _sigmoid(raw[:, 3:])], axis=1)
+        world = world @ _rotation_z(angle).T
+        blazepose = np.concatenate([landmarks[:, :2], landmarks[:, 2:].prod(1, keepdims=True)], axis=1)
+        blazepose = blazepose[list(COCO_FROM_BLAZEPOSE)]
+        if presence[0] < 0.5 or _disagreement(person, blazepose) > config.max_disagreement:
+            # It saw somebody else or nobody: MoveNet stays alone, and nothing downstream may lean on the landmarks.
+            landmarks[:, 2:] *= 0.3
+            keypoints = person.keypoints
+        else:
+            keypoints = _merge(person, blazepose)
+        crop = square_crop(_joints_box(keypoints, person.box, config.min_confidence), config.crop_enlargement)
+        mask = _sigmoid(np.clip(mask_logits, -30, 30).reshape(_BLAZEPOSE_SIZE, _BLAZEPOSE_SIZE))
+        to_crop = crop_matrix(crop, config.size)
+        mask = cv2.warpAffine(
+            mask, (_homogeneous(to_crop) @ _homogeneous(to_image))[:2], (config.size, config.size), flags=cv2.INTER_LINEAR
+        )
+        if depth is None:
+            points = landmarks[:, :2] @ to_crop[:, :2].T + to_crop[:, 2]
+            depth_map = coarse_depth(points, world, landmarks[:, 2:].prod(1), mask)
+        else:
+            depth_map = sensor_depth(depth, crop, mask)
+        return PersonProxies(
+            score=person.score,
+            box=person.box,
+            keypoints=keypoints.astype(np.float32),
+            crop=crop,
+            landmarks=landmarks.astype(np.float32),
+            world=world.astype(np.float32),
+            mask=mask,
+            depth=trim_depth(depth_map),
+        )
+
+
+def _by_score(people: list[_Detection]) -> list[_Detection]:
+    return sorted(people, key=lambda person: -person.score)
+
+
+def _same_person(a: _Detection, b: _Detection, config: ExtractorConfig) -> bool:
+    """Object keypoint similarity (COCO) over the joints that both are sure of; boxes decide where those are few."""
+    common = np.minimum(a.keypoints[:, 2], b.keypoints[:, 2]) > config.min_confidence
+    if common.sum() >= 3:
+        squared = ((a.keypoints[common, :2] - b.keypoints[common, :2]) ** 2).sum(1)
+        area = min(np.prod(a.box[2:] - a.box[:2]), np.prod(b.box[2:] - b.box[:2]))
+        similarity = np.exp(-squared / (2 * area * (2 * np.array(COCO_SIGMAS)[common]) ** 2)).mean()
+        return bool(similarity > config.duplicate_similarity)
+    overlap = np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2])
+    intersection = np.prod(np.maximum(overlap, 0))
+    smaller = min(np.prod(a.box[2:] - a.box[:2]), np.prod(b.box[2:] - b.box[:2]))
+    return bool(intersection > 0.6 * smaller)
+
+
+def _upright_region(person: _Detection, min_confidence: float) -> tuple[np.ndarray, float]:
+    """BlazePose's region: square around the hips, turned so that the shoulders are up.
+
+    Returns the affine (2, 3) from region pixels to image pixels and the angle in radians.
+    """
+    xy, confidence = person.keypoints[:, :2], person.keypoints[:, 2]
+    sure = confidence > min_confidence
+    centre = (person.box[:2] + person.box[2:]) / 2
+    angle, torso = 0.0, 0.0
+    if sure[_HIPS].any():
+        centre = xy[_HIPS].mean(0)
+        if sure[_SHOULDERS].any():
+            up = xy[_SHOULDERS].mean(0) - centre
+            torso = float(np.hypot(*up))
+            if sure[_HIPS].all() and sure[_SHOULDERS].all():
+                angle = float(np.arctan2(up[0], -up[1]))
+    reach = np.linalg.norm(xy[sure] - centre, axis=1).max() if sure.any() else person.diagonal / 2
+    size = 2.5 * max(float(reach), 1.5 * torso, 8.0)
+    k, c, s = size / _BLAZEPOSE_SIZE, np.cos(angle), np.sin(angle)
+    linear = k * np.array([[c, -s], [s, c]])
+    shift = centre - linear @ np.full(2, (_BLAZEPOSE_SIZE - 1) / 2)
+    return np.hstack([linear, shift[:, None]]).astype(np.float32), angle
+
+
+def _disagreement(person: _Detection, blazepose: np.ndarray) -> float:
+    """Median distance of the limb joints that both networks are sure of, relative to the person's diagonal."""
+    sure = (person.keypoints[:, 2] > 0.3) & (blazepose[:, 2] > 0.3)
+    sure[:5] = False
+    if sure.sum() < 3:
+        return 0.0
+    distance = np.linalg.norm(person.keypoints[sure, :2] - blazepose[sure, :2], axis=1)
+    return float(np.median(distance)) / person.diagonal
+
+
+def _merge(person: _Detection, blazepose: np.ndarray) -> np.ndarray:
+    """One COCO-17 from two: the weighted mean where they agree, the surer one, less sure, where they do not."""
+    movenet = person.keypoints
+    distance = np.linalg.norm(movenet[:, :2] - blazepose[:, :2], axis=1) / person.diagonal
+    # MoveNet says 0.3-0.8 of a visible joint where BlazePose says 0.9-1: halve the latter to compare them.
+    weight_a, weight_b = movenet[:, 2], 0.5 * blazepose[:, 2]
+    share = weight_a / np.maximum(weight_a + weight_b, 1e-6)
+    agree = distance < 0.05
+    share = np.where(agree, share, weight_a >= weight_b)
+    xy = share[:, None] * movenet[:, :2] + (1 - share[:, None]) * blazepose[:, :2]
+    confidence = np.where(agree, np.maximum(movenet[:, 2], blazepose[:, 2]), 0.7 * np.maximum(weight_a, weight_b))
+    return np.concatenate([xy, confidence[:, None]], axis=1)
+
+
+def _joints_box(keypoints: np.ndarray, box: np.ndarray, min_confidence: float) -> np.ndarray:
+    """Box of the confident joints, with room for the head and the feet; the detector's box where they are few."""
+    sure = keypoints[keypoints[:, 2] > min_confidence, :2]
+    if len(sure) < 4:
+        return box
+    low, high = sure.min(0), sure.max(0)
+    margin = 0.08 * max(*(high - low), 8.0)
+    return np.concatenate([low - margin, high + margin])
+
+
+def _homogeneous(affine: np.ndarray) -> np.ndarray:
+    return np.vstack([affine, [0, 0, 1]])
+
+
+def _rotation_z(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))

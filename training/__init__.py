@@ -1,0 +1,1 @@
+"""Learning: data sets, training and evaluation. Installed as ``hmr_ros.training``; imports everything but ``ros``."""

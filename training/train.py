@@ -1,0 +1,217 @@
+"""``hmr-ros train``: the first checkpoint, a lifter trained with the truth of rendered people.
+
+Reads what ``hmr-ros data rendered`` wrote, shows every person and its mirror image, and keeps the weights that do best on
+the validation set. The self-supervised training of the paper belongs beside it and reads proxies only.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+from torch.nn import functional as F
+
+import hmr_ros
+from hmr_ros.body_model import BodyModel
+from hmr_ros.checkpoint import save_checkpoint
+from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, sixd_from_matrix, to_crop
+from hmr_ros.networks.features import FEATURE_COUNT, mirror_features, person_features
+from hmr_ros.networks.lifter import BodyParameters, Lifter
+from hmr_ros.proxies import PersonProxies
+from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
+from hmr_ros.training.datasets import rendered
+from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
+
+_LIMBS = list(LIMB_KEYPOINTS)
+_HIPS = [11, 12]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train the lifter on rendered people."""
+
+    data: tuple[Path, ...]
+    """Folders written by `hmr-ros data rendered`, for training."""
+    val: Path
+    """A folder written by `hmr-ros data rendered --split val`: chooses the weights that are kept."""
+    out: Path = Path("runs/lifter")
+    """Where lifter.safetensors and metrics.json go."""
+    epochs: int = 40
+    batch: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    width: int = 768
+    blocks: int = 2
+    dropout: float = 0.1
+    weight_joints: float = 10.0
+    """Of the root-relative 3D joints and keypoints, L1 in metres."""
+    weight_rotations: float = 1.0
+    """Of the rotation matrices, mean squared."""
+    weight_betas: float = 0.02
+    """Of the shape, mean squared."""
+    weight_projection: float = 2.0
+    """Of the keypoints seen by the weak camera, L1 in crop coordinates."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs and truth of N people; the truth in the frame of the ray through the crop's centre (see ``rendered``)."""
+
+    features: torch.Tensor  # (N, FEATURE_COUNT)
+    rotations: torch.Tensor  # (N, 24, 3, 3)
+    betas: torch.Tensor  # (N, 10)
+    keypoints_xy: torch.Tensor  # (N, 17, 2) crop coordinates
+    weak_camera: torch.Tensor  # (N, 3) the best fitting one
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index) -> Samples:
+        return Samples(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def mirrored(self) -> Samples:
+        """The same people seen in a mirror: x → -x, left and right exchanged."""
+        flip = torch.tensor([-1.0, 1, 1])
+        reflect = flip[:, None] * flip  # M R M of a rotation R
+        return Samples(
+            mirror_features(self.features),
+            self.rotations[:, list(SMPL_MIRROR)] * reflect,
+            self.betas,  # the embedded body's shapes are symmetric
+            self.keypoints_xy[:, list(COCO_MIRROR)] * flip[:2],
+            self.weak_camera * torch.tensor([1.0, -1, 1]),
+        )
+
+
+def load_samples(folders: tuple[Path, ...]) -> Samples:
+    """Read rendered people and turn their proxies into features; people whom no detector saw are not among them."""
+    parts = [rendered.load(folder) for folder in folders]
+    data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    names = PersonProxies.__dataclass_fields__
+    people = (PersonProxies(**{name: data[name][i] for name in names}) for i in range(len(data["crop"])))
+    features = np.stack([person_features(person) for person in people])
+    keypoints_xy = to_crop(data["keypoints_2d"], data["crop"])
+    weak_camera = fit_weak_camera(data["keypoints_3d"], keypoints_xy, np.ones(keypoints_xy.shape[:2]))
+    arrays = (features, matrix_from_rotvec(data["pose"]), data["betas"], keypoints_xy, weak_camera)
+    return Samples(*(torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays))
+
+
+def train(config: TrainConfig, console: Console = Console()) -> dict:
+    """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics."""
+    torch.manual_seed(config.seed)
+    body = BodyModel.load(None)
+    started = time.monotonic()
+    with console.status("reading rendered people"):
+        samples, held_out = load_samples(config.data), load_samples((config.val,))
+    console.print(f"{len(samples)} people to learn from, {len(held_out)} held out, {FEATURE_COUNT} features")
+
+    lifter = Lifter(config.width, config.blocks, config.dropout)
+    _set_statistics(lifter, samples)
+    steps = config.epochs * (len(samples) // config.batch)
+    if steps == 0:
+        raise ValueError(f"{len(samples)} people are fewer than one batch of {config.batch}: make more, or lower --batch")
+    optimizer = torch.optim.AdamW(lifter.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps, pct_start=0.05)
+
+    best, history = None, []
+    for epoch in track(range(config.epochs), "training", console=console):
+        lifter.train()
+        losses = []
+        for index in torch.randperm(len(samples)).split(config.batch):
+            if len(index) < config.batch:
+                break
+            batch = samples[index]
+            if torch.rand(()) < 0.5:
+                batch = batch.mirrored()
+            loss = _loss(lifter(batch.features), batch, body, config)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, batch of samples {index.tolist()[:8]}…")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(lifter.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        scores = evaluate(lifter, held_out, body)
+        history.append({"epoch": epoch, "loss": float(np.mean(losses)), **scores})
+        if best is None or scores["pa_mpjpe"] < best["pa_mpjpe"]:
+            best = history[-1]
+            save_checkpoint(config.out / "lifter.safetensors", lifter.state_dict(), _metadata(config, samples, body, best))
+    metrics = {"best": best, "history": history, "seconds": round(time.monotonic() - started, 1)}
+    (config.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    console.print(
+        f"best epoch {best['epoch']}: MPJPE {best['mpjpe']:.1f} mm, PA-MPJPE {best['pa_mpjpe']:.1f} mm on the held-out "
+        f"people; {config.out / 'lifter.safetensors'}"
+    )
+    return metrics
+
+
+@torch.no_grad()
+def evaluate(lifter: Lifter, samples: Samples, body: BodyModel) -> dict[str, float]:
+    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) and shape error on ``samples``."""
+    lifter.eval()
+    prediction = lifter(samples.features)
+    pred, truth = (
+        _from_hips(body.regressed_joints(p.rotations, p.betas)[1])[:, _LIMBS].numpy() for p in (prediction, samples)
+    )
+    return {
+        "mpjpe": float(mpjpe(pred, truth).mean()),
+        "pa_mpjpe": float(pa_mpjpe(pred, truth).mean()),
+        "betas_rms": float((prediction.betas - samples.betas).square().mean().sqrt()),
+    }
+
+
+def _loss(prediction: BodyParameters, truth: Samples, body: BodyModel, config: TrainConfig) -> torch.Tensor:
+    joints, keypoints = body.regressed_joints(prediction.rotations, prediction.betas)
+    true_joints, true_keypoints = body.regressed_joints(truth.rotations, truth.betas)
+    scale, shift = prediction.weak_camera[:, None, :1], prediction.weak_camera[:, None, 1:]
+    seen = scale * (keypoints[..., :2] + shift)
+    return (
+        config.weight_joints * F.l1_loss(joints - joints[:, :1], true_joints - true_joints[:, :1])
+        + config.weight_joints * F.l1_loss(_from_hips(keypoints), _from_hips(true_keypoints))
+        + config.weight_rotations * F.mse_loss(prediction.rotations, truth.rotations)
+        + config.weight_betas * F.mse_loss(prediction.betas, truth.betas)
+        + config.weight_projection * F.l1_loss(seen, truth.keypoints_xy)
+    )
+
+
+def _from_hips(keypoints: torch.Tensor) -> torch.Tensor:
+    return keypoints - keypoints[:, _HIPS].mean(1, keepdim=True)
+
+
+def _set_statistics(lifter: Lifter, samples: Samples) -> None:
+    """Centre the lifter's input and output on the training set and its mirror image."""
+    both = torch.cat([samples.features, mirror_features(samples.features)])
+    lifter.feature_mean.copy_(both.mean(0))
+    lifter.feature_std.copy_(both.std(0).clamp_min(1e-3))
+    lifter.mean_rotations.copy_(sixd_from_matrix(samples.rotations).mean(0))
+    camera = samples.weak_camera
+    lifter.mean_camera.copy_(torch.cat([camera[:, :1].clamp_min(1e-3).log(), camera[:, 1:]], dim=1).mean(0))
+
+
+def _metadata(config: TrainConfig, samples: Samples, body: BodyModel, scores: dict) -> dict:
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "network": "lifter",
+        "options": {"width": config.width, "blocks": config.blocks, "dropout": config.dropout},
+        "feature_count": FEATURE_COUNT,
+        "body": {"name": body.name, "sha256": body.sha256},
+        "training": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
+        | {"data": [folder.name for folder in config.data], "people": len(samples)},
+        "scores": scores,
+        "version": hmr_ros.__version__,
+        "revision": git.stdout.strip() or None,
+    }
+
+
+def main(argv: list[str]) -> int:
+    train(tyro.cli(TrainConfig, args=argv, prog="hmr-ros train"))
+    return 0
