@@ -1,0 +1,91 @@
+# `make demo [SOURCE=image|video|directory|camera index]` and `make test` set up everything by themselves: a virtual
+# environment in .venv, pinned by constraints.txt, with the package and its messages built and installed into it. The
+# next call reuses what is there. No root and no sourced ROS 2 are needed; a sourced one is left out of the way.
+
+SHELL := /bin/bash
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+SOURCE ?=
+TEST_ARGS ?=
+
+# The first Python that will do; another one by `make PYTHON=/path/to/python`.
+PYTHON ?=
+CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
+
+# A sourced ROS 2 brings its own rclpy and libraries, built for another Python: none of it in here.
+ifneq ($(or $(AMENT_PREFIX_PATH),$(COLCON_PREFIX_PATH)),)
+unexport LD_LIBRARY_PATH
+endif
+unexport PYTHONPATH PYTHONHOME COLCON_PREFIX_PATH CMAKE_PREFIX_PATH RMW_IMPLEMENTATION ROS_DISTRO ROS_VERSION
+unexport ROS_PYTHON_VERSION _ROS_WHEELS_BOOTSTRAP_COMPLETE
+export AMENT_PREFIX_PATH := $(VENV)
+export VIRTUAL_ENV := $(VENV)
+export PATH := $(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test doctor clean distclean FORCE
+
+help:
+	@echo "make demo [SOURCE=...]  people in a picture, a video, a folder or a camera, through the live ROS 2 node"
+	@echo "make test               the whole test suite, on the installed package (TEST_ARGS='-k name' for a part)"
+	@echo "make doctor             what is installed, what is missing, and what to do about it"
+	@echo "make setup              only set up .venv"
+	@echo "make clean, distclean   remove what was built; distclean: and .venv"
+
+demo: setup
+	@$(BIN)/hmr-ros demo $(if $(SOURCE),--source '$(SOURCE)')
+
+test: setup
+	@cd test && $(BIN)/python -P -m pytest $(TEST_ARGS)
+
+doctor: setup
+	@$(BIN)/hmr-ros doctor
+
+setup: $(VENV)/.installed
+
+# --- the environment ---------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@command -v c++ g++ clang++ >/dev/null || { \
+	  echo "hmr_ros needs a C++ compiler to build its messages, and found none (c++, g++, clang++)." >&2; \
+	  echo "Install one first, on Debian and Ubuntu the package g++." >&2; exit 1; }
+	@for python in $(CANDIDATES); do \
+	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || continue; \
+	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || { without_venv=$$python; continue; }; \
+	  "$$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
+	    || { without_headers=$$python; continue; }; \
+	  found=$$python; break; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "hmr_ros needs Python 3.11, 3.12 or 3.13 with venv and headers; looked at: $(CANDIDATES)." >&2; \
+	  [ -z "$$without_venv" ] || echo "$$without_venv lacks the venv module: on Debian and Ubuntu the package python3-venv." >&2; \
+	  [ -z "$$without_headers" ] || echo "$$without_headers lacks its headers: on Debian and Ubuntu the package python3-dev." >&2; \
+	  echo "Name another one by: make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	echo "Setting up .venv with $$("$$found" --version); this takes a few minutes, once."; \
+	"$$found" -m venv "$(VENV)"
+	@touch $@
+
+$(VENV)/.requirements: constraints.txt $(VENV)/.created
+	@echo "Installing the pinned packages of constraints.txt"
+	@$(BIN)/python -m pip install --progress-bar on -r constraints.txt
+	@touch $@
+
+# --- the package -------------------------------------------------------------------------------------------------
+
+FILES := $(sort $(shell find setup.py pyproject.toml package.xml CMakeLists.txt cmake msg hmr_ros training launch config \
+  -name __pycache__ -prune -o -type f -not -name '*.pyc' -print 2>/dev/null))
+
+build/files.txt: FORCE  # changes when a file comes or goes
+	@mkdir -p build && printf '%s\n' $(FILES) | cmp -s - $@ || printf '%s\n' $(FILES) > $@
+
+$(VENV)/.installed: $(VENV)/.requirements build/files.txt $(FILES)
+	@echo "Building and installing hmr_ros"
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index .
+	@touch $@
+
+clean:
+	rm -rf build install log demo_out hmr_ros.egg-info $(VENV)/.installed
+
+distclean: clean
+	rm -rf $(VENV)

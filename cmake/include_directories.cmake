@@ -1,0 +1,36 @@
+# Include directories as CMake wants them, set right once all targets are known. On a ROS installation nothing changes.
+# - Imported targets of the ROS wheels carry the Python include directory of the machine that built them; CMake
+#   refuses to use a directory that does not exist.
+# - NumPy's headers in a virtual environment inside the checkout: CMake refuses to export a directory of the source
+#   tree, and nobody who uses the installed messages needs it.
+function(set_include_directories_right)
+  get_property(imported DIRECTORY PROPERTY IMPORTED_TARGETS)
+  foreach(target IN LISTS imported)
+    get_target_property(directories ${target} INTERFACE_INCLUDE_DIRECTORIES)
+    if(directories)
+      set(kept)
+      foreach(directory IN LISTS directories)
+        if(directory MATCHES "[$]<" OR EXISTS "${directory}")
+          list(APPEND kept "${directory}")
+        endif()
+      endforeach()
+      set_property(TARGET ${target} PROPERTY INTERFACE_INCLUDE_DIRECTORIES ${kept})
+    endif()
+  endforeach()
+
+  set(generated ${PROJECT_NAME}__rosidl_generator_py)
+  if(TARGET ${generated})
+    get_target_property(directories ${generated} INTERFACE_INCLUDE_DIRECTORIES)
+    if(directories)
+      set(wrapped)
+      foreach(directory IN LISTS directories)
+        if(NOT directory MATCHES "[$]<")
+          set(directory "$<BUILD_INTERFACE:${directory}>")
+        endif()
+        list(APPEND wrapped "${directory}")
+      endforeach()
+      set_property(TARGET ${generated} PROPERTY INTERFACE_INCLUDE_DIRECTORIES ${wrapped})
+    endif()
+  endif()
+endfunction()
+cmake_language(DEFER CALL set_include_directories_right)

@@ -1,0 +1,117 @@
+"""The ``hmr-ros`` command: a table of sub-commands, each imported only when it is called.
+
+A sub-command is a function ``main(argv: list[str]) -> int`` that parses its own arguments from a typed dataclass;
+what it returns is the exit code. Errors a user can act on are one line on stderr and exit code 2; ``HMR_DEBUG=1``
+shows the traceback as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+from hmr_ros import __version__
+
+# command, one word or two: (module:function, help)
+COMMANDS = {
+    "image": ("hmr_ros.commands.image:main", "pictures, folders, videos: overlay, parameters and mesh into files"),
+    "live": ("hmr_ros.ros.node:main", "the ROS 2 node: camera topic in, bodies out (takes --ros-args)"),
+    "replay": ("hmr_ros.ros.replay:main", "publish a picture, video or bag as a camera would (takes --ros-args)"),
+    "demo": ("hmr_ros.commands.demo:main", "replay and live node together: see it work, with a table of results"),
+    "data rendered": ("hmr_ros.training.datasets.rendered:main", "make training data: rendered people with their truth"),
+    "train": ("hmr_ros.training.train:main", "train the networks"),
+    "doctor": ("hmr_ros.commands.doctor:main", "what is installed, what is missing, what to do about it"),
+}
+
+# How to get what an installation may lack; anything else is installed by its own name.
+INSTALL = {
+    "hmr_ros.msg": "the messages are not built: install the package by `pip install .` or `colcon build`; a bare checkout "
+    "on sys.path does not have them",
+    "hmr_ros.training": "install the package by `pip install .` or `colcon build`; a bare checkout does not have it",
+    "rclpy": "source a ROS 2 installation, or `pip install ros-rclpy ros-rmw-fastrtps-cpp ros-common-interfaces "
+    "ros-lifecycle-msgs` (Linux, x86-64)",
+    "cv2": "`pip install opencv-python-headless`, on a robot the package python3-opencv",
+    "launch": "comes with a ROS 2 installation: source it",
+    "launch_ros": "comes with a ROS 2 installation: source it",
+    "cv_bridge": "comes with a ROS 2 installation: source it",
+}
+for _message_package in ("std", "sensor", "geometry", "visualization", "diagnostic", "lifecycle"):
+    INSTALL[f"{_message_package}_msgs"] = INSTALL["rclpy"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``hmr-ros ARGV...`` and return its exit code: 0 done, 2 wrong use or a failure that the user can mend."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("--version", "version"):
+        print(f"hmr-ros {__version__}")
+        return 0
+
+    command, rest = split_command(argv)
+    if command is None:
+        group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
+        if group and rest and rest[0] in ("-h", "--help"):
+            print(usage(argv[0]))
+            return 0
+        print(f"hmr-ros: no command {' '.join(argv[: 2 if group else 1])!r}\n\n{usage(argv[0] if group else '')}", file=sys.stderr)
+        return 2
+
+    module, function = COMMANDS[command][0].split(":")
+    try:
+        return int(getattr(importlib.import_module(module), function)(rest) or 0)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ImportError as error:
+        return fail(command, missing_module(error))
+    except (ValueError, OSError) as error:
+        return fail(command, " ".join(str(error).split()) or type(error).__name__)
+
+
+def split_command(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The command that argv begins with, of two words or one, and the arguments after it; None where there is none."""
+    for words in (2, 1):
+        name = " ".join(argv[:words])
+        if name in COMMANDS:
+            return name, argv[words:]
+    return None, argv[1:]
+
+
+def usage(group: str = "") -> str:
+    """The table of commands, or of those whose first word is `group`."""
+    names = [name for name in COMMANDS if not group or name.split()[0] == group]
+    width = max(map(len, names)) + 3
+    lines = [f"  {name:<{width}}{COMMANDS[name][1]}" for name in names]
+    head = "3D human pose and shape from a camera image, live in ROS 2.\n\nusage: hmr-ros COMMAND [ARGUMENTS]\n\ncommands:"
+    tail = "\n`hmr-ros COMMAND --help` shows the arguments of a command; HMR_DEBUG=1 the traceback of an error."
+    return "\n".join([head, *lines, tail])
+
+
+def missing_module(error: ImportError) -> str:
+    """One line that names the module that could not be imported and says how to get it."""
+    name = error.name or ""
+    parts = name.split(".")
+    for known in (".".join(parts[:n]) for n in range(len(parts), 0, -1)):
+        if known in INSTALL:
+            return f"{known} cannot be imported ({error}): {INSTALL[known]}"
+    if isinstance(error, ModuleNotFoundError) and parts[0] != "hmr_ros":
+        return f"the Python package {parts[0]} is missing: `pip install {parts[0]}`"
+    return f"{error} (is the installation complete? `hmr-ros doctor` looks)"
+
+
+def fail(command: str, message: str) -> int:
+    """Report an error on stderr in one line, after its traceback where HMR_DEBUG is set; returns exit code 2."""
+    if os.environ.get("HMR_DEBUG", "0") not in ("", "0"):
+        traceback.print_exc()
+    print(f"hmr-ros {command}: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
