@@ -84,7 +84,7 @@ class HumanMeshEstimator:
         image: uint8 (H, W, 3) BGR. depth: optional (H, W) metres aligned with the image, 0 or non-finite = unknown.
         intrinsics: of the undistorted image; without them ``translation`` is None. Raises ValueError on other input.
         """
-        _check_image(image, depth)
+        check_image(image, depth)
         return self.estimate(self.extractor(image, depth), intrinsics)
 
     def estimate(self, people: list[PersonProxies], intrinsics: Intrinsics | None = None) -> list[BodyEstimate]:
@@ -125,10 +125,19 @@ class HumanMeshEstimator:
 
 
 class Stream:
-    """Frames of one video in order: ``stream(image, stamp)``. One instance a camera; not for several threads."""
+    """Frames of one video in order: ``stream(image, stamp)``. One instance a camera; not for several threads.
+
+    People are looked for every ``DETECT_EVERY`` seconds, when the stamps jump, and when one of them is lost; in between
+    the extractor follows those it knows, which is what makes several people affordable.
+    """
+
+    DETECT_EVERY = 0.5  # seconds: how long somebody new may stay unseen
+    LONGEST_GAP = 0.4  # seconds: after a longer pause people may be anywhere
 
     def __init__(self, estimator: HumanMeshEstimator):
         self._estimator = estimator
+        self._people: list[PersonProxies] = []
+        self._detected = self._stamp = -np.inf
 
     def __call__(
         self,
@@ -138,7 +147,16 @@ class Stream:
         intrinsics: Intrinsics | None = None,
     ) -> list[BodyEstimate]:
         """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``."""
-        return self._estimator(image, depth, intrinsics)
+        check_image(image, depth)
+        extractor = self._estimator.extractor
+        followed = None
+        if self._people and 0 <= stamp - self._stamp < self.LONGEST_GAP and stamp - self._detected < self.DETECT_EVERY:
+            followed = extractor.follow(image, self._people, depth)
+        if followed is None:
+            followed = extractor(image, depth)
+            self._detected = stamp
+        self._people, self._stamp = followed, stamp
+        return self._estimator.estimate(followed, intrinsics)
 
 
 def load_lifter(path: str | Path) -> tuple[Lifter, dict]:
@@ -173,7 +191,7 @@ def _betas_map(trained_with: dict, body: BodyModel):
     return np.zeros((10, 10), np.float32), np.zeros(10, np.float32)
 
 
-def _check_image(image: np.ndarray, depth: np.ndarray | None) -> None:
+def check_image(image: np.ndarray, depth: np.ndarray | None) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
         raise ValueError(f"image is {found}, expected uint8 (height, width, 3) in BGR order")
