@@ -29,6 +29,7 @@ from hmr_ros.proxies import PersonProxies
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
 from hmr_ros.training.datasets import rendered
 from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
+from hmr_ros.training.posed_keypoints import PosedKeypoints
 
 _LIMBS = list(LIMB_KEYPOINTS)
 _HIPS = [11, 12]
@@ -91,16 +92,23 @@ class Samples:
         )
 
 
-def load_samples(folders: tuple[Path, ...]) -> Samples:
-    """Read rendered people and turn their proxies into features; people whom no detector saw are not among them."""
+def load_samples(folders: tuple[Path, ...], with_sensor: bool = False) -> Samples:
+    """Read rendered people and turn their proxies into features; people whom no detector saw are not among them.
+
+    With ``with_sensor`` everybody is there twice: with the coarse depth, then with a depth camera's.
+    """
     parts = [rendered.load(folder) for folder in folders]
     data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if with_sensor:
+        sensor = data | {"depth": data["sensor_depth"]}
+        data = {name: np.concatenate([data[name], sensor[name]]) for name in data}
     names = PersonProxies.__dataclass_fields__
     people = (PersonProxies(**{name: data[name][i] for name in names}) for i in range(len(data["crop"])))
     features = np.stack([person_features(person) for person in people])
-    keypoints_xy = to_crop(data["keypoints_2d"], data["crop"])
-    weak_camera = fit_weak_camera(data["keypoints_3d"], keypoints_xy, np.ones(keypoints_xy.shape[:2]))
-    arrays = (features, matrix_from_rotvec(data["pose"]), data["betas"], keypoints_xy, weak_camera)
+    pose = np.concatenate([data["ray_orient"][:, None], data["pose"][:, 1:]], axis=1)
+    keypoints_xy = to_crop(data["keypoints2d"], data["crop"])
+    weak_camera = fit_weak_camera(data["keypoints3d"], keypoints_xy, np.ones(keypoints_xy.shape[:2]))
+    arrays = (features, matrix_from_rotvec(pose), data["betas"], keypoints_xy, weak_camera)
     return Samples(*(torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays))
 
 
@@ -108,9 +116,10 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics."""
     torch.manual_seed(config.seed)
     body = BodyModel.load(None)
+    skeleton = PosedKeypoints(body)
     started = time.monotonic()
     with console.status("reading rendered people"):
-        samples, held_out = load_samples(config.data), load_samples((config.val,))
+        samples, held_out = load_samples(config.data, with_sensor=True), load_samples((config.val,))
     console.print(f"{len(samples)} people to learn from, {len(held_out)} held out, {FEATURE_COUNT} features")
 
     lifter = Lifter(config.width, config.blocks, config.dropout)
@@ -131,7 +140,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
             batch = samples[index]
             if torch.rand(()) < 0.5:
                 batch = batch.mirrored()
-            loss = _loss(lifter(batch.features), batch, body, config)
+            loss = _loss(lifter(batch.features), batch, skeleton, config)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, batch of samples {index.tolist()[:8]}…")
             optimizer.zero_grad(set_to_none=True)
@@ -140,7 +149,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-        scores = evaluate(lifter, held_out, body)
+        scores = evaluate(lifter, held_out, skeleton)
         history.append({"epoch": epoch, "loss": float(np.mean(losses)), **scores})
         if best is None or scores["pa_mpjpe"] < best["pa_mpjpe"]:
             best = history[-1]
@@ -155,12 +164,12 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
 
 
 @torch.no_grad()
-def evaluate(lifter: Lifter, samples: Samples, body: BodyModel) -> dict[str, float]:
+def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict[str, float]:
     """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) and shape error on ``samples``."""
     lifter.eval()
     prediction = lifter(samples.features)
     pred, truth = (
-        _from_hips(body.regressed_joints(p.rotations, p.betas)[1])[:, _LIMBS].numpy() for p in (prediction, samples)
+        _from_hips(skeleton(p.rotations, p.betas)[1])[:, _LIMBS].numpy() for p in (prediction, samples)
     )
     return {
         "mpjpe": float(mpjpe(pred, truth).mean()),
@@ -169,9 +178,9 @@ def evaluate(lifter: Lifter, samples: Samples, body: BodyModel) -> dict[str, flo
     }
 
 
-def _loss(prediction: BodyParameters, truth: Samples, body: BodyModel, config: TrainConfig) -> torch.Tensor:
-    joints, keypoints = body.regressed_joints(prediction.rotations, prediction.betas)
-    true_joints, true_keypoints = body.regressed_joints(truth.rotations, truth.betas)
+def _loss(prediction: BodyParameters, truth: Samples, skeleton: PosedKeypoints, config: TrainConfig) -> torch.Tensor:
+    joints, keypoints = skeleton(prediction.rotations, prediction.betas)
+    true_joints, true_keypoints = skeleton(truth.rotations, truth.betas)
     scale, shift = prediction.weak_camera[:, None, :1], prediction.weak_camera[:, None, 1:]
     seen = scale * (keypoints[..., :2] + shift)
     return (

@@ -34,3 +34,9 @@ class ProxyExtractor(Protocol):
     def __call__(self, image: np.ndarray, depth: np.ndarray | None = None) -> list[PersonProxies]:
         """``image`` uint8 (H, W, 3) BGR; ``depth`` optional float32 (H, W) metres aligned with it (0 = unknown)."""
         ...
+
+    def follow(
+        self, image: np.ndarray, people: list[PersonProxies], depth: np.ndarray | None = None
+    ) -> list[PersonProxies] | None:
+        """The same people in the next frame, more cheaply; None where it is better to call the extractor again."""
+        ...

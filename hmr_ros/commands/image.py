@@ -1,0 +1,202 @@
+"""``hmr-ros image PATH... --out DIR``: bodies of the people in pictures, directories and videos, without ROS.
+
+For each input ``<stem>.overlay.png`` (or ``.mp4``), ``<stem>.bodies.npz`` and ``<stem>.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from hmr_ros.drawing import side_by_side
+from hmr_ros.estimate import BodyEstimate
+from hmr_ros.estimator import HumanMeshEstimator
+from hmr_ros.geometry import Intrinsics
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Estimate the bodies of the people in pictures, directories of them, and videos."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Pictures, directories, videos."""
+    out: Path = Path("hmr_out")
+    """Where the overlays, .npz and .json files go."""
+    backend: Literal["auto", "openvino", "torch", "tensorrt"] = "auto"
+    body_model: Path | None = None
+    """SMPL's .pkl or .npz; without it the embedded body."""
+    checkpoint: Path | None = None
+    """Another checkpoint than the embedded one."""
+    fov: float | None = None
+    """Horizontal field of view in degrees: gives metric translations."""
+
+
+def main(argv: list[str]) -> int:
+    config = tyro.cli(ImageConfig, args=argv, prog="hmr-ros image")
+    console = Console()
+    inputs = _inputs(config.paths)
+    config.out.mkdir(parents=True, exist_ok=True)
+    with console.status("loading the networks"):
+        estimator = HumanMeshEstimator.from_default(config.backend, config.body_model, config.checkpoint)
+    console.print(f"body model {estimator.body_model.name}; {estimator.backend}")
+    failed = 0
+    for path, stem in zip(inputs, _stems(inputs)):
+        process = _process_video if path.suffix.lower() in VIDEOS else _process_image
+        try:
+            people, summary = process(path, config.out / stem, estimator, config)
+        except ValueError as error:
+            failed += 1
+            console.print(f"[red]{path}: {error}", highlight=False)
+            continue
+        seen = f"{people} {'body' if people == 1 else 'bodies'}" if people else "nobody is seen"
+        console.print(f"{path}: {seen}{summary} → {config.out / stem}.*", highlight=False)
+    return 1 if failed else 0
+
+
+def _inputs(paths: tuple[Path, ...]) -> list[Path]:
+    """Every picture and video named, directories opened (not their subdirectories)."""
+    if not paths:
+        raise ValueError("no input: name at least one picture, directory or video")
+    inputs: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES + VIDEOS)
+            if not found:
+                raise ValueError(f"{path} holds no picture or video; expected one of {' '.join(IMAGES + VIDEOS)}")
+            inputs += found
+        elif path.is_file():
+            if path.suffix.lower() not in IMAGES + VIDEOS:
+                raise ValueError(f"{path} ends in {path.suffix!r}; expected one of {' '.join(IMAGES + VIDEOS)}")
+            inputs.append(path)
+        else:
+            raise FileNotFoundError(f"{path} does not exist")
+    return inputs
+
+
+def _stems(inputs: list[Path]) -> list[str]:
+    """A name for each input's results; inputs of the same stem are numbered, so that none overwrites another."""
+    stems: list[str] = []
+    for path in inputs:
+        stem, number = path.stem, 2
+        while stem in stems:
+            stem, number = f"{path.stem}-{number}", number + 1
+        stems.append(stem)
+    return stems
+
+
+def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("not a readable picture")
+    bodies = estimator(image, intrinsics=_intrinsics(image, config.fov))
+    _replace(out, ".overlay.png", lambda to: cv2.imwrite(to, side_by_side(image, bodies, estimator.body_model.faces)))
+    arrays = _stack(bodies, with_vertices=True)
+    _replace(out, ".bodies.npz", lambda to: np.savez_compressed(to, **arrays, faces=estimator.body_model.faces))
+    report = _header(path, image, estimator) | {"bodies": [_as_json(body) for body in bodies]}
+    _replace(out, ".json", lambda to: Path(to).write_text(json.dumps(report, indent=1)))
+    return len(bodies), _summary(bodies)
+
+
+def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:
+    """Like a picture, frame by frame; the .npz leaves the vertices out (the parameters give them back)."""
+    capture = cv2.VideoCapture(str(path))
+    rate, total = capture.get(cv2.CAP_PROP_FPS) or 25.0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    stream = estimator.stream()
+    bodies: list[BodyEstimate] = []
+    frame_of_body: list[int] = []
+    frames: list[dict] = []
+    partial, writer = out.with_name(f".{out.name}.{os.getpid()}.mp4"), None
+    try:
+        for index, frame in enumerate(track(_frames(capture), path.name, total=total if total > 0 else None)):
+            found = stream(frame, index / rate, intrinsics=_intrinsics(frame, config.fov))
+            picture = side_by_side(frame, found, estimator.body_model.faces)
+            if writer is None:
+                size = (picture.shape[1], picture.shape[0])
+                writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+                header = _header(path, frame, estimator) | {"frames_per_second": rate}
+            writer.write(picture)
+            bodies += found
+            frame_of_body += [index] * len(found)
+            frames.append({"frame": index, "bodies": [_as_json(body) for body in found]})
+        if writer is None:
+            raise ValueError("not a readable video: no frame could be decoded")
+        writer.release()
+        os.replace(partial, f"{out}.overlay.mp4")
+    finally:
+        capture.release()
+        partial.unlink(missing_ok=True)
+    arrays = _stack(bodies, with_vertices=False) | {"frame": np.array(frame_of_body, np.int32)}
+    _replace(out, ".bodies.npz", lambda to: np.savez_compressed(to, **arrays))
+    _replace(out, ".json", lambda to: Path(to).write_text(json.dumps(header | {"frames": frames}, indent=1)))
+    return len(bodies), f" in {len(frames)} frames" + _summary(bodies)
+
+
+def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            return
+        yield frame
+
+
+def _intrinsics(image: np.ndarray, fov: float | None) -> Intrinsics | None:
+    if fov is None:
+        return None
+    if not 0 < fov < 180:
+        raise ValueError(f"field of view {fov} must lie between 0 and 180 degrees")
+    height, width = image.shape[:2]
+    focal = width / 2 / np.tan(np.radians(fov) / 2)
+    return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def _header(path: Path, image: np.ndarray, estimator: HumanMeshEstimator) -> dict:
+    return {
+        "source": path.name,
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "body_model": {"name": estimator.body_model.name, "sha256": estimator.body_model.sha256},
+        "backend": estimator.backend,
+        "reliability_source": estimator.reliability_source,
+    }
+
+
+def _as_json(body: BodyEstimate) -> dict:
+    """Everything but the mesh, which is in the .npz."""
+    values = {f.name: getattr(body, f.name) for f in fields(body) if f.name != "vertices"}
+    plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    return plain | {"reprojection_error": body.reprojection_error()}
+
+
+def _stack(bodies: list[BodyEstimate], with_vertices: bool) -> dict[str, np.ndarray]:
+    """Fields of N bodies as arrays (N, ...); ``translation`` only where it is known."""
+    names = [f.name for f in fields(BodyEstimate) if with_vertices or f.name != "vertices"]
+    if not bodies:
+        return {"score": np.zeros(0, np.float32)}
+    known = [name for name in names if getattr(bodies[0], name) is not None]
+    return {name: np.stack([np.asarray(getattr(body, name), np.float32) for body in bodies]) for name in known}
+
+
+def _summary(bodies: list[BodyEstimate]) -> str:
+    errors = [error for body in bodies if (error := body.reprojection_error()) is not None]
+    return f", joints {100 * np.mean(errors):.1f} % of the person's diagonal from the detected ones" if errors else ""
+
+
+def _replace(out: Path, ending: str, write) -> None:
+    """Write a result beside its place and move it there, so that a killed run leaves no half file."""
+    partial = out.with_name(f".{os.getpid()}.{out.name}{ending}")
+    if write(str(partial)) is False:
+        raise ValueError(f"could not write {out}{ending}")
+    os.replace(partial, f"{out}{ending}")

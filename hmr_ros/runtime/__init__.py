@@ -1,0 +1,8 @@
+"""How a network is executed: torch or OpenVINO behind one `compile()`. Nothing in here knows a particular network.
+
+Importing this package loads neither torch nor OpenVINO; they are imported when a backend is asked for.
+"""
+
+from hmr_ros.runtime.compiled import BackendStatus, BackendUnavailable, CompiledModel, TensorSpec, available_backends, compile
+
+__all__ = ["BackendStatus", "BackendUnavailable", "CompiledModel", "TensorSpec", "available_backends", "compile"]

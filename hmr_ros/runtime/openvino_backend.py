@@ -1,0 +1,143 @@
+"""OpenVINO behind `CompiledModel`: torch modules through its PyTorch front end, model files as they are; on the CPU, in float32.
+
+``import openvino`` and ``openvino.convert_model`` report to a web service unless the user has opted out (openvino_telemetry). A robot's
+software makes no such calls: this module, the only one that imports OpenVINO, does it without the reporter and uses the front end directly.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from hmr_ros.runtime.compiled import BackendUnavailable, CompiledModel, TensorSpec
+
+
+def _import_quietly():
+    """OpenVINO falls back to a silent stub where its reporter cannot be imported; a None in sys.modules makes it so."""
+    reporter = "openvino_telemetry"
+    before = sys.modules.get(reporter)
+    sys.modules[reporter] = None
+    try:
+        import openvino
+    finally:
+        if before is None:
+            del sys.modules[reporter]
+        else:
+            sys.modules[reporter] = before
+    return openvino
+
+
+ov = _import_quietly()
+
+PARITY = 1e-3  # largest difference from torch, relative to the largest value; float32 summed in another order stays far below
+
+
+@cache
+def _core() -> ov.Core:
+    return ov.Core()
+
+
+def describe() -> str:
+    return f"openvino {'.'.join(ov.get_version().split('-')[0].split('.')[:2])} (CPU)"
+
+
+class OpenVINOModel(CompiledModel):
+    """One infer request behind a lock: concurrent calls wait for each other instead of sharing the cores."""
+
+    def __init__(self, model: ov.Model, threads: int | None, name: str, outputs: Sequence[str]):
+        # float32 is asked for: on CPUs with bfloat16 units OpenVINO would choose that, and results would depend on the machine
+        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+        self._request = _core().compile_model(model, "CPU", config).create_infer_request()
+        self._lock = threading.Lock()
+        super().__init__(name, describe(), [_spec(port, i) for i, port in enumerate(model.inputs)], outputs)
+
+    def _run(self, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        with self._lock:
+            results = self._request.infer(dict(enumerate(arrays)), share_inputs=True, share_outputs=False)
+            return tuple(results[i] for i in range(len(self.outputs)))
+
+
+def _spec(port: ov.Output, index: int) -> TensorSpec:
+    shape = tuple(d.get_length() if d.is_static else -1 for d in port.partial_shape)
+    return TensorSpec(_name(port, f"input_{index}"), shape, np.dtype(port.element_type.to_dtype()))
+
+
+def _name(port: ov.Output, default: str) -> str:
+    return port.any_name if port.names else default
+
+
+def _reshape(model: ov.Model, shapes: Mapping[str, Sequence[int]] | None, name: str) -> None:
+    if not shapes:
+        return
+    known = [_name(port, f"input_{i}") for i, port in enumerate(model.inputs)]
+    unknown = set(shapes) - set(known)
+    if unknown:
+        raise ValueError(f"{name}: shapes names {sorted(unknown)}, the inputs are {known}")
+    model.reshape({known.index(key): ov.PartialShape(list(shape)) for key, shape in shapes.items()})
+
+
+def compile_file(path: Path, shapes, threads, name) -> OpenVINOModel:
+    try:
+        model = _core().read_model(path)
+    except RuntimeError as error:
+        raise ValueError(f"OpenVINO cannot read {path}: {error}") from error
+    _reshape(model, shapes, name)
+    return OpenVINOModel(model, threads, name, [_name(port, f"output_{i}") for i, port in enumerate(model.outputs)])
+
+
+def compile_module(module, examples, shapes, threads, name) -> OpenVINOModel:
+    try:
+        import torch
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+    except ImportError as error:
+        raise BackendUnavailable(f"OpenVINO needs torch and its PyTorch front end to read a module ({error}): pip install openvino torch") from error
+    from hmr_ros.runtime.torch_backend import Flat, as_tensors, input_names, input_specs
+
+    examples = as_tensors(examples)
+    specs = input_specs(input_names(module, len(examples)), examples)
+    flat = Flat(module)
+    # Traced with two samples: with one, a batch dimension could be mistaken for one that broadcasts.
+    examples = tuple(e if len(e) > 1 else torch.cat([e, e]) for e in examples)
+    with torch.inference_mode():
+        outputs = [n for n, _ in flat.named(*examples)]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer's remarks on shapes and on its own deprecation
+        traced = torch.jit.trace(flat, examples, strict=True, check_trace=False)
+        decoder = TorchScriptPythonDecoder(traced, example_input=examples, shared_memory=False)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+    for port, spec in zip(model.inputs, specs):
+        port.tensor.set_names({spec.name})
+        port.node.set_element_type(ov.Type(spec.dtype))
+        port.node.set_partial_shape(ov.PartialShape(list(spec.shape)))
+    model.validate_nodes_and_infer_types()
+    _reshape(model, shapes, name)
+    compiled = OpenVINOModel(model, threads, name, outputs)
+    if not shapes:
+        _check_parity(compiled, flat, examples)
+    return compiled
+
+
+def _check_parity(compiled: OpenVINOModel, module, examples) -> None:
+    """Compare with torch on the traced batch and on its first sample alone: what tracing froze shows here."""
+    import torch
+
+    for batch in (len(examples[0]), 1):
+        sample = [e[:batch] for e in examples]
+        with torch.inference_mode():
+            expected = [value.numpy() for value in module(*sample)]
+        for output, got, want in zip(compiled.outputs, compiled(*(e.numpy() for e in sample)), expected):
+            if got.shape != want.shape:
+                raise RuntimeError(f"{compiled.name} on {compiled.backend}: {output} has shape {got.shape} for a batch of {batch}, torch gives {want.shape}")
+            worst = float(np.max(np.abs(got - want), initial=0))
+            if not worst <= PARITY * max(1.0, float(np.max(np.abs(want), initial=0))):
+                raise RuntimeError(f"{compiled.name} on {compiled.backend}: {output} differs from torch by {worst:.2g} (batch of {batch})")

@@ -1,0 +1,177 @@
+"""The whole ROS-free chain on real pictures: people, nobody, almost nothing, and depth that matters."""
+
+from importlib.resources import files
+
+import cv2
+import numpy as np
+import pytest
+
+from hmr_ros import HumanMeshEstimator
+from hmr_ros.geometry import Intrinsics, project_pinhole, project_weak
+from hmr_ros.proxies.depth import RELATIVE_ORIGIN
+
+DEMO = files("hmr_ros") / "assets" / "demo"
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    return HumanMeshEstimator.from_default()
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    (path,) = [p for p in DEMO.iterdir() if p.suffix == ".jpg"]
+    return cv2.imread(str(path))
+
+
+@pytest.fixture(scope="module")
+def street():
+    """A frame of pedestrians seen from above, several of them."""
+    (path,) = [p for p in DEMO.iterdir() if p.suffix in (".mp4", ".avi")]
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while len(frames) < 12:
+        ok, frame = capture.read()
+        assert ok, f"{path} has fewer than 12 frames"
+        frames.append(frame)
+    return frames
+
+
+def assert_sound(bodies, image, estimator):
+    vertices = len(estimator.body_model.smpl.v_template)
+    shapes = {
+        "box": (4,), "keypoints": (17, 3), "reliability": (12,), "global_orient": (3,), "body_pose": (69,),
+        "betas": (10,), "crop": (3,), "weak_camera": (3,), "joints": (24, 3), "vertices": (vertices, 3),
+        "projected_keypoints": (17, 2),
+    }  # fmt: skip
+    for body in bodies:
+        for name, shape in shapes.items():
+            value = getattr(body, name)
+            assert value.shape == shape and value.dtype == np.float32 and np.isfinite(value).all(), name
+        assert 0 <= body.score <= 1 and (0 <= body.reliability).all() and (body.reliability <= 1).all()
+        assert np.linalg.norm(body.body_pose.reshape(23, 3), axis=1).max() <= np.pi + 1e-5
+        assert body.weak_camera[0] > 0
+        x0, y0, x1, y1 = body.box
+        assert 0 <= x0 < x1 <= image.shape[1] and 0 <= y0 < y1 <= image.shape[0]
+
+
+def test_a_portrait_cut_by_the_border_gives_one_body_where_the_person_is(estimator, portrait):
+    bodies = estimator(portrait)
+    assert len(bodies) == 1
+    assert_sound(bodies, portrait, estimator)
+    (body,) = bodies
+    assert body.reprojection_error() < 0.08
+    # The head of the mesh covers the face, which lies around (225, 110) of the 512² picture.
+    scale = portrait.shape[0] / 512
+    assert np.linalg.norm(body.projected_keypoints[0] / scale - [225, 115]) < 40
+    # She faces the camera: her left shoulder is on the picture's right.
+    assert body.projected_keypoints[5, 0] > body.projected_keypoints[6, 0]
+    assert estimator.reliability_source == "detector"
+    assert np.array_equal(body.reliability, np.clip(body.keypoints[5:, 2], 0, 1))
+
+
+def test_pedestrians_get_a_mesh_each_upright_and_on_their_joints(estimator, street):
+    bodies = estimator(street[0])
+    assert len(bodies) >= 3
+    assert_sound(bodies, street[0], estimator)
+    errors = [body.reprojection_error() for body in bodies]
+    assert np.mean(errors) < 0.06
+    for body in bodies:
+        assert body.joints[15, 1] < body.joints[0, 1] < max(body.joints[7, 1], body.joints[8, 1])  # y points down
+
+
+def test_nobody_is_seen_where_nobody_is(estimator):
+    rng = np.random.default_rng(0)
+    wall = cv2.GaussianBlur(rng.integers(0, 255, (480, 640, 3), dtype=np.uint8), (0, 0), 12)
+    for image in (wall, np.zeros((480, 640, 3), np.uint8), np.zeros((1, 1, 3), np.uint8), np.zeros((3, 900, 3), np.uint8)):
+        assert estimator(image) == []
+
+
+@pytest.mark.parametrize(
+    "image, said",
+    [
+        (np.zeros((4, 4), np.uint8), "(4, 4)"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(estimator, image, said):
+    with pytest.raises(ValueError, match="image") as error:
+        estimator(image)
+    assert said in str(error.value)
+
+
+def test_depth_of_another_size_is_refused(estimator, portrait):
+    with pytest.raises(ValueError, match="align it"):
+        estimator(portrait, depth=np.ones((3, 3), np.float32))
+
+
+def test_without_intrinsics_there_is_no_translation(estimator, portrait):
+    assert estimator(portrait)[0].translation is None
+
+
+def test_with_intrinsics_the_body_stands_where_the_camera_sees_it(estimator, portrait):
+    intrinsics = Intrinsics(600.0, 600.0, 255.5, 255.5)
+    (body,) = estimator(portrait, intrinsics=intrinsics)
+    assert 0.3 < body.translation[2] < 5
+    flat = body.joints * [1, 1, 0]
+    weak = project_weak(flat, body.weak_camera, body.crop)
+    assert np.allclose(project_pinhole(flat + body.translation, intrinsics), weak, atol=0.5)
+
+
+def test_depth_changes_the_result(estimator, street):
+    """A depth camera that sees one arm half a metre nearer bends the estimate, and towards the camera."""
+    image = street[0]
+    body = max(estimator(image), key=lambda b: b.score)
+    flat = np.full(image.shape[:2], RELATIVE_ORIGIN, np.float32)
+    near = flat.copy()
+    (x0, y0), (x1, y1) = body.keypoints[[5, 9], :2].min(0) - 8, body.keypoints[[5, 9], :2].max(0) + 8
+    near[int(max(y0, 0)) : int(y1), int(max(x0, 0)) : int(x1)] -= 0.5
+    with_flat = _same(body, estimator(image, depth=flat))
+    with_near = _same(body, estimator(image, depth=near))
+    assert np.abs(with_flat.body_pose - with_near.body_pose).max() > 0.02
+    assert np.array_equal(with_flat.keypoints, with_near.keypoints)
+
+
+def test_unknown_depth_does_no_harm(estimator, street):
+    empty = np.full(street[0].shape[:2], np.nan, np.float32)
+    bodies = estimator(street[0], depth=empty)
+    assert len(bodies) == len(estimator(street[0]))
+    assert_sound(bodies, street[0], estimator)
+
+
+def test_the_estimator_remembers_nothing(estimator, portrait, street):
+    before = estimator(portrait)
+    estimator(street[0])
+    (again,) = estimator(portrait)
+    assert np.array_equal(before[0].vertices, again.vertices)
+
+
+def test_a_stream_follows_the_people_of_a_video(estimator, street):
+    stream = estimator.stream()
+    for i, frame in enumerate(street):
+        followed, detected = stream(frame, stamp=0.1 * i), estimator(frame)
+        assert_sound(followed, frame, estimator)
+        assert abs(len(followed) - len(detected)) <= 2
+        errors = [body.reprojection_error() for body in followed]
+        assert np.mean(errors) < 0.07
+
+
+def test_a_stream_survives_stamps_that_jump_and_scenes_that_change(estimator, portrait, street):
+    stream = estimator.stream()
+    assert len(stream(portrait, 10.0)) == 1
+    assert len(stream(street[0], 3.0)) >= 3
+    assert stream(np.zeros((480, 640, 3), np.uint8), 100.0) == []
+    assert len(stream(portrait, 100.1)) == 1
+
+
+def test_openvino_and_torch_see_the_same_body(estimator, portrait):
+    (ours,), (theirs,) = estimator(portrait), HumanMeshEstimator.from_default(backend="torch")(portrait)
+    assert np.abs(ours.vertices - theirs.vertices).max() < 1e-3
+    assert np.abs(ours.projected_keypoints - theirs.projected_keypoints).max() < 0.5
+
+
+def _same(body, others):
+    """The one among ``others`` whose box is nearest."""
+    return min(others, key=lambda other: np.abs(other.box - body.box).max())

@@ -1,0 +1,204 @@
+"""`hmr_ros.runtime`: one function, two backends, the same numbers."""
+
+import subprocess
+import sys
+import threading
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hmr_ros import runtime
+
+
+class Outputs(NamedTuple):
+    chain: torch.Tensor
+    pooled: torch.Tensor
+
+
+class Network(nn.Module):
+    """Convolution, batch norm, a kinematic chain and a blend: the kinds of operation this package runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.GELU(), nn.Dropout(0.5))
+        self.head = nn.Linear(8, 72)
+        self.register_buffer("weights", torch.rand(24, 50))
+
+    def forward(self, image, scale):
+        pooled = self.features(image).mean((2, 3))
+        steps = self.head(pooled).reshape(-1, 24, 3) * scale[:, None]
+        joints = [steps[:, 0]]
+        for i in range(1, 24):
+            joints.append(joints[(i - 1) // 2] + steps[:, i])
+        return Outputs(torch.einsum("jv,bjc->bvc", self.weights, torch.stack(joints, 1)), pooled)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    module = Network()
+    module.features[1].running_mean.normal_()  # evaluation mode must use these
+    return module
+
+
+@pytest.fixture(scope="module", params=["openvino", "torch"])
+def compiled(request, network):
+    return runtime.compile(network, (torch.randn(1, 3, 32, 32), torch.ones(1, 1)), backend=request.param)
+
+
+def inputs(batch, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((batch, 3, 32, 32)).astype(np.float32), rng.random((batch, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_both_backends_agree_with_the_module_for_every_batch_size(network, compiled, batch):
+    arrays = inputs(batch)
+    reference = network.eval()
+    with torch.no_grad():
+        expected = reference(*map(torch.from_numpy, arrays))
+    results = compiled(*arrays)
+    assert compiled.outputs == ("chain", "pooled") and compiled.inputs == ("image", "scale")
+    for got, want in zip(results, expected):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, want.numpy(), atol=1e-5)  # float32, a few hundred additions
+
+
+def test_results_belong_to_the_caller(compiled):
+    first = compiled(*inputs(1, seed=1))
+    kept = [r.copy() for r in first]
+    second = compiled(*inputs(1, seed=2))
+    for a, b, before in zip(first, second, kept):
+        assert not np.shares_memory(a, b)
+        np.testing.assert_array_equal(a, before)
+        a[...] = 0  # writable
+
+
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_an_input_handed_through_is_not_the_callers_memory(backend):
+    model = runtime.compile(nn.Identity(), np.zeros((1, 4), np.float32), backend=backend)
+    array = np.arange(4, dtype=np.float32)[None]
+    (result,) = model(array)
+    array[:] = -1
+    np.testing.assert_array_equal(result, [[0, 1, 2, 3]])
+
+
+def test_the_compiled_model_does_not_follow_or_change_the_module():
+    module = nn.Linear(4, 4).train()
+    arrays = np.ones((1, 4), np.float32)
+    models = [runtime.compile(module, arrays, backend=b) for b in ("openvino", "torch")]
+    before = [m(arrays)[0] for m in models]
+    with torch.no_grad():
+        module.weight.zero_()
+    assert module.training and module.weight.requires_grad
+    for model, want in zip(models, before):
+        np.testing.assert_array_equal(model(arrays)[0], want)
+
+
+def test_concurrent_calls_do_not_mix(compiled):
+    expected = {seed: compiled(*inputs(1, seed)) for seed in range(4)}
+    wrong = []
+
+    def work(seed):
+        for _ in range(25):
+            wrong.extend(seed for got, want in zip(compiled(*inputs(1, seed)), expected[seed]) if not np.allclose(got, want, atol=1e-6))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in expected]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not wrong
+
+
+def test_the_backend_is_named_with_version_and_device(compiled):
+    library, version, device = compiled.backend.split(" ")
+    assert library in ("openvino", "torch") and version[0].isdigit() and device.startswith("(")
+
+
+def test_auto_takes_the_first_backend_that_is_there(network):
+    model = runtime.compile(network, inputs(1))
+    first = next(s for s in runtime.available_backends() if s.available)
+    assert model.backend == first.detail and first.name == "openvino"
+
+
+def test_auto_goes_on_to_torch_and_says_so_where_conversion_fails(caplog):
+    class Branching(nn.Module):
+        def forward(self, x):  # tracing freezes one branch; the comparison with torch notices
+            return x * 2 if len(x) > 1 else x + 1
+
+    model = runtime.compile(Branching(), np.zeros((1, 3), np.float32))
+    assert model.backend.startswith("torch")
+    assert "openvino" in caplog.text and "Branching" in caplog.text
+    np.testing.assert_array_equal(model(np.zeros((1, 3), np.float32))[0], [[1, 1, 1]])
+    with pytest.raises(RuntimeError, match="differs from torch"):
+        runtime.compile(Branching(), np.zeros((1, 3), np.float32), backend="openvino")
+
+
+def test_an_explicit_backend_never_falls_back(network, monkeypatch):
+    with pytest.raises(runtime.BackendUnavailable, match="TensorRT"):
+        runtime.compile(network, inputs(1), backend="tensorrt")
+    monkeypatch.setattr("hmr_ros.runtime.compiled.find_spec", lambda name: None)
+    with pytest.raises(runtime.BackendUnavailable, match="pip install openvino"):
+        runtime.compile(network, inputs(1), backend="openvino")
+    with pytest.raises(runtime.BackendUnavailable):
+        runtime.compile(network, inputs(1))
+    with pytest.raises(ValueError, match="onnx"):
+        runtime.compile(network, inputs(1), backend="onnx")
+
+
+def test_wrong_inputs_are_named(compiled):
+    image, scale = inputs(2)
+    with pytest.raises(ValueError, match="takes 2 inputs"):
+        compiled(image)
+    with pytest.raises(ValueError, match=r"'image' has shape \(2, 1, 32, 32\)"):
+        compiled(image[:, :1], scale)
+    with pytest.raises(ValueError, match="'scale' is complex64"):
+        compiled(image, scale.astype(np.complex64))
+    np.testing.assert_allclose(compiled(image.astype(np.float64), scale)[1], compiled(image, scale)[1], atol=1e-6)
+
+
+def test_a_model_file_runs_and_takes_a_fixed_shape(tmp_path):
+    ov = pytest.importorskip("openvino")
+    data = ov.opset13.parameter([-1, 3], np.float32, name="data")
+    ov.save_model(ov.Model([ov.opset13.relu(data)], [data], "relu"), tmp_path / "relu.xml", compress_to_fp16=False)
+    model = runtime.compile(tmp_path / "relu.xml")
+    np.testing.assert_array_equal(model(np.array([[-1, 0, 2]], np.float32))[0], [[0, 0, 2]])
+    fixed = runtime.compile(tmp_path / "relu.xml", shapes={model.inputs[0]: (2, 3)}, threads=1)
+    assert fixed.input_specs[0].shape == (2, 3)
+    with pytest.raises(ValueError, match="expected"):
+        fixed(np.zeros((1, 3), np.float32))
+    with pytest.raises(ValueError, match="shapes names"):
+        runtime.compile(tmp_path / "relu.xml", shapes={"nothing": (1, 3)})
+
+
+def test_a_model_file_is_refused_by_torch_and_a_missing_or_broken_one_by_name(tmp_path):
+    broken = tmp_path / "broken.xml"
+    broken.write_text("no model")
+    with pytest.raises(ValueError, match="only OpenVINO"):
+        runtime.compile(broken, backend="torch")
+    with pytest.raises(FileNotFoundError, match="nowhere.xml"):
+        runtime.compile(tmp_path / "nowhere.xml")
+    with pytest.raises(ValueError, match="broken.xml"):
+        runtime.compile(broken)
+
+
+def test_importing_the_runtime_loads_no_framework():
+    code = "import sys, hmr_ros.runtime; sys.exit(any(m in sys.modules for m in ('torch', 'openvino')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_openvino_is_used_without_its_reports_to_a_web_service():
+    """A plain ``import openvino`` starts openvino_telemetry, and so would a conversion."""
+    code = (
+        "import openvino_telemetry\n"
+        "def refuse(*a, **k): raise SystemExit('telemetry was started')\n"
+        "openvino_telemetry.Telemetry.init = refuse\n"
+        "import numpy as np, torch\n"
+        "from hmr_ros import runtime\n"
+        "runtime.compile(torch.nn.Linear(2, 2), np.ones((1, 2), np.float32), backend='openvino')\n"
+    )
+    pytest.importorskip("openvino_telemetry")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
