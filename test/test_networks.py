@@ -12,7 +12,7 @@ from hmr_ros.networks.lifter import Lifter, MeshRegressor
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.runtime import compile
 from hmr_ros.skeleton import BLAZEPOSE_MIRROR, COCO_MIRROR
-from hmr_ros.training.posed_keypoints import PosedKeypoints
+from hmr_ros.posed_keypoints import PosedKeypoints
 
 
 @pytest.fixture(scope="module")

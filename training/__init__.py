@@ -1,1 +1,1 @@
-"""Learning: data sets, training and evaluation. Installed as ``hmr_ros.training``; imports everything but ``ros``."""
+"""Everything that makes and judges networks; installed as ``hmr_ros.training``. Uses the whole package but ``ros``."""

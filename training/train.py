@@ -29,7 +29,7 @@ from hmr_ros.proxies import PersonProxies
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
 from hmr_ros.training.datasets import rendered
 from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
-from hmr_ros.training.posed_keypoints import PosedKeypoints
+from hmr_ros.posed_keypoints import PosedKeypoints
 
 _LIMBS = list(LIMB_KEYPOINTS)
 _HIPS = [11, 12]

@@ -1,0 +1,257 @@
+"""``hmr-ros data rendered``: pictures of synthetic people, looked at by the real detectors, with their exact truth.
+
+Picture i depends on (seed, split, i) only and never on who makes it. Shards are written whole or not at all and are skipped
+when they exist, so a killed run goes on where it stopped and no picture is made twice. See shards.py for what is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hmr_ros.proxies import ProxyExtractor
+from hmr_ros.training.datasets import shards
+from hmr_ros.training.datasets.backgrounds import SUFFIXES
+from hmr_ros.training.datasets.poses import SPLITS
+from hmr_ros.training.datasets.scene import Scene, SceneConfig, SceneMaker
+
+load, load_proxies, load_truth = shards.load, shards.load_proxies, shards.load_truth
+
+
+@dataclass(frozen=True)
+class RenderedConfig:
+    """Make training data: rendered people before photos, proxies by the real detectors, truth in separate files."""
+
+    out: Path
+    """Folder for shards and manifest.json; an unfinished run in it is continued."""
+    count: int = 8000
+    """Pictures."""
+    seed: int = 0
+    """Another seed is another data set."""
+    split: Literal["train", "val", "test"] = "train"
+    """Which motion clips and which backgrounds are used."""
+    backgrounds: Path | None = None
+    """Folder with photos without people (at least 10); without it, made-up rooms."""
+    workers: int = 2
+    """Processes, each with its own detectors on one thread; 1 works in this process."""
+    shard_size: int = 200
+    """Pictures a file."""
+    save_images: int = 0
+    """Keep the first so many pictures as JPEG, to look at."""
+    scene: Annotated[SceneConfig, tyro.conf.Suppress] = field(default_factory=SceneConfig)
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = tyro.cli(RenderedConfig, args=argv, prog="hmr-ros data rendered")
+    manifest = generate(config)
+    Console().print(summary(manifest))
+    return 0
+
+
+def summary(manifest: dict) -> str:
+    people, found = manifest["people"], manifest["detected"]
+    return (
+        f"{manifest['images']} pictures, {people} people, {found} found ({100 * found / max(people, 1):.1f} %), "
+        f"{manifest['ghosts']} detections of nobody, median joint error {manifest['median_joint_error_percent']:.2f} % "
+        "of the diagonal"
+    )
+
+
+def picture(maker: SceneMaker, seed: int, split: str, index: int) -> Scene:
+    """Picture ``index`` of a data set."""
+    return maker.make(np.random.default_rng([seed, SPLITS.index(split), index]))
+
+
+def generate(config: RenderedConfig) -> dict:
+    """Make what is missing in ``config.out`` and return the manifest, which is written beside the shards.
+
+    Raises ValueError when the folder holds another data set, or a setting makes no sense.
+    """
+    if config.count < 1 or config.shard_size < 1 or config.workers < 1:
+        raise ValueError(
+            f"count {config.count}, shard_size {config.shard_size} and workers {config.workers} must be at least 1"
+        )
+    config.out.mkdir(parents=True, exist_ok=True)
+    identity = _identity(config)
+    _claim(config.out, identity)
+    spans = [
+        (shard, range(start, min(start + config.shard_size, config.count)))
+        for shard, start in enumerate(range(0, config.count, config.shard_size))
+    ]
+    missing = [(shard, images) for shard, images in spans if not shards.is_complete(config.out, shard, images)]
+    done = config.count - sum(len(images) for _, images in missing)
+    columns = (
+        TextColumn("rendered people"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.1f} /s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=config.count, completed=done, rate=0.0)
+
+        def show(made: int) -> None:
+            elapsed = progress.tasks[task].elapsed or 1e-9
+            progress.update(task, completed=done + made, rate=made / elapsed)
+
+        if missing and config.workers == 1:
+            _make_here(config, missing, show)
+        elif missing:
+            _make_in_processes(config, missing, show)
+    return _write_manifest(config, identity, [shard for shard, _ in spans])
+
+
+# ---- work -----------------------------------------------------------------------------------------------------------
+
+
+def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtractor, shard: int, images: range, tick):
+    """Make the pictures of one shard, look at them and write both files; ``tick()`` after every picture."""
+    writer = shards.ShardWriter()
+    for index in images:
+        scene = picture(maker, config.seed, config.split, index)
+        writer.add(index, scene, extractor(scene.image))
+        if index < config.save_images:
+            (config.out / "images").mkdir(exist_ok=True)
+            cv2.imwrite(str(config.out / "images" / f"{index:06d}.jpg"), scene.image)
+        tick()
+    writer.save(config.out, shard, images)
+
+
+def _tools(config: RenderedConfig) -> tuple[SceneMaker, ProxyExtractor]:
+    from hmr_ros.proxies.embedded import EmbeddedExtractor
+
+    return SceneMaker(config.split, config.backgrounds, config.scene), EmbeddedExtractor(threads=1)
+
+
+def _make_here(config: RenderedConfig, missing: list[tuple[int, range]], show) -> None:
+    maker, extractor = _tools(config)
+    made = 0
+
+    def tick() -> None:
+        nonlocal made
+        made += 1
+        show(made)
+
+    for shard, images in missing:
+        render_shard(config, maker, extractor, shard, images, tick)
+
+
+def _make_in_processes(config: RenderedConfig, missing: list[tuple[int, range]], show) -> None:
+    context = multiprocessing.get_context("spawn")  # OpenVINO and torch do not survive a fork
+    made = context.Value("q", 0)
+    workers = min(config.workers, len(missing))
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(config, made)) as pool:
+        pending = {pool.submit(_work, shard, images) for shard, images in missing}
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                show(made.value)
+                for future in finished:
+                    future.result()
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            raise
+
+
+_worker: tuple | None = None  # of this process: config, scene maker, extractor, shared counter
+
+
+def _start_worker(config: RenderedConfig, made) -> None:
+    global _worker
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _worker = (config, *_tools(config), made)
+
+
+def _work(shard: int, images: range) -> None:
+    config, maker, extractor, made = _worker
+
+    def tick() -> None:
+        with made.get_lock():
+            made.value += 1
+
+    render_shard(config, maker, extractor, shard, images, tick)
+
+
+# ---- manifest -------------------------------------------------------------------------------------------------------
+
+
+def _identity(config: RenderedConfig) -> dict:
+    """What the content of a shard depends on."""
+    names = []
+    if config.backgrounds is not None:
+        folder = Path(config.backgrounds)
+        names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return {
+        "seed": config.seed,
+        "split": config.split,
+        "shard_size": config.shard_size,
+        "backgrounds": len(names),
+        "backgrounds_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "scene": json.loads(json.dumps(asdict(config.scene))),  # lists, as they are read back
+    }
+
+
+def _claim(folder: Path, identity: dict) -> None:
+    path = folder / "config.json"
+    text = json.dumps(identity, indent=1, sort_keys=True)
+    if path.is_file() and path.read_text() != text:
+        old = json.loads(path.read_text())
+        changed = [name for name in identity if identity[name] != old.get(name)]
+        raise ValueError(f"{folder} holds another data set (different: {', '.join(changed)}); choose another --out")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) -> dict:
+    found: Counter[str] = Counter()
+    missed: Counter[str] = Counter()
+    ghosts, errors = 0, []
+    for shard in numbers:
+        with np.load(shards.proxies_path(config.out, shard)) as proxies, np.load(
+            shards.truth_path(config.out, shard)
+        ) as truth:
+            ghosts += int(proxies["ghosts"])
+            missed.update(truth["missed_category"].tolist() if "missed_category" in truth else [])
+            if "category" not in truth:
+                continue
+            found.update(truth["category"].tolist())
+            seen = truth["visible"] & (proxies["keypoints"][..., 2] > 0.2)
+            distance = np.linalg.norm(proxies["keypoints"][..., :2] - truth["keypoints2d"], axis=-1)
+            diagonal = np.linalg.norm(np.ptp(truth["keypoints2d"], axis=1), axis=-1, keepdims=True)
+            errors.append((distance / diagonal)[seen])
+    manifest = {
+        **identity,
+        "images": config.count,
+        "people": found.total() + missed.total(),
+        "detected": found.total(),
+        "missed": missed.total(),
+        "ghosts": ghosts,
+        "median_joint_error_percent": float(round(100 * np.median(np.concatenate(errors)), 3)) if errors else 0.0,
+        "categories": {
+            name: {"detected": found[name], "missed": missed[name]} for name in sorted(found | missed)
+        },
+    }
+    path = config.out / "manifest.json"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    os.replace(partial, path)
+    return manifest

@@ -1,0 +1,207 @@
+"""Proxies and truth on disk: numbered npz shards, ``proxies-00012.npz`` for what the detectors said and
+``truth-00012.npz`` for what was really there. Self-supervised training opens the first kind only.
+
+Row i of a truth shard belongs to row i of its proxies shard. People whom the detectors missed are in the truth alone, under
+the same names with ``missed_`` before them.
+
+Proxies: ``index`` (n,) picture, ``image_size`` (n, 2: H, W), ``score`` (n,), ``box`` (n, 4), ``keypoints`` (n, 17, 3),
+``crop`` (n, 3), ``landmarks`` (n, 33, 4), ``world`` (n, 33, 3), ``mask`` (n, 64, 64) uint8 of 255, ``depth`` (n, 64, 64)
+float16 metres, ``sensor_depth`` (n, 64, 64) float16 metres: what a depth camera's image would have given in its place.
+
+Truth: ``pose`` (n, 24, 3) axis-angle with row 0 into camera axes, ``ray_orient`` (n, 3) row 0 into ray axes,
+``ray_rotation`` (n, 3, 3) camera axes to ray axes, ``betas`` (n, 10), ``translation`` (n, 3), ``intrinsics`` (n, 4),
+``keypoints2d`` (n, 17, 2) px, ``visible`` (n, 17) bool, ``visible_fraction`` (n,), ``joints`` (n, 24, 3) and ``keypoints3d``
+(n, 17, 3) metres in ray axes as the body model gives them for ``ray_orient``, ``category``, ``clip`` (n,) str, ``people``
+(n,) in the picture, ``cut``, ``occluded`` (n,) bool, ``index`` (n,).
+
+Ray axes are camera axes turned (the shortest way) so that z passes through the centre of the crop: a regressor that sees
+the crop only cannot know more.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.transform import Rotation
+
+from hmr_ros.geometry import Intrinsics, square_crop
+from hmr_ros.proxies import PersonProxies
+from hmr_ros.proxies.depth import sensor_depth, trim_depth
+from hmr_ros.training.datasets.scene import PersonTruth, Scene
+
+MAP_SIZE = 64  # side of stored masks and depth maps
+MATCH = 0.15  # of the true person's diagonal: a detection whose confident joints are further off is of somebody else
+
+Rows = dict[str, list]
+
+
+def ray_rotation(centre: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+    """Camera axes → ray axes (3, 3): the shortest turn that puts the ray through a pixel (2,) on the z axis."""
+    fx, fy, cx, cy = intrinsics
+    ray = np.array([(centre[0] - cx) / fx, (centre[1] - cy) / fy, 1.0])
+    axis = np.array([ray[1], -ray[0], 0.0])
+    sine = np.linalg.norm(axis)
+    angle = np.arctan2(sine, 1.0)
+    return Rotation.from_rotvec(axis * (angle / max(sine, 1e-12))).as_matrix()
+
+
+def match(detected: list[PersonProxies], true: list[PersonTruth]) -> list[tuple[int, int]]:
+    """Pairs (detection, person): each at most once, by the median distance of confident joints."""
+    if not detected or not true:
+        return []
+    costs = np.empty((len(detected), len(true)))
+    for i, proxy in enumerate(detected):
+        confident = proxy.keypoints[:, 2] > 0.2
+        for j, person in enumerate(true):
+            distances = np.linalg.norm(proxy.keypoints[confident, :2] - person.keypoints[confident], axis=1)
+            diagonal = np.linalg.norm(person.box[2:] - person.box[:2])
+            costs[i, j] = np.median(distances) / diagonal if confident.any() else np.inf
+    costs = np.minimum(costs, 1e3)
+    return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(costs), strict=True) if costs[i, j] < MATCH]
+
+
+class ShardWriter:
+    """Collects the rows of one shard; ``save`` writes both files atomically, truth first."""
+
+    def __init__(self):
+        self.proxies: Rows = {}
+        self.truth: Rows = {}
+        self.ghosts = 0  # detections of nobody
+
+    def add(self, index: int, scene: Scene, detected: list[PersonProxies]) -> None:
+        pairs = match(detected, scene.people)
+        self.ghosts += len(detected) - len(pairs)
+        for i, j in sorted(pairs, key=lambda pair: pair[1]):
+            _append(self.proxies, _proxy_row(index, scene, detected[i]))
+            _append(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
+        found = {j for _, j in pairs}
+        for j, person in enumerate(scene.people):
+            if j not in found:
+                row = _truth_row(index, scene, person, square_crop(person.box))
+                _append(self.truth, {f"missed_{name}": value for name, value in row.items()})
+
+    def save(self, folder: Path, shard: int, images: range) -> None:
+        span = np.array([images.start, images.stop])
+        _save(truth_path(folder, shard), {**_stack(self.truth), "images": span})
+        extra = {"images": span, "ghosts": np.array(self.ghosts)}
+        _save(proxies_path(folder, shard), {**_stack(self.proxies), **extra})
+
+
+def proxies_path(folder: Path, shard: int) -> Path:
+    return Path(folder) / f"proxies-{shard:05d}.npz"
+
+
+def truth_path(folder: Path, shard: int) -> Path:
+    return Path(folder) / f"truth-{shard:05d}.npz"
+
+
+def is_complete(folder: Path, shard: int, images: range) -> bool:
+    """Both files of a shard are there, for exactly these pictures."""
+    proxies, truth = proxies_path(folder, shard), truth_path(folder, shard)
+    if not (proxies.is_file() and truth.is_file()):
+        return False
+    spans = [_read(path)["images"].tolist() for path in (proxies, truth)]
+    return all(span == [images.start, images.stop] for span in spans)
+
+
+def load_proxies(folder: Path | str) -> dict[str, np.ndarray]:
+    """All rows of the proxies shards in a folder; opens nothing else. Raises FileNotFoundError when there are none."""
+    return _concatenate(folder, "proxies-*.npz")
+
+
+def load_truth(folder: Path | str) -> dict[str, np.ndarray]:
+    """All rows of the truth shards in a folder. Raises FileNotFoundError when there are none."""
+    return _concatenate(folder, "truth-*.npz")
+
+
+def load(folder: Path | str) -> dict[str, np.ndarray]:
+    """Proxies and truth together, row by row, by the names in this module's docstring."""
+    proxies, truth = load_proxies(folder), load_truth(folder)
+    if "index" not in proxies:
+        raise ValueError(f"{folder}: the detectors found nobody in any picture; make more pictures")
+    if not np.array_equal(proxies["index"], truth["index"]):
+        raise ValueError(f"{folder}: proxies and truth are not of the same pictures; make the data again")
+    return {**truth, **proxies}
+
+
+def _concatenate(folder: Path | str, pattern: str) -> dict[str, np.ndarray]:
+    paths = sorted(Path(folder).glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"no {pattern} in {folder}; make them with `hmr-ros data rendered --out {folder}`")
+    shards = [_read(path) for path in paths]
+    names = dict.fromkeys(name for shard in shards for name in shard if name not in ("images", "ghosts"))
+    return {name: np.concatenate([shard[name] for shard in shards if name in shard]) for name in names}
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as data:
+        return dict(data)
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(partial, path)
+
+
+def _append(rows: Rows, row: dict[str, object]) -> None:
+    for name, value in row.items():
+        rows.setdefault(name, []).append(value)
+
+
+def _stack(rows: Rows) -> dict[str, np.ndarray]:
+    return {name: np.stack([np.asarray(value) for value in values]) for name, values in rows.items()}
+
+
+def _proxy_row(index: int, scene: Scene, person: PersonProxies) -> dict[str, object]:
+    size = (MAP_SIZE, MAP_SIZE)
+    mask = cv2.resize(person.mask, size, interpolation=cv2.INTER_AREA)
+    depth = cv2.resize(person.depth, size, interpolation=cv2.INTER_NEAREST)  # unknown (0) must not blend with known
+    sensor = trim_depth(sensor_depth(scene.depth, person.crop, person.mask))
+    return {
+        "index": np.int32(index),
+        "image_size": np.array(scene.image.shape[:2], np.int32),
+        "score": np.float32(person.score),
+        "box": person.box.astype(np.float32),
+        "keypoints": person.keypoints.astype(np.float32),
+        "crop": person.crop.astype(np.float32),
+        "landmarks": person.landmarks.astype(np.float32),
+        "world": person.world.astype(np.float32),
+        "mask": np.rint(np.clip(mask, 0, 1) * 255).astype(np.uint8),
+        "depth": depth.astype(np.float16),
+        "sensor_depth": cv2.resize(sensor, size, interpolation=cv2.INTER_NEAREST).astype(np.float16),
+    }
+
+
+def _truth_row(index: int, scene: Scene, person: PersonTruth, crop: np.ndarray) -> dict[str, object]:
+    turn = ray_rotation(crop[:2], scene.intrinsics)
+    orient = Rotation.from_matrix(turn @ Rotation.from_rotvec(person.pose[0]).as_matrix()).as_rotvec()
+    pelvis = person.joints[0]  # the body model turns about it, not about its origin
+
+    def about_pelvis(points: np.ndarray) -> np.ndarray:
+        return ((points - pelvis) @ turn.T + pelvis).astype(np.float32)
+
+    return {
+        "index": np.int32(index),
+        "pose": person.pose,
+        "ray_orient": orient.astype(np.float32),
+        "ray_rotation": turn.astype(np.float32),
+        "betas": person.betas,
+        "translation": person.translation,
+        "intrinsics": np.array(scene.intrinsics, np.float32),
+        "keypoints2d": person.keypoints,
+        "visible": person.visible,
+        "visible_fraction": np.float32(person.visible_fraction),
+        "joints": about_pelvis(person.joints),
+        "keypoints3d": about_pelvis(person.keypoints3d),
+        "category": person.category,
+        "clip": person.clip,
+        "people": np.int32(len(scene.people)),
+        "cut": person.cut,
+        "occluded": person.occluded,
+    }
