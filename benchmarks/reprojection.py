@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,7 @@ from rich.table import Table
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.commands.image import IMAGES
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.estimator import load_lifter
+from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, matrix_from_rotvec, project_weak, to_crop
 
 LIMBS = slice(5, 17)
@@ -40,7 +39,7 @@ class Config:
 
 def mean_pose_keypoints(estimator: HumanMeshEstimator) -> np.ndarray:
     """(24, 17, 3): the mean pose's COCO joints at each heading, camera axes."""
-    lifter, _ = load_lifter(files("hmr_ros") / "assets" / "lifter.safetensors")
+    lifter, _ = load_lifter(EMBEDDED_CHECKPOINT)
     rotations = matrix_from_6d(lifter.mean_rotations).repeat(len(HEADINGS), 1, 1, 1)
     upright = matrix_from_rotvec(np.array([np.pi, 0, 0]))
     turned = matrix_from_rotvec(np.stack([0 * HEADINGS, HEADINGS, 0 * HEADINGS], 1))

@@ -1,8 +1,9 @@
 """HumanMeshEstimator: image → one BodyEstimate a person, the whole pipeline on one page.
 
-    people = extractor(image)                  proxies: joints, mask, depth
-    features → regressor → body                pose, shape, weak camera, mesh
-    camera fitted to the confident joints      the mesh checks the proxies
+    people = extractor(image)                        proxies: joints, mask, depth
+    rotations, betas, camera = regressor(features)   pose, shape, weak camera
+    rotations, camera = refine(...)                  bent towards the confident joints
+    vertices, joints, keypoints = body(...)          the mesh
 
 It knows nothing of ROS, files or drawing.
 """
@@ -18,16 +19,19 @@ import numpy as np
 from hmr_ros.body_model import BodyModel, fit_betas_map
 from hmr_ros.checkpoint import load_checkpoint
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.geometry import Intrinsics, fit_weak_camera, metric_translation, project_weak, rotvec_from_matrix, to_crop
+from hmr_ros.geometry import Intrinsics, metric_translation, project_weak, rotvec_from_matrix, to_crop
 from hmr_ros.networks.features import FEATURE_COUNT, person_features
-from hmr_ros.networks.lifter import Lifter, MeshRegressor
+from hmr_ros.networks.lifter import Lifter
+from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import PersonProxies, ProxyExtractor
 from hmr_ros.proxies.embedded import EmbeddedExtractor
+from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import CompiledModel, compile
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 
 logger = logging.getLogger(__name__)
 
+EMBEDDED_CHECKPOINT = files("hmr_ros") / "assets" / "lifter.safetensors"
 _CONFIDENT = 0.3  # of a joint that counts as seen
 _TORSO = (5, 6, 11, 12)
 _LIMBS = list(LIMB_KEYPOINTS)
@@ -36,15 +40,24 @@ _LIMBS = list(LIMB_KEYPOINTS)
 class HumanMeshEstimator:
     """Estimates the SMPL-style body of everybody in an image. Stateless and safe to share between threads.
 
-    ``backend`` names what runs the regressor and the detectors; ``reliability_source`` says whose word ``reliability``
-    is; ``body_model`` gives faces, name and hash.
+    ``backend`` names what runs the networks; ``reliability_source`` says whose word ``reliability`` is; ``body_model``
+    gives faces, name and hash.
     """
 
     reliability_source = "detector"
 
-    def __init__(self, extractor: ProxyExtractor, regressor: CompiledModel, body_model: BodyModel):
+    def __init__(
+        self,
+        extractor: ProxyExtractor,
+        regressor: CompiledModel,
+        body: CompiledModel,
+        body_model: BodyModel,
+        betas_map: tuple[np.ndarray, np.ndarray],
+    ):
+        """``regressor`` and ``body`` are the compiled Lifter and ``body_model``; betas go through A betas + b."""
         self.extractor, self.body_model = extractor, body_model
-        self._regressor = regressor
+        self._regressor, self._body, self._betas_map = regressor, body, betas_map
+        self._refine = Refiner(PosedKeypoints(body_model))
         self.backend = f"regressor: {regressor.backend}; detectors: {extractor.backend}"
 
     @classmethod
@@ -58,22 +71,21 @@ class HumanMeshEstimator:
         """Load the embedded detectors and checkpoint.
 
         backend: "auto" (TensorRT on CUDA, else OpenVINO, else torch), "openvino", "torch" or "tensorrt"; an explicit one
-        never falls back. body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: one written by
-        ``hmr-ros train``. Raises FileNotFoundError or ValueError that name what is wrong with a file.
+        never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
+        body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: one written by ``hmr-ros train``.
+        Raises FileNotFoundError or ValueError that name what is wrong with a file.
         """
         import torch
 
-        body = BodyModel.load(body_model)
-        path = checkpoint or files("hmr_ros") / "assets" / "lifter.safetensors"
-        lifter, trained_with = load_lifter(path)
-        betas_map = None
-        if body.sha256 != trained_with["sha256"]:
-            betas_map = _betas_map(trained_with, body)
-        network = MeshRegressor(lifter, body, betas_map).eval()
-        example = torch.zeros(1, FEATURE_COUNT)
-        regressor = compile(network, (example,), backend=backend, threads=threads)
-        estimator = cls(EmbeddedExtractor(threads=threads), regressor, body)
-        logger.info("body model %s; %s", body.name, estimator.backend)
+        body_model = BodyModel.load(body_model)
+        lifter, trained_with = load_lifter(checkpoint or EMBEDDED_CHECKPOINT)
+        options = {"backend": backend, "threads": threads}
+        regressor = compile(lifter.eval(), (torch.zeros(1, FEATURE_COUNT),), **options)
+        rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
+        body = compile(body_model, rest_pose, **options)
+        betas_map = _betas_map(trained_with, body_model)
+        estimator = cls(EmbeddedExtractor(threads=threads), regressor, body, body_model, betas_map)
+        logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
 
     def __call__(
@@ -92,12 +104,17 @@ class HumanMeshEstimator:
         people = [person for person in people if _torso_is_seen(person.keypoints)]
         if not people:
             return []
-        features = np.stack([person_features(person) for person in people])
-        rotations, betas, cameras, vertices, joints, keypoints = self._regressor(features)
+        rotations, betas, cameras = self._regressor(np.stack([person_features(person) for person in people]))
+        matrix, offset = self._betas_map
+        betas = (betas @ matrix.T + offset).astype(np.float32)
+        detected = np.stack([person.keypoints for person in people])
+        targets = to_crop(detected[..., :2], np.stack([person.crop for person in people]))
+        confidence = np.where(detected[..., 2] > _CONFIDENT, detected[..., 2], 0)
+        rotations, cameras = self._refine(rotations, betas, cameras, targets, confidence)
+        vertices, joints, keypoints = self._body(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)
         bodies = []
         for i, person in enumerate(people):
-            camera = _fit_camera(cameras[i], keypoints[i], person)
             body = BodyEstimate(
                 score=float(np.clip(person.score, 0, 1)),
                 box=person.box,
@@ -107,11 +124,11 @@ class HumanMeshEstimator:
                 body_pose=rotvecs[i, 1:].reshape(69),
                 betas=betas[i],
                 crop=person.crop,
-                weak_camera=camera,
-                translation=None if intrinsics is None else metric_translation(camera, person.crop, intrinsics),
+                weak_camera=cameras[i],
+                translation=None if intrinsics is None else metric_translation(cameras[i], person.crop, intrinsics),
                 joints=joints[i],
                 vertices=vertices[i],
-                projected_keypoints=project_weak(keypoints[i], camera, person.crop),
+                projected_keypoints=project_weak(keypoints[i], cameras[i], person.crop),
             )
             if all(np.isfinite(value).all() for value in vars(body).values() if value is not None):
                 bodies.append(body)
@@ -175,8 +192,10 @@ def load_lifter(path: str | Path) -> tuple[Lifter, dict]:
     return lifter, metadata["body"]
 
 
-def _betas_map(trained_with: dict, body: BodyModel):
+def _betas_map(trained_with: dict, body: BodyModel) -> tuple[np.ndarray, np.ndarray]:
     """Carry betas to a body that the checkpoint was not trained with; zeros, and one warning, where that fails."""
+    if body.sha256 == trained_with["sha256"]:
+        return np.eye(10, dtype=np.float32), np.zeros(10, np.float32)
     source = BodyModel.load(None)
     if source.sha256 == trained_with["sha256"]:
         try:
@@ -185,8 +204,8 @@ def _betas_map(trained_with: dict, body: BodyModel):
             logger.warning("no map of shapes from %s to %s (%s): betas are zero", source.name, body.name, error)
     else:
         logger.warning(
-            "the checkpoint was trained with body %s, which is not here: betas of %s are zero",
-            trained_with["name"], body.name,
+            "the checkpoint was trained with body %s (%s), which is not here: betas of %s are zero",
+            trained_with["name"], trained_with["sha256"][:8], body.name,
         )  # fmt: skip
     return np.zeros((10, 10), np.float32), np.zeros(10, np.float32)
 
@@ -205,13 +224,3 @@ def _torso_is_seen(keypoints: np.ndarray) -> bool:
     """Two of the four torso joints and six joints in all: less says too little of a body to show one."""
     sure = keypoints[:, 2] > _CONFIDENT
     return bool(sure[list(_TORSO)].sum() >= 2 and sure.sum() >= 6)
-
-
-def _fit_camera(camera: np.ndarray, keypoints: np.ndarray, person: PersonProxies) -> np.ndarray:
-    """The regressed weak camera, refitted to the confident joints; as regressed where they are too few or too close."""
-    weights = np.where(person.keypoints[:, 2] > _CONFIDENT, person.keypoints[:, 2], 0).astype(np.float32)
-    fitted = fit_weak_camera(keypoints, to_crop(person.keypoints[:, :2], person.crop), weights)
-    # A refit that changes the size by a third has been pulled by wrong joints.
-    if (weights > 0).sum() < 6 or not 0.75 < fitted[0] / camera[0] < 1.33:
-        return camera
-    return fitted

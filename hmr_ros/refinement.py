@@ -19,11 +19,11 @@ from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    steps: int = 4
+    steps: int = 3
     keypoint_sigma: float = 0.03  # metres: what a confident detection is trusted to
     outlier: float = 0.15  # metres: a joint this far off has half its say
-    limb_sigma: float = 0.25  # radians: how far hips, knees, shoulders and elbows may turn
-    trunk_sigma: float = 0.08  # radians: the same for pelvis, spine, collars, neck and head
+    limb_sigma: float = 0.15  # radians: how far hips, knees, shoulders and elbows may turn
+    trunk_sigma: float = 0.05  # radians: the same for pelvis, spine, collars, neck and head
 
 
 _LIMBS = ("hip", "knee", "shoulder", "elbow")
@@ -65,9 +65,8 @@ class Refiner:
     def _step(self, regressed, refined, betas, cameras, targets, confidence):
         config = self.config
         joints, world, parts, keypoints = self._pose(refined, betas)
-        scale = cameras[:, None, :1]
-        residual = targets / scale - cameras[:, None, 1:] - keypoints[..., :2]  # metres
-        say = confidence / (1 + (residual**2).sum(-1) / config.outlier**2) ** 2 / config.keypoint_sigma**2
+        residual, say = self._residual(keypoints, cameras, targets, confidence)
+        say = say / config.keypoint_sigma**2
         # Turning joint j by w moves what hangs on it by w x lever, lever = its parts - its share of the joint itself.
         below = _BELOW[_FREE].astype(np.float64)  # (J, 24)
         share = self.skeleton.share.numpy() @ below.T  # (17, J)
@@ -88,10 +87,18 @@ class Refiner:
         turn = np.swapaxes(parents, -1, -2) @ matrix_from_rotvec(step) @ parents
         return turn @ refined
 
+    def _residual(self, keypoints, cameras, targets, confidence):
+        """What each keypoint lacks to its target, in metres (N, 17, 2), and its say (N, 17)."""
+        residual = targets / cameras[:, None, :1] - cameras[:, None, 1:] - keypoints[..., :2]
+        return residual, confidence / (1 + (residual**2).sum(-1) / self.config.outlier**2) ** 2
+
     def _fit_cameras(self, rotations, betas, cameras, targets, confidence):
-        """Least-squares weak cameras; those given where the joints are too few, or too close together, to say."""
-        keypoints = self._pose(rotations, betas)[-1]
-        fitted = fit_weak_camera(keypoints, targets, confidence)
-        ratio = fitted[:, :1] / cameras[:, :1]
-        trusted = ((confidence > 0).sum(-1, keepdims=True) >= 6) & (ratio > 0.75) & (ratio < 1.33)
-        return np.where(trusted, fitted, cameras).astype(np.float32)
+        """Weak cameras refitted to the joints; those given where the joints are too few, or too close, to say."""
+        keypoints, fitted = self._pose(rotations, betas)[-1], cameras
+        enough = (confidence > 0).sum(-1, keepdims=True) >= 6
+        for _ in range(3):
+            _, say = self._residual(keypoints, fitted, targets, confidence)
+            fitted = fit_weak_camera(keypoints, targets, say)
+            ratio = fitted[:, :1] / cameras[:, :1]
+            fitted = np.where(enough & (ratio > 0.75) & (ratio < 1.33), fitted, cameras)
+        return fitted.astype(np.float32)

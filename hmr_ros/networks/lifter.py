@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from hmr_ros.body_model import BodyModel
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.features import FEATURE_COUNT
 
@@ -55,25 +54,3 @@ class Lifter(nn.Module):
         rotations = matrix_from_6d(out[:, :144].reshape(-1, 24, 6) + self.mean_rotations)
         camera = out[:, 154:] + self.mean_camera
         return BodyParameters(rotations, out[:, 144:154], torch.cat([camera[:, :1].exp(), camera[:, 1:]], dim=1))
-
-
-class MeshRegressor(nn.Module):
-    """A regressor with the body it drives: what the runtime compiles.
-
-    (B, FEATURE_COUNT) → rotations (B, 24, 3, 3), betas (B, 10) of ``body``, weak camera (B, 3), vertices (B, V, 3),
-    joints (B, 24, 3), COCO keypoints (B, 17, 3). ``betas_map`` (A (10, 10), b (10,)) carries the betas from the body
-    that the regressor was trained with to ``body``.
-    """
-
-    def __init__(self, regressor: nn.Module, body: BodyModel, betas_map: tuple | None = None):
-        super().__init__()
-        self.regressor, self.body = regressor, body
-        a, b = betas_map if betas_map is not None else (torch.eye(10), torch.zeros(10))
-        self.register_buffer("betas_matrix", torch.as_tensor(a, dtype=torch.float32))
-        self.register_buffer("betas_offset", torch.as_tensor(b, dtype=torch.float32))
-
-    def forward(self, features: torch.Tensor):
-        rotations, betas, weak_camera = self.regressor(features)
-        betas = betas @ self.betas_matrix.T + self.betas_offset
-        vertices, joints, keypoints = self.body(rotations, betas)
-        return rotations, betas, weak_camera, vertices, joints, keypoints
