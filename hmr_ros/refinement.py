@@ -75,17 +75,18 @@ class Refiner:
         zero = np.zeros_like(x)
         jacobian = np.stack([np.stack([zero, z, -y], -1), np.stack([-z, zero, x], -1)], axis=2)  # (N, 17, 2, J, 3)
         jacobian = jacobian.reshape(*jacobian.shape[:3], -1)
-        # How far each joint has turned already, in the axes of the turn: relative to its parent's frame.
+        # How far each joint has turned already; a turn lives in its parent's frame, the Jacobian in camera axes.
         parents = world[:, np.maximum(SMPL_PARENTS, 0)]
         parents[:, 0] = np.eye(3)
-        turned = rotvec_from_matrix(parents @ refined @ np.swapaxes(parents @ regressed, -1, -2))[:, _FREE]
+        turned = rotvec_from_matrix(refined @ np.swapaxes(regressed, -1, -2))
+        turned = (parents @ turned[..., None])[..., 0][:, _FREE]
         weighted = jacobian * say[..., None, None]
         normal = np.einsum("nkdp,nkdq->npq", weighted, jacobian) + np.diag(self._stiffness)
         gradient = np.einsum("nkdp,nkd->np", weighted, residual) - self._stiffness * turned.reshape(len(turned), -1)
         step = np.zeros((len(refined), 24, 3))
         step[:, _FREE] = np.linalg.solve(normal, gradient[..., None]).reshape(len(refined), -1, 3)
-        turn = np.swapaxes(parents, -1, -2) @ matrix_from_rotvec(step) @ parents
-        return turn @ refined
+        step = (np.swapaxes(parents, -1, -2) @ step[..., None])[..., 0]
+        return matrix_from_rotvec(step) @ refined
 
     def _residual(self, keypoints, cameras, targets, confidence):
         """What each keypoint lacks to its target, in metres (N, 17, 2), and its say (N, 17)."""
