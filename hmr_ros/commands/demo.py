@@ -1,0 +1,317 @@
+"""`hmr-ros demo`: the real graph on one machine. A replay process publishes images, the live node answers in another,
+and this one listens, draws the answers over the images and prints what it measured.
+
+It has a ROS domain of its own, not visible beyond this machine, so that it never disturbs a robot.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
+from rich.table import Table
+
+from hmr_ros.ros.process import Spinner, StopEvent, start_ros, stop_event
+from hmr_ros.ros.sources import Source, open_source
+
+NAMESPACE = "/hmr_demo"
+PICTURE_FRAMES = 12  # a picture is shown so often, at the 4 Hz of sources.py
+FOLDER_RATE = 2.0  # Hz: slow enough that every picture gets its answer
+START_SECONDS = 180.0  # for loading the models
+LAST_ANSWER_SECONDS = 3.0
+LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class Demo:
+    """See it work: replay and live node together, an overlay picture or video, and a table of what was measured."""
+
+    source: str | None = None
+    """Picture, video, folder of pictures or index of a camera; without it the embedded picture and video."""
+    out: Path = Path("demo_out")
+    """Where overlays and logs go."""
+    seconds: float = 20.0
+    """Time limit for each source."""
+    backend: str = "auto"
+    """What runs the networks, see `hmr-ros live --help`."""
+
+    def __post_init__(self):
+        if not 0 < self.seconds <= 3600:
+            raise ValueError(f"--seconds is {self.seconds}, expected more than 0 and at most 3600")
+
+
+class ChildFailed(Exception):
+    """A process of the demo ended or hung; the message says which, and holds the end of its log."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if meshes were received, 1 if not, 130 after Ctrl-C. ValueError for a source that cannot be shown."""
+    stop = stop_event()
+    options = tyro.cli(Demo, args=argv, prog="hmr-ros demo")
+    sources = [open_source(s) for s in ([options.source] if options.source else embedded_media())]
+    if any(source.kind == "bag" for source in sources):
+        raise ValueError(f"{options.source} is a bag, expected a picture, folder, video or camera; for a bag start "
+                         "`hmr-ros live` and `hmr-ros replay`")  # fmt: skip
+    options.out.mkdir(parents=True, exist_ok=True)
+    isolate(options.out)
+    console = Console()
+    with Children(options.out) as children:
+        try:
+            rows = show(sources, options, children, console, stop)
+        except ChildFailed as failure:
+            console.print(str(failure), style="red", markup=False, highlight=False, soft_wrap=True)
+            return 1
+    if stop.is_set():
+        return 130
+    console.print(table(rows))
+    for row in rows:
+        for path in row.files:
+            console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    if not any(row.meshes for row in rows):
+        console.print("[red]no mesh was received", highlight=False)
+        return 1
+    return 0
+
+
+def embedded_media() -> list[str]:
+    """The pictures and then the videos that come with the package."""
+    folder = Path(__file__).resolve().parents[1] / "assets" / "demo"
+    media = [p for p in folder.iterdir() if p.suffix in (".jpg", ".png", ".mp4", ".avi")] if folder.is_dir() else []
+    if not media:
+        raise ValueError(f"no pictures or videos in {folder}: install the package again or name a --source")
+    return [str(p) for p in sorted(media, key=lambda p: (p.suffix in (".mp4", ".avi"), p.name))]
+
+
+def isolate(out: Path) -> None:
+    """A ROS domain of our own, on this machine only, with the logs beside the results; inherited by the children."""
+    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
+    os.environ["ROS_LOG_DIR"] = str(out / "log")
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    else:
+        os.environ.pop("ROS_LOCALHOST_ONLY", None)  # it would override the next line, with a warning
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+
+class Children:
+    """The processes of the demo, each with a log file in ``out``; leaving the context ends them all."""
+
+    def __init__(self, out: Path):
+        self._out = out
+        self._running: dict[str, subprocess.Popen] = {}
+
+    def start(self, name: str, module: str, arguments: list[str]) -> subprocess.Popen:
+        # Through -c with a clean path: a checkout in the working directory must not stand in for the installed package.
+        code = ("import sys; sys.path[:] = [p for p in sys.path if p]; "
+                f"from {module} import main; sys.exit(main(sys.argv[1:]))")  # fmt: skip
+        with open(self._out / f"{name}.log", "wb") as log:
+            child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=subprocess.DEVNULL, stdout=log,
+                                     stderr=subprocess.STDOUT)  # fmt: skip
+        self._running[name] = child
+        return child
+
+    def check(self, name: str, may_end: bool = False) -> None:
+        """ChildFailed if the child ``name`` has ended, with an error or when it should not."""
+        code = self._running[name].poll()
+        if code is not None and not (may_end and code == 0):
+            self.fail(name, f"ended with exit code {code}")
+
+    def fail(self, name: str, what: str) -> None:
+        path = self._out / f"{name}.log"
+        tail = path.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        raise ChildFailed("\n".join([f"the {name} process {what}; the end of {path}:", *tail]))
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, seconds in ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
+            alive = [child for child in self._running.values() if child.poll() is None]
+            for child in alive:
+                child.send_signal(number)
+            deadline = time.monotonic() + seconds
+            for child in alive:
+                try:
+                    child.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    pass
+
+
+# ---- the show -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one source; latencies in seconds, re-projection as (share of the diagonal, px) a body."""
+
+    name: str
+    frames_in: int
+    frames_out: int
+    people: list[int]
+    meshes: int
+    latencies: list[float]
+    reprojection: list[tuple[float, float]]
+    files: list[Path]
+
+
+def show(sources: list[Source], options: Demo, children: Children, console: Console, stop: StopEvent) -> list[Row]:
+    """Start the live node, replay every source, draw the answers."""
+    import rclpy
+
+    ros = ["--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    # Reliable, so that it also works where shared memory is too small for images and they travel in pieces.
+    parameters = ["-p", "image_reliability:=reliable", "-p", f"backend:={options.backend}"]
+    children.start("live", "hmr_ros.ros.node", [*ros, *parameters])
+    start_ros([])
+    from hmr_ros.ros.collector import Collector
+
+    collector = Collector(namespace=NAMESPACE)
+    spinner = Spinner(collector)
+    rows = []
+    try:
+        with console.status("live node: loading the models"):
+            wait_until(collector.ready.is_set, START_SECONDS, stop, children)
+        for source in sources:
+            if stop.is_set():
+                break
+            session = play(source, options, collector, children, console, ros, stop)
+            rows.append(write(source, session, collector.model, options.out))
+    finally:
+        spinner.stop()
+        collector.destroy_node()
+        rclpy.try_shutdown()
+    if spinner.failed is not None:
+        raise spinner.failed
+    return rows
+
+
+def wait_until(condition, seconds: float, stop: StopEvent, children: Children) -> None:
+    """Until ``condition()`` or ``stop``; ChildFailed if the live node ends or the time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition() and not stop.wait(0.05):
+        children.check("live")
+        if time.monotonic() > deadline:
+            children.fail("live", f"did not become active within {seconds:g} s")
+
+
+def play(source, options: Demo, collector, children: Children, console: Console, ros: list[str], stop):
+    """Replay ``source`` from another process until its end; returns the collector's session."""
+    session = collector.begin()
+    limits = {"picture": ["--loop", "--max-frames", str(PICTURE_FRAMES)], "folder": ["--rate", str(FOLDER_RATE)]}
+    arguments = [source.name, "--subscribers", "2", "--max-seconds", str(options.seconds), *limits.get(source.kind, [])]
+    begin = time.monotonic()
+    child = children.start("replay", "hmr_ros.ros.replay", [*arguments, *ros])
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress:
+        total = {"picture": PICTURE_FRAMES, "folder": len(source.files), "video": frames_of(source)}.get(source.kind)
+        limit = int(options.seconds * (FOLDER_RATE if source.kind == "folder" else source.rate))
+        task = progress.add_task(source.stem, total=min(total or limit, limit), count="")
+        while child.poll() is None and not stop.wait(0.1):
+            children.check("live")
+            answered = len(session.answers)
+            progress.update(task, completed=session.images, count=f"{session.images} images, {answered} answered")
+            if time.monotonic() - begin > options.seconds + 60:
+                children.fail("replay", "does not end")
+        if not stop.is_set():
+            children.check("replay", may_end=True)
+        deadline = time.monotonic() + LAST_ANSWER_SECONDS
+        while collector.waiting() and time.monotonic() < deadline and not stop.wait(0.05):
+            children.check("live")
+        answered = len(session.answers)
+        progress.update(task, total=session.images, completed=session.images,
+                        count=f"{session.images} images, {answered} answered")  # fmt: skip
+    return session
+
+
+def frames_of(source: Source) -> int:
+    """Number of frames of a video as its container tells it, 0 if it does not."""
+    capture = cv2.VideoCapture(source.name)
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return max(0, count)
+
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+
+def write(source: Source, session, model, out: Path) -> Row:
+    """Draw the answers over their images into ``out``; one row of the table."""
+    from hmr_ros.drawing import draw_overlay
+
+    faces = np.reshape(np.frombuffer(model.faces, np.uint32), (-1, 3)).astype(np.int32)
+    answers = session.answers
+    files: list[Path] = []
+    if source.kind in ("video", "camera") and answers:
+        path = out / f"{source.stem}.overlay.mp4"
+        span = answers[-1].stamp - answers[0].stamp
+        rate = (len(answers) - 1) / span if span > 0 else source.rate
+        height, width = answers[0].image().shape[:2]
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+        for answer in track(answers, f"drawing {path.name}"):
+            writer.write(draw_overlay(answer.image(), answer.bodies, faces))
+        writer.release()
+        files = [path]
+    elif answers:
+        newest = {answer.index % len(source.files): answer for answer in answers}
+        for number, answer in sorted(newest.items()):
+            path = out / f"{source.files[number].stem}.overlay.png"
+            cv2.imwrite(str(path), draw_overlay(answer.image(), answer.bodies, faces))
+            files.append(path)
+    bodies = [body for answer in answers for body in answer.bodies]
+    errors = [(body.reprojection_error(), float(np.hypot(*(body.box[2:] - body.box[:2])))) for body in bodies]
+    return Row(
+        name=source.stem,
+        frames_in=session.images,
+        frames_out=len(answers),
+        people=[len(answer.bodies) for answer in answers],
+        meshes=sum(len(body.vertices) > 0 for body in bodies),
+        latencies=[answer.latency for answer in answers],
+        reprojection=[(share, share * diagonal) for share, diagonal in errors if share is not None],
+        files=files,
+    )
+
+
+def table(rows: list[Row]) -> Table:
+    """A column for each source: frames, people, latency, re-projection error."""
+    result = Table(title="camera image → ROS 2 → body meshes")
+    result.add_column("")
+    for row in rows:
+        result.add_column(row.name, justify="right", overflow="fold")
+    measures = {
+        "frames in": lambda r: str(r.frames_in),
+        "frames out": lambda r: str(r.frames_out),
+        "frames dropped": lambda r: str(r.frames_in - r.frames_out),
+        "people in a frame, mean / most": lambda r: f"{np.mean(r.people):.1f} / {max(r.people)}" if r.people else "-",
+        "latency p50 / p95, ms": lambda r: percentiles(r.latencies),
+        "mean re-projection error, % of diagonal": lambda r: mean_of(r.reprojection, 0, 100),
+        "mean re-projection error, px": lambda r: mean_of(r.reprojection, 1, 1),
+    }
+    for title, measure in measures.items():
+        result.add_row(title, *map(measure, rows))
+    return result
+
+
+def percentiles(latencies: list[float]) -> str:
+    return "{:.0f} / {:.0f}".format(*(1e3 * np.percentile(latencies, [50, 95]))) if latencies else "-"
+
+
+def mean_of(pairs: list[tuple[float, float]], which: int, factor: float) -> str:
+    return f"{factor * np.mean([pair[which] for pair in pairs]):.1f}" if pairs else "-"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""The parameters of the live node, declared once: type, default, range and description.
+
+config/live.yaml and the launch arguments are checked against this in a test, `hmr-ros live --help` is printed from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+
+
+def _parameter(default, description: str, *, choices: tuple = (), span: tuple | None = None, fixed: bool = False):
+    details = {"description": description, "choices": choices, "span": span, "fixed": fixed}
+    return field(default=default, metadata=details)
+
+
+@dataclass(frozen=True)
+class LiveParameters:
+    """All parameters of `hmr`. Unless a description says otherwise a new value takes effect in the next `configure`."""
+
+    autostart: bool = _parameter(True, "configure and activate without being asked", fixed=True)
+    image_transport: str = _parameter(
+        "raw", "raw: sensor_msgs/Image on `image`; compressed: jpeg or png on `image/compressed`",
+        choices=("raw", "compressed"),
+    )  # fmt: skip
+    image_reliability: str = _parameter(
+        "best_effort", "quality of service of the image subscription; best_effort hears every publisher",
+        choices=("best_effort", "reliable"),
+    )  # fmt: skip
+    rectified: bool = _parameter(False, "the images are rectified: intrinsics from CameraInfo.p instead of k")
+    backend: str = _parameter(
+        "auto", "what runs the networks; auto takes TensorRT on CUDA, else OpenVINO, else torch",
+        choices=("auto", "torch", "openvino", "tensorrt"),
+    )  # fmt: skip
+    body_model: str = _parameter("", "path of an SMPL file (.npz or .pkl); empty: the embedded body")
+    threads: int = _parameter(0, "CPU threads for the networks; 0: the backend's own choice", span=(0, 256))
+    publish_vertices: bool = _parameter(
+        True, "send the mesh in every Body (80 kB a person); without it joints and parameters only. Takes effect at once"
+    )
+
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            problem = problem_with(f.name, getattr(self, f.name))
+            if problem:
+                raise ValueError(problem)
+
+
+def problem_with(name: str, value) -> str:
+    """Why ``value`` cannot be the parameter ``name``, in words; empty if it can, or if it is no parameter of ours."""
+    f = next((f for f in dataclasses.fields(LiveParameters) if f.name == name), None)
+    if f is None:
+        return ""
+    if type(value) is not type(f.default):
+        return f"parameter {name} is {value!r}, expected a {type(f.default).__name__}"
+    choices, span = f.metadata["choices"], f.metadata["span"]
+    if choices and value not in choices:
+        return f'parameter {name} is "{value}", expected one of {", ".join(choices)}'
+    if span and not span[0] <= value <= span[1]:
+        return f"parameter {name} is {value}, expected {span[0]} to {span[1]}"
+    return ""
+
+
+def declare_parameters(node) -> None:
+    """Declare all of them on ``node`` and refuse impossible values, at the start and later."""
+    from rcl_interfaces.msg import SetParametersResult
+
+    def check(parameters) -> SetParametersResult:
+        problems = [problem for p in parameters if (problem := problem_with(p.name, p.value))]
+        return SetParametersResult(successful=not problems, reason="; ".join(problems))
+
+    node.add_on_set_parameters_callback(check)
+    for f in dataclasses.fields(LiveParameters):
+        choices, span = f.metadata["choices"], f.metadata["span"]
+        node.declare_parameter(f.name, f.default, ParameterDescriptor(
+            description=f.metadata["description"],
+            additional_constraints=f"one of {', '.join(choices)}" if choices else "",
+            integer_range=[IntegerRange(from_value=span[0], to_value=span[1], step=1)] if span else [],
+            read_only=f.metadata["fixed"],
+        ))  # fmt: skip
+
+
+def read_parameters(node) -> LiveParameters:
+    """The values of ``node`` now."""
+    return LiveParameters(**{f.name: node.get_parameter(f.name).value for f in dataclasses.fields(LiveParameters)})
+
+
+def describe_parameters() -> str:
+    """A line for each parameter, for help texts."""
+    lines = []
+    for f in dataclasses.fields(LiveParameters):
+        default = '""' if f.default == "" else str(f.default).lower() if isinstance(f.default, bool) else f.default
+        choices = f" [{'|'.join(f.metadata['choices'])}]" if f.metadata["choices"] else ""
+        lines.append(f"  {f.name}:={default}{choices}\n      {f.metadata['description']}")
+    return "\n".join(lines)

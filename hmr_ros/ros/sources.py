@@ -1,0 +1,86 @@
+"""Where replayed pictures come from: a picture, a folder of pictures, a video, a camera. ROS-free; bags are in bags.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import cv2
+import numpy as np
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+PICTURE_RATE = 4.0  # Hz, for sources without a rate of their own
+
+
+@dataclass(frozen=True)
+class Source:
+    """``kind`` is picture, folder, video, camera or bag; ``files`` the pictures in order; ``rate`` in Hz, 0 for a bag."""
+
+    kind: str
+    name: str
+    rate: float
+    files: tuple[Path, ...] = ()
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        """uint8 (H, W, 3) BGR, once through. ValueError for a file that cannot be decoded."""
+        if self.files:
+            for file in self.files:
+                yield read_picture(file)
+        else:
+            yield from _captured(_open_capture(self.name))
+
+    @property
+    def stem(self) -> str:
+        """A name for output files."""
+        return f"camera{self.name}" if self.kind == "camera" else Path(self.name).stem
+
+
+def open_source(text: str) -> Source:
+    """What SOURCE on a command line means. ValueError, with what was found and expected, if it is none of these."""
+    path = Path(text)
+    if text.isdigit() and not path.exists():
+        _open_capture(text).release()
+        return Source("camera", text, 30.0)
+    if not path.exists():
+        raise ValueError(f"source {text} does not exist, expected a picture, a folder, a video, a bag or a camera index")
+    if path.suffix.lower() in (".mcap", ".db3") or (path / "metadata.yaml").is_file():
+        return Source("bag", text, 0.0)
+    if path.is_dir():
+        files = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES))
+        if not files:
+            raise ValueError(f"folder {text} holds no pictures, expected files with {', '.join(PICTURE_SUFFIXES)}")
+        return Source("folder", text, PICTURE_RATE, files)
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        read_picture(path)
+        return Source("picture", text, PICTURE_RATE, (path,))
+    capture = _open_capture(text)
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return Source("video", text, rate if 0 < rate <= 240 else 25.0)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Decode a file to uint8 (H, W, 3) BGR. ValueError if OpenCV cannot."""
+    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    if picture is None:
+        raise ValueError(f"{path} ({path.stat().st_size} bytes) cannot be decoded, expected a picture")
+    return picture
+
+
+def _open_capture(name: str) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(int(name) if name.isdigit() and not Path(name).exists() else name)
+    if not capture.isOpened():
+        raise ValueError(f"{name} cannot be opened, expected a video that OpenCV can read or the index of a camera")
+    return capture
+
+
+def _captured(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    try:
+        while True:
+            good, picture = capture.read()
+            if not good:
+                return
+            yield picture
+    finally:
+        capture.release()

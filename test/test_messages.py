@@ -1,0 +1,167 @@
+"""BodyArray, BodyModel and the ready-made marker bytes against messages built the slow way; parameters and their file."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+import yaml  # noqa: E402
+from builtin_interfaces.msg import Time  # noqa: E402
+from geometry_msgs.msg import Point  # noqa: E402
+from hmr_ros.msg import BodyArray  # noqa: E402
+from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
+
+from hmr_ros.estimate import BodyEstimate  # noqa: E402
+from hmr_ros.ros import messages  # noqa: E402
+from hmr_ros.ros.parameters import LiveParameters, describe_parameters  # noqa: E402
+from hmr_ros.ros.process import share_file  # noqa: E402
+
+FACES = np.random.default_rng(0).integers(0, 50, (20, 3)).astype(np.int32)
+
+
+def body(seed, translation=True):
+    rng = np.random.default_rng(seed)
+    shapes = {"box": 4, "keypoints": (17, 3), "reliability": 12, "global_orient": 3, "body_pose": 69, "betas": 10,
+              "crop": 3, "weak_camera": 3, "translation": 3, "joints": (24, 3), "vertices": (50, 3),
+              "projected_keypoints": (17, 2)}  # fmt: skip
+    values = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return BodyEstimate(score=0.5, **(values if translation else values | {"translation": None}))
+
+
+def header(frame_id="camera", sec=1, nanosec=2):
+    return Header(frame_id=frame_id, stamp=Time(sec=sec, nanosec=nanosec))
+
+
+def over_the_wire(message):
+    return deserialize_message(serialize_message(message), type(message))
+
+
+def test_every_number_of_an_estimate_arrives():
+    sent = [body(0), body(1, translation=False)]
+    array = over_the_wire(messages.body_array_message(sent, header(), "detector"))
+    assert (array.header, array.reliability_source) == (header(), "detector")
+    for before, after in zip(sent, messages.bodies_from_message(array), strict=True):
+        for field in dataclasses.fields(BodyEstimate):
+            a, b = getattr(before, field.name), getattr(after, field.name)
+            assert (a is None) == (b is None), field.name
+            if a is not None:
+                np.testing.assert_array_equal(np.float32(a), b, err_msg=field.name)
+                assert np.shape(a) == np.shape(b), field.name
+    assert [b.has_translation for b in array.bodies] == [True, False]
+    assert [b.id for b in array.bodies] == ["", ""]
+
+
+def test_the_mesh_can_be_left_out():
+    array = over_the_wire(messages.body_array_message([body(0)], header(), "detector", publish_vertices=False))
+    assert len(array.bodies[0].vertices) == 0 and np.any(array.bodies[0].joints)
+    assert messages.bodies_from_message(array)[0].vertices.shape == (0, 3)
+
+
+def test_nobody_is_an_array_without_bodies():
+    assert over_the_wire(messages.body_array_message([], header(), "learned")).bodies == []
+
+
+def test_body_model_carries_faces_and_names():
+    class Model:
+        name, sha256, faces = "a body", "ab" * 32, FACES
+
+    model = over_the_wire(messages.body_model_message(Model))
+    assert (model.name, model.hash) == ("a body", "ab" * 32)
+    np.testing.assert_array_equal(np.reshape(model.faces, (-1, 3)), FACES)
+    assert (len(model.joint_names), len(model.parents), len(model.keypoint_names), len(model.reliability_names)) == (
+        24, 24, 17, 12)  # fmt: skip
+    assert model.parents[0] == -1 and model.joint_names[15] == "head" and model.reliability_names[0] == "left_shoulder"
+
+
+@pytest.mark.parametrize("name", ["vertices", "translation", "keypoints", "reliability"])
+def test_a_body_that_is_not_finite_is_recognised(name):
+    assert messages.finite(body(0)) and messages.finite(body(0, translation=False))
+    broken = getattr(body(0), name).copy()
+    broken.flat[-1] = np.nan
+    assert not messages.finite(dataclasses.replace(body(0), **{name: broken}))
+
+
+# ---- markers --------------------------------------------------------------------------------------------------------
+
+
+def slow_markers(head, bodies, gone=()):
+    """The message that the bytes must equal, point by point."""
+    markers = []
+    for i, person in enumerate(bodies):
+        corners = (person.vertices + person.translation)[FACES.reshape(-1)]
+        points = [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in corners]
+        markers.append(messages.mesh_marker(head, i, points))
+    return over_the_wire(MarkerArray(markers=markers + [messages.removed_marker(head, i) for i in gone]))
+
+
+@pytest.mark.parametrize("frame_id", ["", "a", "ab", "abc", "abcd", "camera", "camera_color_optical_frame", "ü" * 7])
+def test_marker_bytes_equal_the_message_built_slowly(frame_id):
+    serializer = messages.MarkerSerializer(FACES)
+    before = 0
+    for stamp, count in enumerate([1, 2, 3, 4, 5, 5, 2, 0, 1, 1]):
+        head = header(frame_id, sec=stamp, nanosec=999_999_999 - stamp)
+        bodies = [body(10 * stamp + i) for i in range(count)]
+        received = deserialize_message(serializer(head, bodies), MarkerArray)
+        assert received == slow_markers(head, bodies, gone=range(count, before))
+        before = count
+
+
+def test_the_frame_may_change_from_image_to_image():
+    serializer = messages.MarkerSerializer(FACES)
+    for frame_id in ("left", "right_camera", "left"):
+        received = deserialize_message(serializer(header(frame_id), [body(0)]), MarkerArray)
+        assert received == slow_markers(header(frame_id), [body(0)])
+
+
+def test_markers_live_long_enough_and_not_for_ever():
+    marker = deserialize_message(messages.MarkerSerializer(FACES)(header(), [body(0)]), MarkerArray).markers[0]
+    assert marker.type == Marker.TRIANGLE_LIST and marker.ns == "hmr"
+    assert 1 <= marker.lifetime.sec <= 5
+    assert marker.color.a == 1 and marker.pose.orientation.w == 1 and marker.scale.x == 1
+
+
+def test_people_have_different_colours_and_ids():
+    array = deserialize_message(messages.MarkerSerializer(FACES)(header(), [body(i) for i in range(5)]), MarkerArray)
+    assert len({(m.color.r, m.color.g, m.color.b) for m in array.markers}) == 5
+    assert [m.id for m in array.markers] == list(range(5))
+
+
+def test_a_body_without_translation_has_no_marker():
+    received = deserialize_message(messages.MarkerSerializer(FACES)(header(), [body(0, translation=False)]), MarkerArray)
+    assert received.markers == []
+
+
+# ---- parameters -----------------------------------------------------------------------------------------------------
+
+
+def test_the_parameter_file_holds_exactly_the_defaults():
+    parameters = yaml.safe_load(Path(share_file("config/live.yaml")).read_text())["/**"]["ros__parameters"]
+    assert parameters == dataclasses.asdict(LiveParameters())
+    assert {k: type(v) for k, v in parameters.items()} == {k: type(v) for k, v in vars(LiveParameters()).items()}
+
+
+def test_every_parameter_is_described():
+    for field in dataclasses.fields(LiveParameters):
+        assert field.name in describe_parameters() and len(field.metadata["description"]) > 10
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("backend", "cuda", 'backend is "cuda", expected one of auto, torch'),
+    ("threads", -1, "threads is -1, expected 0 to 256"),
+    ("threads", 1.5, "expected a int"),
+    ("publish_vertices", 1, "expected a bool"),
+])  # fmt: skip
+def test_impossible_parameters_are_refused(name, value, words):
+    with pytest.raises(ValueError, match=words):
+        LiveParameters(**{name: value})
+
+
+def test_body_array_is_small_without_meshes_and_80_kB_with():
+    people = [dataclasses.replace(body(0), vertices=np.zeros((6890, 3), np.float32))]
+    sizes = [len(serialize_message(messages.body_array_message(people, header(), "detector", v))) for v in (False, True)]
+    assert sizes[0] < 2_000 and sizes[1] - sizes[0] == 6890 * 12
+    assert isinstance(deserialize_message(serialize_message(BodyArray()), BodyArray), BodyArray)
