@@ -54,7 +54,8 @@ def main() -> int:
     import hmr_ros
     from hmr_ros import HumanMeshEstimator
     from hmr_ros.msg import BodyArray
-    from hmr_ros.ros.camera import intrinsics_to_message, pinhole
+    from hmr_ros.geometry import pinhole
+    from hmr_ros.ros.camera import intrinsics_to_message
     from hmr_ros.ros.images import image_to_message
     from hmr_ros.ros.process import Spinner, start_ros
 

@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from hmr_ros import HumanMeshEstimator
-from hmr_ros.commands.image import IMAGES
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, matrix_from_rotvec, project_weak, to_crop
+from hmr_ros.sources import PICTURE_SUFFIXES
 
 LIMBS = slice(5, 17)
 HEADINGS = np.radians(np.arange(0, 360, 15))  # 0 faces the camera
@@ -60,7 +60,7 @@ def with_mean_pose(body: BodyEstimate, mean: np.ndarray) -> list[BodyEstimate]:
 
 def main() -> None:
     config = tyro.cli(Config)
-    pictures = [q for p in config.paths for q in (sorted(p.iterdir()) if p.is_dir() else [p]) if q.suffix.lower() in IMAGES]
+    pictures = [q for p in config.paths for q in (sorted(p.iterdir()) if p.is_dir() else [p]) if q.suffix.lower() in PICTURE_SUFFIXES]
     estimator = HumanMeshEstimator.from_default()
     mean = mean_pose_keypoints(estimator)
     front_and_back = [0, len(HEADINGS) // 2]

@@ -21,6 +21,14 @@ class Intrinsics(NamedTuple):
     cy: float
 
 
+def pinhole(width: int, height: int, fov_deg: float) -> Intrinsics:
+    """A plausible camera: horizontal field of view in degrees, square pixels, principal point in the centre."""
+    if not 0 < fov_deg < 180:
+        raise ValueError(f"field of view {fov_deg} must lie between 0 and 180 degrees")
+    focal = float(width / 2 / np.tan(np.radians(fov_deg) / 2))
+    return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
 # ---- crops ----------------------------------------------------------------------------------------------------------
 
 

@@ -22,8 +22,8 @@ class RefinementConfig:
     steps: int = 3
     keypoint_sigma: float = 0.03  # metres: what a confident detection is trusted to
     outlier: float = 0.15  # metres: a joint this far off has half its say
-    limb_sigma: float = 0.15  # radians: how far hips, knees, shoulders and elbows may turn
-    trunk_sigma: float = 0.05  # radians: the same for pelvis, spine, collars, neck and head
+    limb_sigma: float = 0.1  # radians: how far hips, knees, shoulders and elbows may turn
+    trunk_sigma: float = 0.04  # radians: the same for pelvis, spine, collars, neck and head
 
 
 _LIMBS = ("hip", "knee", "shoulder", "elbow")

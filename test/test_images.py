@@ -14,7 +14,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from hmr_ros.ros import images  # noqa: E402
-from hmr_ros.ros.camera import intrinsics_from_message, intrinsics_to_message, pinhole  # noqa: E402
+from hmr_ros.geometry import pinhole  # noqa: E402
+from hmr_ros.ros.camera import intrinsics_from_message, intrinsics_to_message  # noqa: E402
 from hmr_ros.ros.images import compressed_image_from_message, image_from_message, image_to_message  # noqa: E402
 
 TO_BGR = {

@@ -25,7 +25,8 @@ from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 import hmr_ros  # noqa: E402
-from hmr_ros.ros.camera import intrinsics_to_message, pinhole  # noqa: E402
+from hmr_ros.geometry import pinhole  # noqa: E402
+from hmr_ros.ros.camera import intrinsics_to_message  # noqa: E402
 from hmr_ros.ros.images import image_from_message, image_to_message  # noqa: E402
 from hmr_ros.ros.live_node import LATCHED, NEWEST  # noqa: E402
 from hmr_ros.ros.newest_frame import NewestFrameWorker  # noqa: E402
@@ -506,7 +507,7 @@ def test_replay_without_a_listener_says_so(start, tmp_path):
 
 @pytest.mark.parametrize("content", [None, b"", b"no picture"])
 def test_replay_of_something_unreadable_is_a_precise_error(tmp_path, content):
-    from hmr_ros.ros.sources import open_source
+    from hmr_ros.sources import open_source
 
     path = tmp_path / "a.png"
     if content is not None:

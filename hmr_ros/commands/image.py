@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,10 +20,8 @@ from rich.progress import track
 from hmr_ros.drawing import side_by_side
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.estimator import HumanMeshEstimator
-from hmr_ros.geometry import Intrinsics
-
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+from hmr_ros.geometry import Intrinsics, pinhole
+from hmr_ros.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, files_in, open_source, read_picture
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def main(argv: list[str]) -> int:
     console.print(f"body model {estimator.body_model.name}; {estimator.backend}")
     failed = 0
     for path, stem in zip(inputs, _stems(inputs)):
-        process = _process_video if path.suffix.lower() in VIDEOS else _process_image
+        process = _process_image if path.suffix.lower() in PICTURE_SUFFIXES else _process_video
         try:
             people, summary = process(path, config.out / stem, estimator, config)
         except ValueError as error:
@@ -73,13 +70,8 @@ def _inputs(paths: tuple[Path, ...]) -> list[Path]:
     inputs: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES + VIDEOS)
-            if not found:
-                raise ValueError(f"{path} holds no picture or video; expected one of {' '.join(IMAGES + VIDEOS)}")
-            inputs += found
+            inputs += files_in(path, PICTURE_SUFFIXES + VIDEO_SUFFIXES)
         elif path.is_file():
-            if path.suffix.lower() not in IMAGES + VIDEOS:
-                raise ValueError(f"{path} ends in {path.suffix!r}; expected one of {' '.join(IMAGES + VIDEOS)}")
             inputs.append(path)
         else:
             raise FileNotFoundError(f"{path} does not exist")
@@ -98,9 +90,7 @@ def _stems(inputs: list[Path]) -> list[str]:
 
 
 def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("not a readable picture")
+    image = read_picture(path)
     bodies = estimator(image, intrinsics=_intrinsics(image, config.fov))
     _replace(out, ".overlay.png", lambda to: cv2.imwrite(to, side_by_side(image, bodies, estimator.body_model.faces)))
     arrays = _stack(bodies, with_vertices=True)
@@ -112,21 +102,20 @@ def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config:
 
 def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:
     """Like a picture, frame by frame; the .npz leaves the vertices out (the parameters give them back)."""
-    capture = cv2.VideoCapture(str(path))
-    rate, total = capture.get(cv2.CAP_PROP_FPS) or 25.0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    source = open_source(str(path))
     stream = estimator.stream()
     bodies: list[BodyEstimate] = []
     frame_of_body: list[int] = []
     frames: list[dict] = []
     partial, writer = out.with_name(f".{out.name}.{os.getpid()}.mp4"), None
     try:
-        for index, frame in enumerate(track(_frames(capture), path.name, total=total if total > 0 else None)):
-            found = stream(frame, index / rate, intrinsics=_intrinsics(frame, config.fov))
+        for index, frame in enumerate(track(source.pictures(), path.name, total=source.length)):
+            found = stream(frame, index / source.rate, intrinsics=_intrinsics(frame, config.fov))
             picture = side_by_side(frame, found, estimator.body_model.faces)
             if writer is None:
                 size = (picture.shape[1], picture.shape[0])
-                writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-                header = _header(path, frame, estimator) | {"frames_per_second": rate}
+                writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), source.rate, size)
+                header = _header(path, frame, estimator) | {"frames_per_second": source.rate}
             writer.write(picture)
             bodies += found
             frame_of_body += [index] * len(found)
@@ -136,7 +125,6 @@ def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config:
         writer.release()
         os.replace(partial, f"{out}.overlay.mp4")
     finally:
-        capture.release()
         partial.unlink(missing_ok=True)
     arrays = _stack(bodies, with_vertices=False) | {"frame": np.array(frame_of_body, np.int32)}
     _replace(out, ".bodies.npz", lambda to: np.savez_compressed(to, **arrays))
@@ -144,22 +132,8 @@ def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config:
     return len(bodies), f" in {len(frames)} frames" + _summary(bodies)
 
 
-def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    while True:
-        ok, frame = capture.read()
-        if not ok:
-            return
-        yield frame
-
-
 def _intrinsics(image: np.ndarray, fov: float | None) -> Intrinsics | None:
-    if fov is None:
-        return None
-    if not 0 < fov < 180:
-        raise ValueError(f"field of view {fov} must lie between 0 and 180 degrees")
-    height, width = image.shape[:2]
-    focal = width / 2 / np.tan(np.radians(fov) / 2)
-    return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2)
+    return None if fov is None else pinhole(image.shape[1], image.shape[0], fov)
 
 
 def _header(path: Path, image: np.ndarray, estimator: HumanMeshEstimator) -> dict:

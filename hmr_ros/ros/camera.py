@@ -43,12 +43,6 @@ def intrinsics_from_message(info: CameraInfo, width: int, height: int, rectified
     return Intrinsics(fx * scale_x, fy * scale_y, (cx + 0.5) * scale_x - 0.5, (cy + 0.5) * scale_y - 0.5)
 
 
-def pinhole(width: int, height: int, fov_deg: float) -> Intrinsics:
-    """A plausible camera: horizontal field of view in degrees, square pixels, principal point in the centre."""
-    focal = width / 2 / math.tan(math.radians(fov_deg) / 2)
-    return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2)
-
-
 def intrinsics_to_message(intrinsics: Intrinsics, width: int, height: int, header) -> CameraInfo:
     """CameraInfo of an undistorted pinhole camera."""
     fx, fy, cx, cy = intrinsics

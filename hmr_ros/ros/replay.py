@@ -13,7 +13,7 @@ from typing import Annotated, Callable, Iterator, NamedTuple
 import tyro
 
 from hmr_ros.ros.process import StopEvent, ignore_signals, start_ros, stop_event
-from hmr_ros.ros.sources import Source, open_source
+from hmr_ros.sources import Source, open_source
 
 SETTLE_S = 0.5  # after the match: the subscriber's side must have found us as well, or best-effort data is lost
 REMINDER_S = 10.0  # between two lines that say what is waited for
@@ -155,7 +155,8 @@ class _PictureCamera:
     def _publish(self, picture) -> None:
         from std_msgs.msg import Header
 
-        from hmr_ros.ros.camera import intrinsics_to_message, pinhole
+        from hmr_ros.geometry import pinhole
+        from hmr_ros.ros.camera import intrinsics_to_message
         from hmr_ros.ros.images import image_to_message
 
         height, width = picture.shape[:2]
@@ -210,7 +211,8 @@ class _BagCamera:
         from rclpy.serialization import deserialize_message
         from sensor_msgs.msg import Image
 
-        from hmr_ros.ros.camera import intrinsics_to_message, pinhole
+        from hmr_ros.geometry import pinhole
+        from hmr_ros.ros.camera import intrinsics_to_message
         from hmr_ros.ros.images import compressed_image_from_message
 
         image = deserialize_message(raw, self._image_type)

@@ -14,7 +14,7 @@ from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -51,7 +51,8 @@ class RenderedConfig:
     """Pictures a file."""
     save_images: int = 0
     """Keep the first so many pictures as JPEG, to look at."""
-    scene: Annotated[SceneConfig, tyro.conf.Suppress] = field(default_factory=SceneConfig)
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    """What is drawn how often."""
 
 
 def main(argv: list[str] | None = None) -> int:

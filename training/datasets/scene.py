@@ -39,7 +39,9 @@ class SceneConfig:
     field_of_view: tuple[float, float] = (0.7, 1.4)  # of the longer side: 40° to 80°
     distance: tuple[float, float] = (1.2, 6.0)
     height_in_image: tuple[float, float] = (0.3, 0.95)  # of a full view
-    cut: float = 0.2  # share of people cut by the image border
+    cut: float = 0.3  # share of people cut by the image border
+    height_when_cut: tuple[float, float] = (0.9, 4.5)  # in image heights, drawn evenly in its logarithm: up to portraits
+    nearest_when_cut: float = 0.5  # metres
     occluded: float = 0.2  # share of pictures with an object in front of somebody
     beta0_sigma: float = 0.6  # stature: narrow, because it carries most of the variance
 
@@ -175,10 +177,11 @@ class SceneMaker:
             room = np.maximum(1 - share * (extent[:2] / (width, height)) / largest, 0)
             centre = np.array([0.5, 0.5]) + rng.uniform(-0.5, 0.5, 2) * room
         else:
-            distance = np.clip(intrinsics.fx * largest / rng.uniform(0.9, 2.2), *self.config.distance)
+            fill = np.exp(rng.uniform(*np.log(self.config.height_when_cut)))
+            distance = np.clip(intrinsics.fx * largest / fill, self.config.nearest_when_cut, self.config.distance[1])
             half = 0.5 * extent[:2] * intrinsics.fx / distance / (width, height)
-            if rng.random() < 0.7:  # the border cuts the legs
-                head_margin = rng.uniform(-0.05, 0.3)
+            if rng.random() < 0.75:  # the border cuts the legs
+                head_margin = rng.uniform(-0.05, 0.3) * min(1.0, 2 / fill)
                 centre = np.array([rng.uniform(0.3, 0.7), head_margin + half[1]])
             else:  # the border cuts a side
                 side = rng.choice([-1, 1])

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 PICTURE_RATE = 4.0  # Hz, for sources without a rate of their own
 
 
@@ -31,6 +32,18 @@ class Source:
             yield from _captured(_open_capture(self.name))
 
     @property
+    def length(self) -> int | None:
+        """Number of pictures; None where it is not known."""
+        if self.files:
+            return len(self.files)
+        if self.kind != "video":
+            return None
+        capture = _open_capture(self.name)
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+        return count if count > 0 else None
+
+    @property
     def stem(self) -> str:
         """A name for output files."""
         return f"camera{self.name}" if self.kind == "camera" else Path(self.name).stem
@@ -47,10 +60,7 @@ def open_source(text: str) -> Source:
     if path.suffix.lower() in (".mcap", ".db3") or (path / "metadata.yaml").is_file():
         return Source("bag", text, 0.0)
     if path.is_dir():
-        files = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES))
-        if not files:
-            raise ValueError(f"folder {text} holds no pictures, expected files with {', '.join(PICTURE_SUFFIXES)}")
-        return Source("folder", text, PICTURE_RATE, files)
+        return Source("folder", text, PICTURE_RATE, files_in(path, PICTURE_SUFFIXES))
     if path.suffix.lower() in PICTURE_SUFFIXES:
         read_picture(path)
         return Source("picture", text, PICTURE_RATE, (path,))
@@ -58,6 +68,14 @@ def open_source(text: str) -> Source:
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return Source("video", text, rate if 0 < rate <= 240 else 25.0)
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
+    """Its files with these endings, by name; subfolders are not opened. ValueError if there are none."""
+    files = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes))
+    if not files:
+        raise ValueError(f"folder {folder} holds nothing to look at, expected files with {', '.join(suffixes)}")
+    return files
 
 
 def read_picture(path: Path) -> np.ndarray:
