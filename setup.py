@@ -26,7 +26,6 @@ RUNTIME = [
     "smplx>=0.1.28",
     "numba>=0.59",
     "safetensors>=0.4",
-    "matplotlib>=3.5",
     "rich>=13",
     "tyro>=0.8",
 ]
@@ -41,7 +40,6 @@ ROS = [
 ROS_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64' and python_version >= '3.11'"
 EXTRAS = {
     "ros": ROS,
-    "viewer": ["viser>=1.0"],
     "bags": ["rosbags>=0.10"],
     "dev": ["pytest>=7", "hypothesis>=6", "rosbags>=0.10", "catkin-pkg"],
 }

@@ -94,7 +94,7 @@ class BodyModel(nn.Module):
 
         Raises FileNotFoundError or BodyFileError (hmr_ros.smpl_file).
         """
-        path = EMBEDDED_BODY if path is None else Path(path)
+        path = EMBEDDED_BODY if path is None else Path(path).expanduser()
         arrays = read_smpl_file(path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         name = json.loads(str(arrays["metadata"]))["name"] if "metadata" in arrays else path.stem

@@ -42,6 +42,12 @@ def draw_overlay(
     return _draw_meshes(image.copy(), meshes, faces, opacity)
 
 
+def compile_kernels() -> None:
+    """Let numba compile what drawing needs, or read it from its cache: seconds that the first picture then does not take."""
+    triangle = np.array([[1, 1, 1], [1, 6, 1], [6, 1, 1]], np.float32)
+    _draw_meshes(np.zeros((8, 8, 3), np.uint8), [(triangle, triangle)], np.array([[0, 1, 2]]), OPACITY)
+
+
 def draw_side_view(bodies: Sequence[BodyEstimate], faces: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The same bodies turned by 90° about the vertical, each at its place and scale in a picture of ``size`` (H, W).
 

@@ -70,10 +70,10 @@ class HumanMeshEstimator:
     ) -> HumanMeshEstimator:
         """Load the embedded detectors and checkpoint.
 
-        backend: "auto" (TensorRT on CUDA, else OpenVINO, else torch), "openvino", "torch" or "tensorrt"; an explicit one
+        backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
         never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: one written by ``hmr-ros train``.
-        Raises FileNotFoundError or ValueError that name what is wrong with a file.
+        Raises FileNotFoundError or ValueError that name what is wrong with a file or a backend.
         """
         import torch
 
@@ -96,7 +96,7 @@ class HumanMeshEstimator:
         image: uint8 (H, W, 3) BGR. depth: optional (H, W) metres aligned with the image, 0 or non-finite = unknown.
         intrinsics: of the undistorted image; without them ``translation`` is None. Raises ValueError on other input.
         """
-        check_image(image, depth)
+        check_input(image, depth, intrinsics)
         return self.estimate(self.extractor(image, depth), intrinsics)
 
     def estimate(self, people: list[PersonProxies], intrinsics: Intrinsics | None = None) -> list[BodyEstimate]:
@@ -104,7 +104,15 @@ class HumanMeshEstimator:
         people = [person for person in people if _torso_is_seen(person.keypoints)]
         if not people:
             return []
-        rotations, betas, cameras = self._regressor(np.stack([person_features(person) for person in people]))
+        answers = self._regressor(np.stack([person_features(person) for person in people]))
+        finite = np.logical_and.reduce([np.isfinite(a.reshape(len(people), -1)).all(1) for a in answers])
+        if not finite.all():
+            logger.error("%d of %d bodies came out of %s with non-finite numbers and are left out",
+                         (~finite).sum(), len(people), self._regressor.backend)  # fmt: skip
+            people = [person for person, good in zip(people, finite) if good]
+            if not people:
+                return []
+        rotations, betas, cameras = (answer[finite] for answer in answers)
         matrix, offset = self._betas_map
         betas = (betas @ matrix.T + offset).astype(np.float32)
         detected = np.stack([person.keypoints for person in people])
@@ -113,9 +121,8 @@ class HumanMeshEstimator:
         rotations, cameras = self._refine(rotations, betas, cameras, targets, confidence)
         vertices, joints, keypoints = self._body(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)
-        bodies = []
-        for i, person in enumerate(people):
-            body = BodyEstimate(
+        return [
+            BodyEstimate(
                 score=float(np.clip(person.score, 0, 1)),
                 box=person.box,
                 keypoints=person.keypoints,
@@ -130,11 +137,8 @@ class HumanMeshEstimator:
                 vertices=vertices[i],
                 projected_keypoints=project_weak(keypoints[i], cameras[i], person.crop),
             )
-            if all(np.isfinite(value).all() for value in vars(body).values() if value is not None):
-                bodies.append(body)
-            else:
-                logger.error("a body came out of %s with non-finite numbers; it is left out", self._regressor.backend)
-        return bodies
+            for i, person in enumerate(people)
+        ]
 
     def stream(self) -> Stream:
         """An estimator with memory, for the frames of one video or camera."""
@@ -164,10 +168,10 @@ class Stream:
         intrinsics: Intrinsics | None = None,
     ) -> list[BodyEstimate]:
         """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``."""
-        check_image(image, depth)
+        check_input(image, depth, intrinsics)
         extractor = self._estimator.extractor
         followed = None
-        if self._people and 0 <= stamp - self._stamp < self.LONGEST_GAP and stamp - self._detected < self.DETECT_EVERY:
+        if self._people and 0 < stamp - self._stamp < self.LONGEST_GAP and stamp - self._detected < self.DETECT_EVERY:
             followed = extractor.follow(image, self._people, depth)
         if followed is None:
             followed = extractor(image, depth)
@@ -210,14 +214,22 @@ def _betas_map(trained_with: dict, body: BodyModel) -> tuple[np.ndarray, np.ndar
     return np.zeros((10, 10), np.float32), np.zeros(10, np.float32)
 
 
-def check_image(image: np.ndarray, depth: np.ndarray | None) -> None:
+def check_input(image: np.ndarray, depth: np.ndarray | None, intrinsics: Intrinsics | None) -> None:
+    """ValueError, with what was found and what was expected, for anything that is no input of the estimator."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
         raise ValueError(f"image is {found}, expected uint8 (height, width, 3) in BGR order")
     if image.size == 0:
         raise ValueError(f"image is empty: shape {image.shape}; expected at least one pixel")
-    if depth is not None and np.shape(depth) != image.shape[:2]:
-        raise ValueError(f"depth has shape {np.shape(depth)}, expected {image.shape[:2]}: align it with the image first")
+    if depth is not None:
+        if np.shape(depth) != image.shape[:2]:
+            raise ValueError(f"depth has shape {np.shape(depth)}, expected {image.shape[:2]}: align it with the image first")
+        if not np.issubdtype(np.asarray(depth).dtype, np.floating):
+            raise ValueError(f"depth is {np.asarray(depth).dtype}, expected floats in metres: divide millimetres by 1000")
+    if intrinsics is not None:
+        values = np.asarray(intrinsics, np.float64)
+        if values.shape != (4,) or not np.isfinite(values).all() or min(values[:2]) <= 0:
+            raise ValueError(f"intrinsics are {intrinsics}, expected Intrinsics(fx, fy, cx, cy) in pixels with fx, fy > 0")
 
 
 def _torso_is_seen(keypoints: np.ndarray) -> bool:

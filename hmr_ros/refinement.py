@@ -50,12 +50,12 @@ class Refiner:
         """rotations (N, 24, 3, 3), betas (N, 10), weak cameras (N, 3); targets (N, 17, 2) in crop coordinates with
         confidence (N, 17), 0 = unknown. Returns refined rotations and weak cameras; people without a confident joint
         come back as they went in."""
-        regressed, refined = rotations, rotations.astype(np.float64)
-        cameras = self._fit_cameras(refined, betas, cameras, targets, confidence)
+        refined = rotations.astype(np.float64)
+        fitted = self._fit_cameras(refined, betas, cameras, cameras, targets, confidence)
         for _ in range(self.config.steps):
-            refined = self._step(regressed, refined, betas, cameras, targets, confidence)
-            cameras = self._fit_cameras(refined, betas, cameras, targets, confidence)
-        return refined.astype(np.float32), cameras
+            refined = self._step(rotations, refined, betas, fitted, targets, confidence)
+            fitted = self._fit_cameras(refined, betas, fitted, cameras, targets, confidence)
+        return refined.astype(np.float32), fitted
 
     def _pose(self, rotations: np.ndarray, betas: np.ndarray):
         with torch.inference_mode():
@@ -93,13 +93,13 @@ class Refiner:
         residual = targets / cameras[:, None, :1] - cameras[:, None, 1:] - keypoints[..., :2]
         return residual, confidence / (1 + (residual**2).sum(-1) / self.config.outlier**2) ** 2
 
-    def _fit_cameras(self, rotations, betas, cameras, targets, confidence):
-        """Weak cameras refitted to the joints; those given where the joints are too few, or too close, to say."""
-        keypoints, fitted = self._pose(rotations, betas)[-1], cameras
+    def _fit_cameras(self, rotations, betas, fitted, regressed, targets, confidence):
+        """Weak cameras refitted to the joints; the regressed ones where the joints are too few, or lead too far away."""
+        keypoints = self._pose(rotations, betas)[-1]
         enough = (confidence > 0).sum(-1, keepdims=True) >= 6
         for _ in range(3):
             _, say = self._residual(keypoints, fitted, targets, confidence)
             fitted = fit_weak_camera(keypoints, targets, say)
-            ratio = fitted[:, :1] / cameras[:, :1]
-            fitted = np.where(enough & (ratio > 0.75) & (ratio < 1.33), fitted, cameras)
+            ratio = fitted[:, :1] / regressed[:, :1]
+            fitted = np.where(enough & (ratio > 0.75) & (ratio < 1.33), fitted, regressed)
         return fitted.astype(np.float32)

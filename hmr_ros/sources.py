@@ -80,7 +80,10 @@ def files_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
 
 def read_picture(path: Path) -> np.ndarray:
     """Decode a file to uint8 (H, W, 3) BGR. ValueError if OpenCV cannot."""
-    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    try:
+        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    except cv2.error:  # a size that no memory holds, say
+        picture = None
     if picture is None:
         raise ValueError(f"{path} ({path.stat().st_size} bytes) cannot be decoded, expected a picture")
     return picture

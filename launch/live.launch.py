@@ -19,7 +19,8 @@ ARGUMENTS = {
     "image_transport": ("", "raw or compressed; empty: as in params_file"),
     "backend": ("", "auto, torch, openvino or tensorrt; empty: as in params_file"),
     "body_model": ("", "path of an SMPL file; empty: as in params_file"),
-    "rviz": ("false", "start RViz, with images, markers and axes, too"),
+    "rviz": ("false", "start RViz (package rviz2) with meshes and overlay, too"),
+    "rviz_frame": ("camera", "RViz's fixed frame: the frame_id of the images, where no tf knows it"),
 }
 OVERRIDES = ("image_transport", "backend", "body_model")  # an argument that is given wins over the file
 
@@ -50,8 +51,7 @@ def generate_launch_description():
                 package="rviz2",
                 executable="rviz2",
                 namespace=LaunchConfiguration("namespace"),
-                arguments=["-d", str(share_file("config/hmr.rviz"))],
-                remappings=[("image", LaunchConfiguration("image"))],
+                arguments=["-d", str(share_file("config/hmr.rviz")), "-f", LaunchConfiguration("rviz_frame")],
                 condition=IfCondition(LaunchConfiguration("rviz")),
             ),
         ]

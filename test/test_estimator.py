@@ -107,6 +107,17 @@ def test_depth_of_another_size_is_refused(estimator, portrait):
         estimator(portrait, depth=np.ones((3, 3), np.float32))
 
 
+def test_depth_in_millimetres_is_refused(estimator, portrait):
+    with pytest.raises(ValueError, match="divide millimetres by 1000"):
+        estimator(portrait, depth=np.ones(portrait.shape[:2], np.uint16))
+
+
+@pytest.mark.parametrize("intrinsics", [np.eye(3), (0, 600, 10, 10), (600, 600, np.nan, 10), (600, 600)])
+def test_what_are_no_intrinsics_is_refused(estimator, portrait, intrinsics):
+    with pytest.raises(ValueError, match="expected Intrinsics"):
+        estimator(portrait, intrinsics=intrinsics)
+
+
 def test_without_intrinsics_there_is_no_translation(estimator, portrait):
     assert estimator(portrait)[0].translation is None
 
@@ -164,6 +175,33 @@ def test_a_stream_survives_stamps_that_jump_and_scenes_that_change(estimator, po
     assert len(stream(street[0], 3.0)) >= 3
     assert stream(np.zeros((480, 640, 3), np.uint8), 100.0) == []
     assert len(stream(portrait, 100.1)) == 1
+
+
+def test_a_stream_whose_stamps_stand_still_looks_for_people_in_every_frame(estimator, portrait, street):
+    """A driver that leaves the stamps at zero: following for ever would never find anybody new."""
+    stream = estimator.stream()
+    assert len(stream(portrait, 0.0)) == 1
+    assert len(stream(street[0], 0.0)) == len(estimator(street[0]))
+
+
+def test_non_finite_answers_of_a_network_cost_one_body_and_not_the_others(estimator, street, caplog):
+    people = estimator.extractor(street[0])
+    regressor = estimator._regressor
+
+    def broken(features):
+        answers = [answer.copy() for answer in regressor(features)]
+        answers[0][0, 3] = np.nan
+        return answers
+
+    broken.backend = regressor.backend
+    whole = estimator.estimate(people)
+    estimator._regressor = broken
+    try:
+        rest = estimator.estimate(people)
+    finally:
+        estimator._regressor = regressor
+    assert len(rest) == len(whole) - 1 and "1 of" in caplog.text
+    assert_sound(rest, street[0], estimator)
 
 
 def test_openvino_and_torch_see_the_same_body(estimator, portrait):

@@ -514,7 +514,7 @@ def test_replay_of_something_unreadable_is_a_precise_error(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(ValueError, match="a.png .*expected a picture"):
         open_source(str(path))
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds nothing to look at"):
         open_source(str((tmp_path / "empty").mkdir() or tmp_path / "empty"))
 
 

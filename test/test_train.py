@@ -25,7 +25,7 @@ def people(tmp_path_factory):
 
 def test_a_tiny_training_run_really_learns(people, tmp_path):
     config = training.TrainConfig(
-        data=(people / "train",), val=people / "val", out=tmp_path, epochs=60, batch=16, width=128, blocks=1, lr=2e-3
+        data=(people / "train",), val=(people / "val",), out=tmp_path, epochs=60, batch=16, width=128, blocks=1, lr=2e-3
     )
     metrics = training.train(config)
     losses = [epoch["loss"] for epoch in metrics["history"]]
@@ -61,7 +61,7 @@ def test_the_truth_in_the_samples_projects_onto_itself(people):
 
 def test_too_few_people_for_a_batch_are_refused(people, tmp_path):
     with pytest.raises(ValueError, match="lower --batch"):
-        training.train(training.TrainConfig(data=(people / "val",), val=people / "val", out=tmp_path, batch=5000))
+        training.train(training.TrainConfig(data=(people / "val",), val=(people / "val",), out=tmp_path, batch=5000))
 
 
 def test_error_measures_against_numbers_by_hand():

@@ -7,7 +7,6 @@ the validation set. The self-supervised training of the paper belongs beside it 
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,8 +40,8 @@ class TrainConfig:
 
     data: tuple[Path, ...]
     """Folders written by `hmr-ros data rendered`, for training."""
-    val: Path
-    """A folder written by `hmr-ros data rendered --split val`: chooses the weights that are kept."""
+    val: tuple[Path, ...]
+    """Folders written by `hmr-ros data rendered --split val`: they choose the weights that are kept."""
     out: Path = Path("runs/lifter")
     """Where lifter.safetensors and metrics.json go."""
     epochs: int = 40
@@ -98,11 +97,12 @@ def load_samples(folders: tuple[Path, ...], with_sensor: bool = False) -> Sample
     With ``with_sensor`` everybody is there twice: with the coarse depth, then with a depth camera's.
     """
     parts = [rendered.load(folder) for folder in folders]
-    data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    names = [name for name in parts[0] if not name.startswith("missed_")]
+    data = {name: np.concatenate([part[name] for part in parts]) for name in names}
     if with_sensor:
         sensor = data | {"depth": data["sensor_depth"]}
-        data = {name: np.concatenate([data[name], sensor[name]]) for name in data}
-    names = PersonProxies.__dataclass_fields__
+        data = {name: np.concatenate([data[name], sensor[name]]) for name in names}
+    names = [name for name in PersonProxies.__dataclass_fields__ if name in data]
     people = (PersonProxies(**{name: data[name][i] for name in names}) for i in range(len(data["crop"])))
     features = np.stack([person_features(person) for person in people])
     pose = np.concatenate([data["ray_orient"][:, None], data["pose"][:, 1:]], axis=1)
@@ -119,7 +119,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     skeleton = PosedKeypoints(body)
     started = time.monotonic()
     with console.status("reading rendered people"):
-        samples, held_out = load_samples(config.data, with_sensor=True), load_samples((config.val,))
+        samples, held_out = load_samples(config.data, with_sensor=True), load_samples(config.val)
     console.print(f"{len(samples)} people to learn from, {len(held_out)} held out, {FEATURE_COUNT} features")
 
     lifter = Lifter(config.width, config.blocks, config.dropout)
@@ -198,26 +198,29 @@ def _from_hips(keypoints: torch.Tensor) -> torch.Tensor:
 
 def _set_statistics(lifter: Lifter, samples: Samples) -> None:
     """Centre the lifter's input and output on the training set and its mirror image."""
-    both = torch.cat([samples.features, mirror_features(samples.features)])
-    lifter.feature_mean.copy_(both.mean(0))
-    lifter.feature_std.copy_(both.std(0).clamp_min(1e-3))
-    lifter.mean_rotations.copy_(sixd_from_matrix(samples.rotations).mean(0))
-    camera = samples.weak_camera
+    mirrored = samples.mirrored()
+    features = torch.cat([samples.features, mirrored.features])
+    lifter.feature_mean.copy_(features.mean(0))
+    lifter.feature_std.copy_(features.std(0).clamp_min(1e-3))
+    lifter.mean_rotations.copy_(sixd_from_matrix(torch.cat([samples.rotations, mirrored.rotations])).mean(0))
+    camera = torch.cat([samples.weak_camera, mirrored.weak_camera])
     lifter.mean_camera.copy_(torch.cat([camera[:, :1].clamp_min(1e-3).log(), camera[:, 1:]], dim=1).mean(0))
 
 
 def _metadata(config: TrainConfig, samples: Samples, body: BodyModel, scores: dict) -> dict:
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "network": "lifter",
         "options": {"width": config.width, "blocks": config.blocks, "dropout": config.dropout},
         "feature_count": FEATURE_COUNT,
         "body": {"name": body.name, "sha256": body.sha256},
-        "training": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
-        | {"data": [folder.name for folder in config.data], "people": len(samples)},
+        "training": asdict(config) | {
+            "data": [folder.name for folder in config.data],
+            "val": [folder.name for folder in config.val],
+            "out": config.out.name,
+            "people": len(samples),
+        },
         "scores": scores,
         "version": hmr_ros.__version__,
-        "revision": git.stdout.strip() or None,
     }
 
 

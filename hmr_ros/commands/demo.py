@@ -42,7 +42,7 @@ class Demo:
     out: Path = Path("demo_out")
     """Where overlays and logs go."""
     seconds: float = 20.0
-    """Time limit for each source."""
+    """Time limit for each source; folders are shown at 2 Hz, videos at their own rate, up to here."""
     backend: str = "auto"
     """What runs the networks, see `hmr-ros live --help`."""
 
@@ -217,7 +217,7 @@ def play(source, options: Demo, collector, children: Children, console: Console,
     child = children.start("replay", "hmr_ros.ros.replay", [*arguments, *ros])
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
-        total = {"picture": PICTURE_FRAMES, "folder": len(source.files), "video": frames_of(source)}.get(source.kind)
+        total = {"picture": PICTURE_FRAMES, "folder": len(source.files), "video": (source.length or 0)}.get(source.kind)
         limit = int(options.seconds * (FOLDER_RATE if source.kind == "folder" else source.rate))
         task = progress.add_task(source.stem, total=min(total or limit, limit), count="")
         while child.poll() is None and not stop.wait(0.1):
@@ -237,14 +237,6 @@ def play(source, options: Demo, collector, children: Children, console: Console,
     return session
 
 
-def frames_of(source: Source) -> int:
-    """Number of frames of a video as its container tells it, 0 if it does not."""
-    capture = cv2.VideoCapture(source.name)
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    capture.release()
-    return max(0, count)
-
-
 # ---- results --------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +253,8 @@ def write(source: Source, session, model, out: Path) -> Row:
         rate = (len(answers) - 1) / span if span > 0 else source.rate
         height, width = answers[0].image().shape[:2]
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+        if not writer.isOpened():
+            raise ValueError(f"OpenCV cannot write an mp4 of {width}x{height} to {path}")
         for answer in track(answers, f"drawing {path.name}"):
             writer.write(draw_overlay(answer.image(), answer.bodies, faces))
         writer.release()

@@ -138,7 +138,7 @@ def _python() -> Iterator[Finding]:
     yield Finding("Python", ESTIMATOR, suits, found, "Python 3.10 or newer is needed")
     yield Finding("hmr_ros", ESTIMATOR, True, f"{hmr_ros.__version__} in {Path(hmr_ros.__file__).parent}")
     for module, name in (("numpy", "numpy"), ("scipy", "scipy"), ("cv2", "opencv-python-headless"), ("numba", "numba"),
-                         ("smplx", "smplx"), ("safetensors", "safetensors"), ("matplotlib", "matplotlib")):  # fmt: skip
+                         ("smplx", "smplx"), ("safetensors", "safetensors")):  # fmt: skip
         yield _module(module, name, ESTIMATOR, f"pip install {name}")
 
 
@@ -154,9 +154,8 @@ def _backends() -> Iterator[Finding]:
     yield _module("torch", "torch", ESTIMATOR, "pip install torch")
     yield _try("CUDA", OPTION, _cuda, "needs an NVIDIA GPU, its driver, and a CUDA build of torch; without it the CPU does the work")
     yield _try("OpenVINO", ESTIMATOR, _openvino, "pip install openvino")
-    yield _module("torch_tensorrt", "torch-tensorrt", OPTION, "faster on an NVIDIA GPU: pip install torch-tensorrt, of torch's version")
-    yield _module("pytorch3d", "pytorch3d", OPTION, "another rasteriser, not needed: install it from pytorch3d's own channel")
-    yield _module("viser", "viser", OPTION, "3D viewer in the browser: pip install viser")
+    yield _module("torch_tensorrt", "torch-tensorrt", OPTION, "not used by this version yet")
+    yield _module("pytorch3d", "pytorch3d", OPTION, "not used by this version yet")
 
 
 def _cuda() -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         process = _process_image if path.suffix.lower() in PICTURE_SUFFIXES else _process_video
         try:
             people, summary = process(path, config.out / stem, estimator, config)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             failed += 1
             console.print(f"[red]{path}: {error}", highlight=False)
             continue
@@ -116,8 +116,10 @@ def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config:
                 size = (picture.shape[1], picture.shape[0])
                 writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), source.rate, size)
                 header = _header(path, frame, estimator) | {"frames_per_second": source.rate}
+                if not writer.isOpened():
+                    raise ValueError(f"OpenCV cannot write an mp4 of {size[0]}x{size[1]} to {out.parent}")
             writer.write(picture)
-            bodies += found
+            bodies += [replace(body, vertices=body.vertices[:0].copy()) for body in found]  # meshes would fill the memory
             frame_of_body += [index] * len(found)
             frames.append({"frame": index, "bodies": [_as_json(body) for body in found]})
         if writer is None:

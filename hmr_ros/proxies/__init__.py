@@ -24,6 +24,7 @@ class PersonProxies:
     world: np.ndarray  # (33, 3) BlazePose world landmarks: camera axes, metres, relative to the hips' midpoint
     mask: np.ndarray  # (S, S) probability that a crop pixel belongs to the person
     depth: np.ndarray  # (S, S) metres, larger is farther, 0 where unknown; trimmed (T_IQR)
+    agreed: bool = True  # the landmarks are of the same person as the detector's joints
 
 
 class ProxyExtractor(Protocol):

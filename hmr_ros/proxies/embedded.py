@@ -81,25 +81,29 @@ class EmbeddedExtractor:
         people = []
         for person in self._detect(image):
             view = self._look_closely(image, person)
-            if view.presence < 0.5 or _disagreement(person, view.joints) > self.config.max_disagreement:
+            agreed = view.presence >= 0.5 and _disagreement(person, view.joints) <= self.config.max_disagreement
+            if agreed:
+                keypoints = _merge(person, view.joints)
+            else:
                 # It saw somebody else or nobody: MoveNet stays alone, and nothing downstream may lean on the landmarks.
                 view.landmarks[:, 2:] *= 0.3
                 keypoints = person.keypoints
-            else:
-                keypoints = _merge(person, view.joints)
-            people.append(self._proxies(person.score, person.box, keypoints, view, depth))
+            people.append(self._proxies(person.score, person.box, keypoints, view, depth, agreed))
         return people
 
     def follow(
         self, image: np.ndarray, people: list[PersonProxies], depth: np.ndarray | None = None
     ) -> list[PersonProxies] | None:
-        """The same people a moment later, by BlazePose alone: a fifth of the cost with many small people.
+        """The same people a moment later, by BlazePose alone: without MoveNet's passes over the image.
 
-        None where somebody was lost, or two of them became one: then it is time to look for people again.
+        None where somebody is not seen well enough to be followed, was lost, or two of them became one: then it is time
+        to look for people again.
         """
+        if not all(before.agreed for before in people):
+            return None
         found: list[_Detection] = []
         followed = []
-        for before in people:
+        for before in reversed(people):  # whoever is lost is among the last: find out early
             view = self._look_closely(image, _Detection(before.score, before.box, before.keypoints))
             keypoints = view.joints.astype(np.float32)
             box = _joints_box(keypoints, before.box, self.config.min_confidence)
@@ -110,7 +114,7 @@ class EmbeddedExtractor:
                 return None
             found.append(now)
             followed.append(self._proxies(now.score, now.box, keypoints, view, depth))
-        return followed
+        return followed[::-1]
 
     # ---- people ------------------------------------------------------------------------------------------------------
 
@@ -180,8 +184,9 @@ class EmbeddedExtractor:
         )
 
     def _proxies(
-        self, score: float, box: np.ndarray, keypoints: np.ndarray, view: _CloseView, depth: np.ndarray | None
-    ) -> PersonProxies:
+        self, score: float, box: np.ndarray, keypoints: np.ndarray, view: _CloseView, depth: np.ndarray | None,
+        agreed: bool = True,
+    ) -> PersonProxies:  # fmt: skip
         size = self.config.size
         crop = square_crop(_joints_box(keypoints, box, self.config.min_confidence), self.config.crop_enlargement)
         to_crop = crop_matrix(crop, size)
@@ -202,6 +207,7 @@ class EmbeddedExtractor:
             world=view.world,
             mask=mask,
             depth=trim_depth(depth_map),
+            agreed=agreed,
         )
 
 

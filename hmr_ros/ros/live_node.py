@@ -19,6 +19,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
+from hmr_ros.drawing import compile_kernels, draw_overlay
 from hmr_ros.geometry import Intrinsics
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
@@ -33,6 +34,7 @@ from hmr_ros.ros.newest_frame import NewestFrameWorker
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters
 
 THROTTLE_S = 5.0  # one line of a repeated complaint in this time
+STOP_SECONDS = 1.5  # wait for the frame in work at most so long; launch sends SIGTERM five seconds after SIGINT
 SILENCE_S = 3.0  # without images for so long, /diagnostics warns
 RESULTS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)  # RViz asks for reliable
 LATCHED = QoSProfile(
@@ -93,9 +95,17 @@ class LiveNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state) -> TransitionCallbackReturn:
+        try:
+            return self._activate(state)
+        except Exception as error:  # rclpy would swallow it without a word
+            self.get_logger().error(f"activate failed: {type(error).__name__}: {error}")
+            self.get_logger().debug(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+
+    def _activate(self, state) -> TransitionCallbackReturn:
         result = super().on_activate(state)  # from here on the publishers publish
         self._body_model.publish(messages.body_model_message(self._estimator.body_model))
-        self._frames_out = self._malformed = self._failed = 0
+        self._frames_out = self._malformed = self._failed = self._reported = 0
         self._latencies: deque[float] = deque(maxlen=200)
         self._people = 0
         self._camera_info: CameraInfo | None = None
@@ -133,6 +143,7 @@ class LiveNode(LifecycleNode):
         self._markers = self.create_lifecycle_publisher(MarkerArray, "markers", RESULTS)
         self._overlay = self.create_lifecycle_publisher(Image, "overlay", RESULTS)
         self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, self._overlay]
+        compile_kernels()  # the first overlay shall not stop the worker for seconds
         self._marker_serializer = messages.MarkerSerializer(self._estimator.body_model.faces)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._diagnostics_timer = self.create_timer(1.0, self._publish_diagnostics)
@@ -176,7 +187,8 @@ class LiveNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._subscriptions_of_activation = []
         if self._worker is not None:
-            self._worker.stop()
+            if not self._worker.stop(STOP_SECONDS):
+                self.get_logger().warning(f"a frame is still in work after {STOP_SECONDS:g} s; it is left alone")
             self._worker = None
 
     # ---- frames -----------------------------------------------------------------------------------------------------
@@ -213,8 +225,6 @@ class LiveNode(LifecycleNode):
                 self._warn_once("markers need the camera's intrinsics: publish sensor_msgs/CameraInfo on camera_info")
             self._markers.publish(self._marker_serializer(header, bodies))
         if self._overlay.get_subscription_count():
-            from hmr_ros.drawing import draw_overlay
-
             overlay = draw_overlay(image, bodies, self._estimator.body_model.faces)
             self._overlay.publish(image_to_message(overlay, header))
 
@@ -276,10 +286,11 @@ class LiveNode(LifecycleNode):
                 values |= {"latency p50 [ms]": f"{p50:.1f}", "latency p95 [ms]": f"{p95:.1f}"}
             if silence > SILENCE_S:
                 status.level, status.message = DiagnosticStatus.WARN, f"no image for {silence:.0f} s"
-            elif self._malformed or self._failed:
+            elif self._malformed + self._failed > self._reported:
                 status.level, status.message = DiagnosticStatus.WARN, "some images could not be used, see the log"
             else:
                 status.level, status.message = DiagnosticStatus.OK, "running"
+            self._reported = self._malformed + self._failed
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

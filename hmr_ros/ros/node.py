@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 
-from hmr_ros.ros.process import Spinner, ignore_signals, leave_at_once, start_ros, stop_event
+from hmr_ros.ros.process import Spinner, ignore_signals, leave_at_once, start_ros, stop_event, without_ros_arguments
 
 
 def main(argv: list[str] | None = None, estimator_factory=None) -> int:
@@ -17,9 +17,8 @@ def main(argv: list[str] | None = None, estimator_factory=None) -> int:
     stop = stop_event()  # before the slow imports: Ctrl-C is no error at any time
     argv = list(sys.argv[1:] if argv is None else argv)
     import rclpy
-    from rclpy.utilities import remove_ros_args
 
-    parse_arguments(remove_ros_args(["hmr-ros live", *argv])[1:])
+    parse_arguments(without_ros_arguments(argv))
     start_ros(argv)
     from hmr_ros.ros.live_node import LiveNode, default_estimator
 

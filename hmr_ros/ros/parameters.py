@@ -31,7 +31,7 @@ class LiveParameters:
     )  # fmt: skip
     rectified: bool = _parameter(False, "the images are rectified: intrinsics from CameraInfo.p instead of k")
     backend: str = _parameter(
-        "auto", "what runs the networks; auto takes TensorRT on CUDA, else OpenVINO, else torch",
+        "auto", "what runs the regressor and the body; auto takes OpenVINO, else torch (TensorRT: not in this version)",
         choices=("auto", "torch", "openvino", "tensorrt"),
     )  # fmt: skip
     body_model: str = _parameter("", "path of an SMPL file (.npz or .pkl); empty: the embedded body")

@@ -80,13 +80,29 @@ def fastdds_profile() -> dict[str, str]:
     return {PROFILE_VARIABLES[old]: str(share_file("config/fastdds.xml"))}
 
 
+def without_ros_arguments(arguments: list[str]) -> list[str]:
+    """What is left for us once --ros-args and the like are taken out. ValueError where rclpy does not understand them."""
+    from rclpy.utilities import remove_ros_args
+
+    try:
+        return remove_ros_args(["", *arguments])[1:]
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
 def start_ros(arguments: list[str]) -> None:
-    """``rclpy.init`` with the Fast DDS profile and without rclpy's signal handlers."""
+    """``rclpy.init`` with the Fast DDS profile and without rclpy's signal handlers.
+
+    ValueError for ROS arguments that do not work, such as a parameter file that is not there.
+    """
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
     os.environ.update(fastdds_profile())
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
 
 
 class Spinner:

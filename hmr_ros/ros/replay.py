@@ -12,7 +12,7 @@ from typing import Annotated, Callable, Iterator, NamedTuple
 
 import tyro
 
-from hmr_ros.ros.process import StopEvent, ignore_signals, start_ros, stop_event
+from hmr_ros.ros.process import StopEvent, ignore_signals, start_ros, stop_event, without_ros_arguments
 from hmr_ros.sources import Source, open_source
 
 SETTLE_S = 0.5  # after the match: the subscriber's side must have found us as well, or best-effort data is lost
@@ -59,9 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     stop = stop_event()
     argv = list(sys.argv[1:] if argv is None else argv)
     import rclpy
-    from rclpy.utilities import remove_ros_args
 
-    options = tyro.cli(Replay, args=remove_ros_args(["replay", *argv])[1:], prog="hmr-ros replay")
+    options = tyro.cli(Replay, args=without_ros_arguments(argv), prog="hmr-ros replay")
     source = open_source(options.source)
     start_ros(argv)
     node = rclpy.create_node("replay", start_parameter_services=False)
@@ -186,6 +185,8 @@ class _BagCamera:
         compressed = "sensor_msgs/msg/CompressedImage" in types
         self._image_type = CompressedImage if compressed else Image
         topic = "image/compressed" if compressed else "image"
+        if compressed:
+            node.get_logger().info("the bag has compressed images: start live with image_transport:=compressed")
         self.images = node.create_publisher(self._image_type, topic, 5)
         self._infos = node.create_publisher(CameraInfo, "camera_info", 5)
 

@@ -26,7 +26,7 @@ _INSTALL = {"openvino": "pip install openvino", "torch": "pip install torch"}
 _NO_TENSORRT = "this version of hmr_ros has no TensorRT backend; on an NVIDIA GPU use backend='torch'"
 
 
-class BackendUnavailable(RuntimeError):
+class BackendUnavailable(ValueError):
     """The backend that was asked for cannot run here; the message says why and what to do."""
 
 
