@@ -272,7 +272,9 @@ def test_malformed_images_cost_one_line_and_nothing_else(peer, start):
     # throttled to one in five seconds; a very slow machine may take longer than that for three diagnostics
     assert 1 <= len(lines) <= 2 and "Traceback" not in live.text()
     wait_for(lambda: int(values()["frames out"]) >= 2, live)
-    assert reports[-1].status[0].level == b"\x01" and "see the log" in reports[-1].status[0].message
+    warned = [report.status[0] for report in reports if report.status[0].level == b"\x01"]
+    assert warned and all("see the log" in status.message for status in warned)
+    wait_for(lambda: reports[-1].status[0].level == b"\x00", live)  # no new malformed image: all is well again
     assert values()["backend"] == "fake" and float(values()["latency p50 [ms]"]) < 1000
 
 
@@ -442,6 +444,22 @@ def test_impossible_parameters_end_the_node_with_a_reason(start, argument, words
     live = start("--ros-args", "-p", argument)
     assert live.process.wait(PATIENCE) == 1
     assert words in live.text() and "Traceback" not in live.text()
+
+
+@pytest.mark.parametrize("arguments, words", [(["-p", "backend"], "backend"), (["--params-file", "no/such.yaml"], "such.yaml")])
+@pytest.mark.parametrize("command", ["live", "replay"])
+def test_ros_arguments_that_do_not_work_are_one_line(command, arguments, words, tmp_path):
+    source = [str(tmp_path)] if command == "replay" else []
+    cv2.imwrite(str(tmp_path / "x.png"), picture())
+    run = subprocess.run([sys.executable, "-P", "-m", "hmr_ros.cli", command, *source, "--ros-args", *arguments],
+                         capture_output=True, text=True, timeout=PATIENCE)  # fmt: skip
+    assert run.returncode == 2 and words in run.stderr and "Traceback" not in run.stderr
+
+
+def test_an_estimator_that_cannot_start_a_stream_ends_the_node_with_a_reason(start):
+    live = start(code=FAKE.replace("return self.answer", "raise RuntimeError('no stream today')"))
+    assert live.process.wait(PATIENCE) == 1
+    assert "activate failed: RuntimeError: no stream today" in live.text() and "Traceback" not in live.text()
 
 
 def test_an_estimator_that_cannot_be_loaded_ends_the_node_with_a_reason(start):

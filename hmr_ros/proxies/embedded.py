@@ -29,6 +29,7 @@ class ExtractorConfig:
 
     min_score: float = 0.2  # of a person; MoveNet's noise stays below 0.13
     min_confidence: float = 0.2  # of a joint that shapes a region or a crop
+    min_hip_confidence: float = 0.1  # of hips that centre a region: a guess below the image border beats the box's centre
     small_person: float = 0.4  # of the image height: smaller people call for the 512² pass
     duplicate_similarity: float = 0.5  # object keypoint similarity above which two detections are one person
     max_disagreement: float = 0.08  # of the person's diagonal: beyond, BlazePose looked at somebody else
@@ -167,7 +168,7 @@ class EmbeddedExtractor:
     # ---- one person --------------------------------------------------------------------------------------------------
 
     def _look_closely(self, image: np.ndarray, person: _Detection) -> _CloseView:
-        to_image, angle = _upright_region(person, self.config.min_confidence)
+        to_image, angle = _upright_region(person, self.config)
         region = cv2.warpAffine(
             image, to_image, (_BLAZEPOSE_SIZE, _BLAZEPOSE_SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )
@@ -229,16 +230,16 @@ def _same_person(a: _Detection, b: _Detection, config: ExtractorConfig) -> bool:
     return bool(intersection > 0.6 * smaller)
 
 
-def _upright_region(person: _Detection, min_confidence: float) -> tuple[np.ndarray, float]:
+def _upright_region(person: _Detection, config: ExtractorConfig) -> tuple[np.ndarray, float]:
     """BlazePose's region: square around the hips, turned so that the shoulders are up.
 
     Returns the affine (2, 3) from region pixels to image pixels and the angle in radians.
     """
     xy, confidence = person.keypoints[:, :2], person.keypoints[:, 2]
-    sure = confidence > min_confidence
+    sure = confidence > config.min_confidence
     centre = (person.box[:2] + person.box[2:]) / 2
     angle, torso = 0.0, 0.0
-    if sure[_HIPS].any():
+    if (confidence[_HIPS] > config.min_hip_confidence).all() or sure[_HIPS].any():
         centre = xy[_HIPS].mean(0)
         if sure[_SHOULDERS].any():
             up = xy[_SHOULDERS].mean(0) - centre
@@ -257,7 +258,7 @@ def _disagreement(person: _Detection, blazepose: np.ndarray) -> float:
     """Median distance of the limb joints that both networks are sure of, relative to the person's diagonal."""
     sure = (person.keypoints[:, 2] > 0.3) & (blazepose[:, 2] > 0.3)
     sure[:5] = False
-    if sure.sum() < 3:
+    if sure.sum() < 2:
         return 0.0
     distance = np.linalg.norm(person.keypoints[sure, :2] - blazepose[sure, :2], axis=1)
     return float(np.median(distance)) / person.diagonal
