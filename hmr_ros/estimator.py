@@ -23,7 +23,7 @@ from hmr_ros.geometry import Intrinsics, metric_translation, project_weak, rotve
 from hmr_ros.networks.features import FEATURE_COUNT, person_features
 from hmr_ros.networks.lifter import Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import PersonProxies, ProxyExtractor
+from hmr_ros.proxies import CONFIDENT, PersonProxies, ProxyExtractor
 from hmr_ros.proxies.embedded import EmbeddedExtractor
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import CompiledModel, compile
@@ -32,8 +32,6 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 logger = logging.getLogger(__name__)
 
 EMBEDDED_CHECKPOINT = files("hmr_ros") / "assets" / "lifter.safetensors"
-_CONFIDENT = 0.3  # of a joint that counts as seen
-_TORSO = (5, 6, 11, 12)
 _LIMBS = list(LIMB_KEYPOINTS)
 
 
@@ -101,7 +99,7 @@ class HumanMeshEstimator:
 
     def estimate(self, people: list[PersonProxies], intrinsics: Intrinsics | None = None) -> list[BodyEstimate]:
         """Bodies of people whose proxies are known; those with too few confident joints are left out."""
-        people = [person for person in people if _torso_is_seen(person.keypoints)]
+        people = [person for person in people if person.torso_is_seen]
         if not people:
             return []
         answers = self._regressor(np.stack([person_features(person) for person in people]))
@@ -117,7 +115,7 @@ class HumanMeshEstimator:
         betas = (betas @ matrix.T + offset).astype(np.float32)
         detected = np.stack([person.keypoints for person in people])
         targets = to_crop(detected[..., :2], np.stack([person.crop for person in people]))
-        confidence = np.where(detected[..., 2] > _CONFIDENT, detected[..., 2], 0)
+        confidence = np.where(detected[..., 2] > CONFIDENT, detected[..., 2], 0)
         rotations, cameras = self._refine(rotations, betas, cameras, targets, confidence)
         vertices, joints, keypoints = self._body(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)
@@ -173,7 +171,7 @@ class Stream:
         followed = None
         if self._people and 0 < stamp - self._stamp < self.LONGEST_GAP and stamp - self._detected < self.DETECT_EVERY:
             followed = extractor.follow(image, self._people, depth)
-        if followed is None:
+        if followed is None or any(a.torso_is_seen and not b.torso_is_seen for a, b in zip(self._people, followed)):
             followed = extractor(image, depth)
             self._detected = stamp
         self._people, self._stamp = followed, stamp
@@ -230,9 +228,3 @@ def check_input(image: np.ndarray, depth: np.ndarray | None, intrinsics: Intrins
         values = np.asarray(intrinsics, np.float64)
         if values.shape != (4,) or not np.isfinite(values).all() or min(values[:2]) <= 0:
             raise ValueError(f"intrinsics are {intrinsics}, expected Intrinsics(fx, fy, cx, cy) in pixels with fx, fy > 0")
-
-
-def _torso_is_seen(keypoints: np.ndarray) -> bool:
-    """Two of the four torso joints and six joints in all: less says too little of a body to show one."""
-    sure = keypoints[:, 2] > _CONFIDENT
-    return bool(sure[list(_TORSO)].sum() >= 2 and sure.sum() >= 6)

@@ -51,10 +51,12 @@ class Refiner:
         confidence (N, 17), 0 = unknown. Returns refined rotations and weak cameras; people without a confident joint
         come back as they went in."""
         refined = rotations.astype(np.float64)
-        fitted = self._fit_cameras(refined, betas, cameras, cameras, targets, confidence)
+        posed = self._pose(refined, betas)
+        fitted = self._fit_cameras(posed, cameras, cameras, targets, confidence)
         for _ in range(self.config.steps):
-            refined = self._step(rotations, refined, betas, fitted, targets, confidence)
-            fitted = self._fit_cameras(refined, betas, fitted, cameras, targets, confidence)
+            refined = self._step(rotations, refined, posed, fitted, targets, confidence)
+            posed = self._pose(refined, betas)
+            fitted = self._fit_cameras(posed, fitted, cameras, targets, confidence)
         return refined.astype(np.float32), fitted
 
     def _pose(self, rotations: np.ndarray, betas: np.ndarray):
@@ -62,9 +64,9 @@ class Refiner:
             posed = self.skeleton.parts(torch.from_numpy(rotations.astype(np.float32)), torch.from_numpy(betas))
         return [value.numpy().astype(np.float64) for value in posed]
 
-    def _step(self, regressed, refined, betas, cameras, targets, confidence):
+    def _step(self, regressed, refined, posed, cameras, targets, confidence):
         config = self.config
-        joints, world, parts, keypoints = self._pose(refined, betas)
+        joints, world, parts, keypoints = posed
         residual, say = self._residual(keypoints, cameras, targets, confidence)
         say = say / config.keypoint_sigma**2
         # Turning joint j by w moves what hangs on it by w x lever, lever = its parts - its share of the joint itself.
@@ -93,9 +95,9 @@ class Refiner:
         residual = targets / cameras[:, None, :1] - cameras[:, None, 1:] - keypoints[..., :2]
         return residual, confidence / (1 + (residual**2).sum(-1) / self.config.outlier**2) ** 2
 
-    def _fit_cameras(self, rotations, betas, fitted, regressed, targets, confidence):
+    def _fit_cameras(self, posed, fitted, regressed, targets, confidence):
         """Weak cameras refitted to the joints; the regressed ones where the joints are too few, or lead too far away."""
-        keypoints = self._pose(rotations, betas)[-1]
+        keypoints = posed[-1]
         enough = (confidence > 0).sum(-1, keepdims=True) >= 6
         for _ in range(3):
             _, say = self._residual(keypoints, fitted, targets, confidence)

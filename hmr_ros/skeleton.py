@@ -20,6 +20,7 @@ SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17
 # The twelve joints that carry a reliability: COCO without the head (paper, "Uncertainty-aware module").
 LIMB_KEYPOINTS = tuple(range(5, 17))
 LIMB_NAMES = COCO_KEYPOINTS[5:]
+TORSO_KEYPOINTS = (5, 6, 11, 12)
 
 # The ten bones whose 2D length and depth difference feed the reliability, as left/right pairs; in drawing order too.
 COCO_BONES = (

@@ -110,6 +110,16 @@ def test_coarse_depth_follows_the_landmarks_and_stays_in_the_mask():
     assert 3.8 < depth[34, 32] < 4.0  # the belly's surface is nearer than the hips
 
 
+@pytest.mark.parametrize("size", [64, 100, 128, 256])
+def test_coarse_depth_fills_masks_of_any_size_alike(size):
+    points, world, _ = standing_person()
+    mask = np.zeros((size, size), np.float32)
+    mask[size // 8 : -size // 16, size // 4 : -size // 4] = 1
+    depth = coarse_depth(points * size / 64, world, np.ones(33), mask)
+    assert np.array_equal(depth > 0, mask > 0)
+    assert depth[size * 34 // 64, size // 2] == pytest.approx(3.9, abs=0.05)
+
+
 def test_an_empty_mask_has_no_depth():
     points, world, _ = standing_person()
     assert not coarse_depth(points, world, np.ones(33), np.zeros((64, 64), np.float32)).any()

@@ -11,6 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
+from hmr_ros.skeleton import TORSO_KEYPOINTS
+
+CONFIDENT = 0.3  # of a joint that counts as seen
+
 
 @dataclass(frozen=True, eq=False)
 class PersonProxies:
@@ -25,6 +29,12 @@ class PersonProxies:
     mask: np.ndarray  # (S, S) probability that a crop pixel belongs to the person
     depth: np.ndarray  # (S, S) metres, larger is farther, 0 where unknown; trimmed (T_IQR)
     agreed: bool = True  # the landmarks are of the same person as the detector's joints
+
+    @property
+    def torso_is_seen(self) -> bool:
+        """Two of the four torso joints and six joints in all are confident: less says too little of a body to show one."""
+        sure = self.keypoints[:, 2] > CONFIDENT
+        return bool(sure[list(TORSO_KEYPOINTS)].sum() >= 2 and sure.sum() >= 6)
 
 
 class ProxyExtractor(Protocol):

@@ -7,7 +7,7 @@ joints; the depth map is spread from the world landmarks over the mask unless a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import cv2
@@ -21,6 +21,7 @@ from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, COCO_SIGMAS
 
 _SHOULDERS, _HIPS = [5, 6], [11, 12]
 _BLAZEPOSE_SIZE = 256
+_MOVENET_PEOPLE = 6  # at most, a pass
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ExtractorConfig:
     min_hip_confidence: float = 0.1  # of hips that centre a region: a guess below the image border beats the box's centre
     small_person: float = 0.4  # of the image height: smaller people call for the 512² pass
     duplicate_similarity: float = 0.5  # object keypoint similarity above which two detections are one person
+    duplicate_overlap: float = 0.4  # of boxes (IoU), the same for detections of different passes
     max_disagreement: float = 0.08  # of the person's diagonal: beyond, BlazePose looked at somebody else
     crop_enlargement: float = 1.2  # paper: the box is enlarged 1.2x
     size: int = 128  # side of mask and depth
@@ -42,6 +44,7 @@ class _Detection:
     score: float
     box: np.ndarray  # (4,)
     keypoints: np.ndarray  # (17, 3)
+    side: int = 0  # of the picture it was found in: which pass
 
     @property
     def diagonal(self) -> float:
@@ -79,7 +82,8 @@ class EmbeddedExtractor:
         self.backend = self._blazepose.backend
 
     def __call__(self, image: np.ndarray, depth: np.ndarray | None = None) -> list[PersonProxies]:
-        people = []
+        people: list[PersonProxies] = []
+        found: list[_Detection] = []
         for person in self._detect(image):
             view = self._look_closely(image, person)
             agreed = view.presence >= 0.5 and _disagreement(person, view.joints) <= self.config.max_disagreement
@@ -89,7 +93,10 @@ class EmbeddedExtractor:
                 # It saw somebody else or nobody: MoveNet stays alone, and nothing downstream may lean on the landmarks.
                 view.landmarks[:, 2:] *= 0.3
                 keypoints = person.keypoints
-            people.append(self._proxies(person.score, person.box, keypoints, view, depth, agreed))
+            merged = replace(person, keypoints=keypoints)
+            if not any(_same_person(merged, other, self.config) for other in found):
+                found.append(merged)
+                people.append(self._proxies(person.score, person.box, keypoints, view, depth, agreed))
         return people
 
     def follow(
@@ -126,7 +133,10 @@ class EmbeddedExtractor:
         heights = [person.box[3] - person.box[1] for person in found]
         people = [person for person in found if person.score >= config.min_score]
         if max(image.shape[:2]) > 256 and (not people or min(heights) < config.small_person * image.shape[0]):
-            fine = [person for person in self._detect_at(image, 512) if person.score >= config.min_score]
+            fine = self._detect_at(image, 512)
+            if len(fine) == _MOVENET_PEOPLE:  # there may be more than it can tell: look at both halves
+                fine += self._detect_in_halves(image)
+            fine = [person for person in fine if person.score >= config.min_score]
             # Each scale has its strength: 256² keeps large people whole, 512² finds the limbs of small ones.
             limit = 0.45 * max(image.shape[:2])
             large = [p for p in people if max(p.box[2:] - p.box[:2]) > limit]
@@ -141,6 +151,24 @@ class EmbeddedExtractor:
             if not any(_same_person(person, other, config) for other in kept):
                 kept.append(person)
         return _by_score(kept)
+
+    def _detect_in_halves(self, image: np.ndarray) -> list[_Detection]:
+        """People in two overlapping windows along the longer side, but for those whom a window cuts."""
+        axis = 0 if image.shape[1] >= image.shape[0] else 1  # of (x, y)
+        length = image.shape[1 - axis]
+        span = round(0.6 * length)
+        found = []
+        for first in (0, length - span):
+            window = image[:, first : first + span] if axis == 0 else image[first : first + span]
+            for person in self._detect_at(window, 512):
+                near, far = person.box[axis], person.box[axis + 2]
+                if (first > 0 and near < 2) or (first == 0 and far > span - 3):
+                    continue
+                shift = np.zeros(2, np.float32)
+                shift[axis] = first
+                moved = person.keypoints + np.append(shift, 0)
+                found.append(replace(person, box=person.box + np.tile(shift, 2), keypoints=moved.astype(np.float32), side=span))
+        return found
 
     def _detect_at(self, image: np.ndarray, side: int) -> list[_Detection]:
         """MoveNet's answers (at most six) above its noise, on the image letterboxed to side x side."""
@@ -160,7 +188,7 @@ class EmbeddedExtractor:
         corners = np.clip(corners.reshape(-1, 4), 0, _last_pixel(image))
         keypoints = np.concatenate([xy, joints[..., 2:]], axis=-1).astype(np.float32)
         return [
-            _Detection(float(row[55]), box.astype(np.float32), points)
+            _Detection(float(row[55]), box.astype(np.float32), points, side)
             for row, box, points in zip(rows, corners, keypoints)
             if np.all(box[2:] - box[:2] >= 4)
         ]
@@ -217,17 +245,21 @@ def _by_score(people: list[_Detection]) -> list[_Detection]:
 
 
 def _same_person(a: _Detection, b: _Detection, config: ExtractorConfig) -> bool:
-    """Object keypoint similarity (COCO) over the joints that both are sure of; boxes decide where those are few."""
+    """Object keypoint similarity (COCO) over the joints that both are sure of; boxes decide where those are few.
+
+    Between passes overlapping boxes are enough: the coarser one's joints of a small person may lie anywhere on it.
+    """
+    overlap = np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2])
+    intersection = np.prod(np.maximum(overlap, 0))
+    areas = [np.prod(person.box[2:] - person.box[:2]) for person in (a, b)]
+    if a.side != b.side and intersection > config.duplicate_overlap * (sum(areas) - intersection):
+        return True
     common = np.minimum(a.keypoints[:, 2], b.keypoints[:, 2]) > config.min_confidence
     if common.sum() >= 3:
         squared = ((a.keypoints[common, :2] - b.keypoints[common, :2]) ** 2).sum(1)
-        area = min(np.prod(a.box[2:] - a.box[:2]), np.prod(b.box[2:] - b.box[:2]))
-        similarity = np.exp(-squared / (2 * area * (2 * np.array(COCO_SIGMAS)[common]) ** 2)).mean()
+        similarity = np.exp(-squared / (2 * min(areas) * (2 * np.array(COCO_SIGMAS)[common]) ** 2)).mean()
         return bool(similarity > config.duplicate_similarity)
-    overlap = np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2])
-    intersection = np.prod(np.maximum(overlap, 0))
-    smaller = min(np.prod(a.box[2:] - a.box[:2]), np.prod(b.box[2:] - b.box[:2]))
-    return bool(intersection > 0.6 * smaller)
+    return bool(intersection > 0.6 * min(areas))
 
 
 def _upright_region(person: _Detection, config: ExtractorConfig) -> tuple[np.ndarray, float]:
