@@ -150,8 +150,8 @@ class Stream:
     the extractor follows those it knows, which is what makes several people affordable.
     """
 
-    DETECT_EVERY = 0.5  # seconds: how long somebody new may stay unseen
-    LONGEST_GAP = 0.4  # seconds: after a longer pause people may be anywhere
+    DETECT_EVERY = 0.8  # seconds: how long somebody new may stay unseen
+    LONGEST_GAP = 0.8  # seconds: after a longer pause people may be anywhere
 
     def __init__(self, estimator: HumanMeshEstimator):
         self._estimator = estimator

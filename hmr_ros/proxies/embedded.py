@@ -76,7 +76,7 @@ class EmbeddedExtractor:
         self.config = config
         self._movenet = {
             side: compile(assets / "movenet_multipose.xml", shapes={"input": (1, side, side, 3)}, threads=threads)
-            for side in (256, 512)
+            for side in (256, 384, 512)
         }
         self._blazepose = compile(assets / "pose_landmark_full.tflite", threads=threads)
         self.backend = self._blazepose.backend
@@ -160,7 +160,7 @@ class EmbeddedExtractor:
         found = []
         for first in (0, length - span):
             window = image[:, first : first + span] if axis == 0 else image[first : first + span]
-            for person in self._detect_at(window, 512):
+            for person in self._detect_at(window, 384):  # people as large as in the 512² of the whole
                 near, far = person.box[axis], person.box[axis + 2]
                 if (first > 0 and near < 2) or (first == 0 and far > span - 3):
                     continue
