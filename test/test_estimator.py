@@ -169,6 +169,14 @@ def test_a_stream_follows_the_people_of_a_video(estimator, street):
         assert np.mean(errors) < 0.07
 
 
+def test_a_stream_keeps_to_a_person_whom_the_border_cuts(estimator, portrait):
+    """Following landmarks that were invented below the border made her sit down, half as large, within a second."""
+    stream, (alone,) = estimator.stream(), estimator(portrait)
+    for i in range(6):
+        (body,) = stream(portrait, 0.25 * i)
+        assert np.linalg.norm(body.projected_keypoints[:7] - alone.projected_keypoints[:7], axis=1).max() < 15
+
+
 def test_a_stream_survives_stamps_that_jump_and_scenes_that_change(estimator, portrait, street):
     stream = estimator.stream()
     assert len(stream(portrait, 10.0)) == 1

@@ -105,10 +105,13 @@ class EmbeddedExtractor:
         """The same people a moment later, by BlazePose alone: without MoveNet's passes over the image.
 
         None where somebody is not seen well enough to be followed, was lost, or two of them became one: then it is time
-        to look for people again.
+        to look for people again. Nobody whom the upper or lower border cuts is followed: BlazePose invents hips and legs
+        below it, and its next region would be built on them.
         """
-        if not all(before.agreed for before in people):
-            return None
+        margin = 0.02 * image.shape[0]
+        for before in people:
+            if not before.agreed or before.box[1] < margin or before.box[3] > image.shape[0] - 1 - margin:
+                return None
         found: list[_Detection] = []
         followed = []
         for before in reversed(people):  # whoever is lost is among the last: find out early
