@@ -218,6 +218,22 @@ def test_openvino_and_torch_see_the_same_body(estimator, portrait):
     assert np.abs(ours.projected_keypoints - theirs.projected_keypoints).max() < 0.5
 
 
+def test_another_body_keeps_the_pose_and_translates_the_shape(estimator, portrait, tmp_path):
+    """As with a user's SMPL: another file, whose shape coefficients mean something else."""
+    path = tmp_path / "other.npz"
+    with np.load(files("hmr_ros") / "assets" / "body.npz") as embedded:
+        arrays = {name: embedded[name] for name in embedded if name not in ("metadata", "vertex_region", "vertex_mirror")}
+    arrays["shapedirs"] = -arrays["shapedirs"][..., ::-1]
+    np.savez(path, **arrays)
+    other = HumanMeshEstimator.from_default(body_model=path)
+    assert other.body_model.name == "other" and other.body_model.sha256 != estimator.body_model.sha256
+    (ours,), (theirs,) = estimator(portrait), other(portrait)
+    assert np.allclose(theirs.body_pose, ours.body_pose, atol=0.05)
+    assert np.allclose(theirs.betas[9], -ours.betas[0], atol=0.3)  # stature is the last coefficient there, upside down
+    height = [np.ptp(body.vertices[:, 1]) for body in (ours, theirs)]
+    assert height[0] == pytest.approx(height[1], rel=0.02)
+
+
 def _same(body, others):
     """The one among ``others`` whose box is nearest."""
     return min(others, key=lambda other: np.abs(other.box - body.box).max())
