@@ -146,16 +146,19 @@ class HumanMeshEstimator:
 class Stream:
     """Frames of one video in order: ``stream(image, stamp)``. One instance a camera; not for several threads.
 
-    People are looked for every ``DETECT_EVERY`` seconds, when the stamps jump, and when one of them is lost; in between
-    the extractor follows those it knows, which is what makes several people affordable.
+    Everybody is looked for every ``DETECT_EVERY`` seconds and when the stamps jump. In between the extractor follows those
+    it knows, which is what makes several people affordable; where it cannot, they are looked for again, small ones only
+    if there were any.
     """
 
     DETECT_EVERY = 0.8  # seconds: how long somebody new may stay unseen
     LONGEST_GAP = 0.8  # seconds: after a longer pause people may be anywhere
+    SMALL = 0.45  # of the image height
 
     def __init__(self, estimator: HumanMeshEstimator):
         self._estimator = estimator
         self._people: list[PersonProxies] = []
+        self._small_people = True
         self._detected = self._stamp = -np.inf
 
     def __call__(
@@ -168,14 +171,15 @@ class Stream:
         """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``."""
         check_input(image, depth, intrinsics)
         extractor = self._estimator.extractor
-        followed = None
-        if self._people and 0 < stamp - self._stamp < self.LONGEST_GAP and stamp - self._detected < self.DETECT_EVERY:
-            followed = extractor.follow(image, self._people, depth)
-        if followed is None or any(a.torso_is_seen and not b.torso_is_seen for a, b in zip(self._people, followed)):
-            followed = extractor(image, depth)
+        due = stamp - self._detected >= self.DETECT_EVERY or not 0 < stamp - self._stamp < self.LONGEST_GAP
+        people = extractor.follow(image, self._people, depth) if self._people and not due else None
+        if people is None or any(a.torso_is_seen and not b.torso_is_seen for a, b in zip(self._people, people)):
+            people = extractor(image, depth, small_people=due or self._small_people)
+        if due:
             self._detected = stamp
-        self._people, self._stamp = followed, stamp
-        return self._estimator.estimate(followed, intrinsics)
+            self._small_people = any(p.box[3] - p.box[1] < self.SMALL * image.shape[0] for p in people)
+        self._people, self._stamp = people, stamp
+        return self._estimator.estimate(people, intrinsics)
 
 
 def load_lifter(path: str | Path) -> tuple[Lifter, dict]:

@@ -42,8 +42,13 @@ class ProxyExtractor(Protocol):
 
     backend: str
 
-    def __call__(self, image: np.ndarray, depth: np.ndarray | None = None) -> list[PersonProxies]:
-        """``image`` uint8 (H, W, 3) BGR; ``depth`` optional float32 (H, W) metres aligned with it (0 = unknown)."""
+    def __call__(
+        self, image: np.ndarray, depth: np.ndarray | None = None, small_people: bool = True
+    ) -> list[PersonProxies]:
+        """``image`` uint8 (H, W, 3) BGR; ``depth`` optional float32 (H, W) metres aligned with it (0 = unknown).
+
+        Without ``small_people`` an extractor may save the effort of looking for people who are small in the image.
+        """
         ...
 
     def follow(

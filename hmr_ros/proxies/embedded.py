@@ -81,10 +81,12 @@ class EmbeddedExtractor:
         self._blazepose = compile(assets / "pose_landmark_full.tflite", threads=threads)
         self.backend = self._blazepose.backend
 
-    def __call__(self, image: np.ndarray, depth: np.ndarray | None = None) -> list[PersonProxies]:
+    def __call__(
+        self, image: np.ndarray, depth: np.ndarray | None = None, small_people: bool = True
+    ) -> list[PersonProxies]:
         people: list[PersonProxies] = []
         found: list[_Detection] = []
-        for person in self._detect(image):
+        for person in self._detect(image, small_people):
             view = self._look_closely(image, person)
             agreed = view.presence >= 0.5 and _disagreement(person, view.joints) <= self.config.max_disagreement
             if agreed:
@@ -129,13 +131,14 @@ class EmbeddedExtractor:
 
     # ---- people ------------------------------------------------------------------------------------------------------
 
-    def _detect(self, image: np.ndarray) -> list[_Detection]:
-        """People in the image, best first, each once."""
+    def _detect(self, image: np.ndarray, small_people: bool = True) -> list[_Detection]:
+        """People in the image, best first, each once. Without ``small_people`` 512² only if 256² hints at some."""
         config = self.config
         found = self._detect_at(image, 256)
         heights = [person.box[3] - person.box[1] for person in found]
         people = [person for person in found if person.score >= config.min_score]
-        if max(image.shape[:2]) > 256 and (not people or min(heights) < config.small_person * image.shape[0]):
+        hint = not people or min(heights) < config.small_person * image.shape[0]
+        if max(image.shape[:2]) > 256 and (small_people or hint):
             fine = self._detect_at(image, 512)
             if len(fine) == _MOVENET_PEOPLE:  # there may be more than it can tell: look at both halves
                 fine += self._detect_in_halves(image)
