@@ -32,6 +32,7 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 logger = logging.getLogger(__name__)
 
 EMBEDDED_CHECKPOINT = files("hmr_ros") / "assets" / "lifter.safetensors"
+_WRONG = 0.15  # of the person's diagonal: a mesh whose joints lie further from the detected ones, on average, is none
 _LIMBS = list(LIMB_KEYPOINTS)
 
 
@@ -98,7 +99,11 @@ class HumanMeshEstimator:
         return self.estimate(self.extractor(image, depth), intrinsics)
 
     def estimate(self, people: list[PersonProxies], intrinsics: Intrinsics | None = None) -> list[BodyEstimate]:
-        """Bodies of people whose proxies are known; those with too few confident joints are left out."""
+        """Bodies of people whose proxies are known.
+
+        Left out, because no mesh is better than a wrong one, are those with too few confident joints, and those whose mesh
+        does not come to lie on them.
+        """
         people = [person for person in people if person.torso_is_seen]
         if not people:
             return []
@@ -119,7 +124,7 @@ class HumanMeshEstimator:
         rotations, cameras = self._refine(rotations, betas, cameras, targets, confidence)
         vertices, joints, keypoints = self._body(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)
-        return [
+        bodies = [
             BodyEstimate(
                 score=float(np.clip(person.score, 0, 1)),
                 box=person.box,
@@ -137,6 +142,7 @@ class HumanMeshEstimator:
             )
             for i, person in enumerate(people)
         ]
+        return [body for body in bodies if body.reprojection_error() <= _WRONG]
 
     def stream(self) -> Stream:
         """An estimator with memory, for the frames of one video or camera."""
@@ -146,7 +152,7 @@ class HumanMeshEstimator:
 class Stream:
     """Frames of one video in order: ``stream(image, stamp)``. One instance a camera; not for several threads.
 
-    Everybody is looked for every ``DETECT_EVERY`` seconds and when the stamps jump. In between the extractor follows those
+    Everybody is looked for every ``DETECT_EVERY`` seconds and when the stamps or the image's size jump. In between the extractor follows those
     it knows, which is what makes several people affordable; where it cannot, they are looked for again, small ones only
     if there were any.
     """
@@ -159,6 +165,7 @@ class Stream:
         self._estimator = estimator
         self._people: list[PersonProxies] = []
         self._small_people = True
+        self._shape: tuple[int, ...] = ()
         self._detected = self._stamp = -np.inf
 
     def __call__(
@@ -171,14 +178,15 @@ class Stream:
         """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``."""
         check_input(image, depth, intrinsics)
         extractor = self._estimator.extractor
-        due = stamp - self._detected >= self.DETECT_EVERY or not 0 < stamp - self._stamp < self.LONGEST_GAP
+        jump = image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP
+        due = jump or stamp - self._detected >= self.DETECT_EVERY
         people = extractor.follow(image, self._people, depth) if self._people and not due else None
         if people is None or any(a.torso_is_seen and not b.torso_is_seen for a, b in zip(self._people, people)):
             people = extractor(image, depth, small_people=due or self._small_people)
         if due:
             self._detected = stamp
             self._small_people = any(p.box[3] - p.box[1] < self.SMALL * image.shape[0] for p in people)
-        self._people, self._stamp = people, stamp
+        self._people, self._stamp, self._shape = people, stamp, image.shape
         return self._estimator.estimate(people, intrinsics)
 
 

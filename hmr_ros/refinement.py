@@ -103,5 +103,5 @@ class Refiner:
             _, say = self._residual(keypoints, fitted, targets, confidence)
             fitted = fit_weak_camera(keypoints, targets, say)
             ratio = fitted[:, :1] / regressed[:, :1]
-            fitted = np.where(enough & (ratio > 0.75) & (ratio < 1.33), fitted, regressed)
+            fitted = np.where(enough & (ratio > 0.5) & (ratio < 2.0), fitted, regressed)
         return fitted.astype(np.float32)

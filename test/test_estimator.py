@@ -1,5 +1,6 @@
 """The whole ROS-free chain on real pictures: people, nobody, almost nothing, and depth that matters."""
 
+from dataclasses import replace
 from importlib.resources import files
 
 import cv2
@@ -181,6 +182,8 @@ def test_a_stream_survives_stamps_that_jump_and_scenes_that_change(estimator, po
     stream = estimator.stream()
     assert len(stream(portrait, 10.0)) == 1
     assert len(stream(street[0], 3.0)) >= 3
+    assert len(stream(portrait, 3.1)) == 1  # another picture of another size, at once
+    assert len(stream(street[0], 3.2)) >= 3
     assert stream(np.zeros((480, 640, 3), np.uint8), 100.0) == []
     assert len(stream(portrait, 100.1)) == 1
 
@@ -190,6 +193,17 @@ def test_a_stream_whose_stamps_stand_still_looks_for_people_in_every_frame(estim
     stream = estimator.stream()
     assert len(stream(portrait, 0.0)) == 1
     assert len(stream(street[0], 0.0)) == len(estimator(street[0]))
+
+
+def test_no_mesh_rather_than_a_wrong_one(estimator, street):
+    """Joints that contradict each other: no body lies on them, so none is shown; too few of them show none either."""
+    person = max(estimator.extractor(street[0]), key=lambda p: p.score)
+    assert len(estimator.estimate([person])) == 1
+    scrambled = person.keypoints[np.random.default_rng(0).permutation(17)]
+    assert estimator.estimate([replace(person, keypoints=scrambled)]) == []
+    faint = person.keypoints.copy()
+    faint[5:, 2] = 0.1
+    assert estimator.estimate([replace(person, keypoints=faint)]) == []
 
 
 def test_non_finite_answers_of_a_network_cost_one_body_and_not_the_others(estimator, street, caplog):

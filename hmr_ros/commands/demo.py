@@ -27,7 +27,7 @@ from hmr_ros.sources import Source, open_source
 
 NAMESPACE = "/hmr_demo"
 PICTURE_FRAMES = 12  # a picture is shown so often, at the 4 Hz of sources.py
-FOLDER_RATE = 2.0  # Hz: slow enough that every picture gets its answer
+FOLDER_RATE = 1.0  # Hz: slow enough that every picture gets its answer, and none is taken for the next frame of a video
 START_SECONDS = 180.0  # for loading the models
 LAST_ANSWER_SECONDS = 3.0
 LOG_LINES = 15
@@ -42,7 +42,7 @@ class Demo:
     out: Path = Path("demo_out")
     """Where overlays and logs go."""
     seconds: float = 20.0
-    """Time limit for each source; folders are shown at 2 Hz, videos at their own rate, up to here."""
+    """Time limit for each source; folders are shown at 1 Hz, videos at their own rate, up to here."""
     backend: str = "auto"
     """What runs the networks, see `hmr-ros live --help`."""
 
