@@ -29,7 +29,6 @@ from hmr_ros.geometry import pinhole  # noqa: E402
 from hmr_ros.ros.camera import intrinsics_to_message  # noqa: E402
 from hmr_ros.ros.images import image_from_message, image_to_message  # noqa: E402
 from hmr_ros.ros.live_node import LATCHED, NEWEST  # noqa: E402
-from hmr_ros.ros.newest_frame import NewestFrameWorker  # noqa: E402
 from hmr_ros.ros.process import Spinner, start_ros  # noqa: E402
 
 PATIENCE = 60.0  # for an event on a busy machine; events usually take milliseconds
@@ -546,52 +545,3 @@ def test_publishing_here_sets_the_fast_dds_profile_unless_one_is_chosen(monkeypa
     monkeypatch.setenv(PROFILE_VARIABLES[1], "/mine.xml")
     assert fastdds_profile() == {}
     assert NEWEST.depth == 1
-
-
-# ---- the worker -----------------------------------------------------------------------------------------------------
-
-
-def test_the_newest_frame_wins_and_the_others_are_counted():
-    free, started, done = threading.Event(), threading.Event(), []
-
-    def process(frame):
-        started.set()
-        assert free.wait(PATIENCE)
-        done.append(frame)
-
-    worker = NewestFrameWorker(process, report=pytest.fail)
-    worker.submit(0)
-    assert started.wait(PATIENCE)
-    for frame in range(1, 6):
-        worker.submit(frame)
-    free.set()
-    wait_for(lambda: len(done) == 2)
-    assert done == [0, 5] and (worker.submitted, worker.dropped) == (6, 4)
-    assert worker.stop(PATIENCE)
-
-
-def test_a_frame_that_raises_is_reported_and_the_next_one_is_done():
-    done, errors = threading.Event(), []
-    worker = NewestFrameWorker(lambda frame: 1 / frame if frame == 0 else done.set(), errors.append)
-    worker.submit(0)
-    wait_for(lambda: errors)
-    worker.submit(1)
-    assert done.wait(PATIENCE) and isinstance(errors[0], ZeroDivisionError)
-    assert worker.stop(PATIENCE)
-
-
-def test_stopping_discards_the_frame_that_waits():
-    free, started, done = threading.Event(), threading.Event(), []
-
-    def process(frame):
-        started.set()
-        assert free.wait(PATIENCE)
-        done.append(frame)
-
-    worker = NewestFrameWorker(process, report=pytest.fail)
-    worker.submit(0)
-    assert started.wait(PATIENCE)
-    worker.submit(1)
-    assert not worker.stop(0.0)
-    free.set()
-    assert worker.stop(PATIENCE) and done == [0] and worker.dropped == 1

@@ -145,11 +145,12 @@ class EmbeddedExtractor:
             fine = [person for person in fine if person.score >= config.min_score]
             # Each scale has its strength: 256² keeps large people whole, 512² finds the limbs of small ones.
             limit = 0.45 * max(image.shape[:2])
-            large = [p for p in people if max(p.box[2:] - p.box[:2]) > limit]
-            small = [p for p in people if max(p.box[2:] - p.box[:2]) <= limit]
-            fine_small = [p for p in fine if max(p.box[2:] - p.box[:2]) <= limit]
-            fine_large = [p for p in fine if max(p.box[2:] - p.box[:2]) > limit]
-            people = [*_by_score(large), *_by_score(fine_small), *_by_score(small), *_by_score(fine_large)]
+
+            def by_strength(person: _Detection) -> int:
+                large, coarse = max(person.box[2:] - person.box[:2]) > limit, person.side == 256
+                return (0 if coarse else 3) if large else (2 if coarse else 1)
+
+            people = sorted(_by_score([*people, *fine]), key=by_strength)
         else:
             people = _by_score(people)
         kept: list[_Detection] = []
