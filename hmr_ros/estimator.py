@@ -1,7 +1,7 @@
 """HumanMeshEstimator: image → one BodyEstimate a person, the whole pipeline on one page.
 
     people = extractor(image)                        proxies: joints, mask, depth
-    rotations, betas, camera = regressor(features)   pose, shape, weak camera
+    rotations, betas, camera, reliability = regressor(features)
     rotations, camera = refine(...)                  bent towards the confident joints
     vertices, joints, keypoints = body(...)          the mesh
 
@@ -20,20 +20,19 @@ from hmr_ros.body_model import BodyModel, fit_betas_map
 from hmr_ros.checkpoint import load_checkpoint
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import Intrinsics, metric_translation, project_weak, rotvec_from_matrix, to_crop
-from hmr_ros.networks.features import FEATURE_COUNT, person_features
+from hmr_ros.networks.features import FEATURE_COUNT
+from hmr_ros.networks.inference import regress
 from hmr_ros.networks.lifter import Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import CONFIDENT, PersonProxies, ProxyExtractor
-from hmr_ros.proxies.embedded import EmbeddedExtractor
+from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import CompiledModel, compile
-from hmr_ros.skeleton import LIMB_KEYPOINTS
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED_CHECKPOINT = files("hmr_ros") / "assets" / "lifter.safetensors"
 _WRONG = 0.15  # of the person's diagonal: a mesh whose joints lie further from the detected ones, on average, is none
-_LIMBS = list(LIMB_KEYPOINTS)
 
 
 class HumanMeshEstimator:
@@ -43,7 +42,7 @@ class HumanMeshEstimator:
     gives faces, name and hash.
     """
 
-    reliability_source = "detector"
+    reliability_source = "learned"
 
     def __init__(
         self,
@@ -53,7 +52,10 @@ class HumanMeshEstimator:
         body_model: BodyModel,
         betas_map: tuple[np.ndarray, np.ndarray],
     ):
-        """``regressor`` and ``body`` are the compiled Lifter and ``body_model``; betas go through A betas + b."""
+        """``regressor`` and ``body`` are the compiled Lifter and ``body_model``; betas go through A betas + b.
+
+        People whose proxies carry a second look (``PersonProxies.mirrored``) are regressed from both and averaged.
+        """
         self.extractor, self.body_model = extractor, body_model
         self._regressor, self._body, self._betas_map = regressor, body, betas_map
         self._refine = Refiner(PosedKeypoints(body_model))
@@ -66,12 +68,14 @@ class HumanMeshEstimator:
         body_model: str | Path | None = None,
         checkpoint: str | Path | None = None,
         threads: int | None = None,
+        flip_averaging: bool = False,
     ) -> HumanMeshEstimator:
         """Load the embedded detectors and checkpoint.
 
         backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
         never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: one written by ``hmr-ros train``.
+        flip_averaging: look at everybody in a mirror as well and average both; one more landmark pass a person.
         Raises FileNotFoundError or ValueError that name what is wrong with a file or a backend.
         """
         import torch
@@ -83,7 +87,8 @@ class HumanMeshEstimator:
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
         betas_map = _betas_map(trained_with, body_model)
-        estimator = cls(EmbeddedExtractor(threads=threads), regressor, body, body_model, betas_map)
+        extractor = EmbeddedExtractor(threads, ExtractorConfig(mirrored=flip_averaging))
+        estimator = cls(extractor, regressor, body, body_model, betas_map)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
 
@@ -107,7 +112,7 @@ class HumanMeshEstimator:
         people = [person for person in people if person.torso_is_seen]
         if not people:
             return []
-        answers = self._regressor(np.stack([person_features(person) for person in people]))
+        answers = regress(self._regressor, people)
         finite = np.logical_and.reduce([np.isfinite(a.reshape(len(people), -1)).all(1) for a in answers])
         if not finite.all():
             logger.error("%d of %d bodies came out of %s with non-finite numbers and are left out",
@@ -115,7 +120,7 @@ class HumanMeshEstimator:
             people = [person for person, good in zip(people, finite) if good]
             if not people:
                 return []
-        rotations, betas, cameras = (answer[finite] for answer in answers)
+        rotations, betas, cameras, reliability = (answer[finite] for answer in answers)
         matrix, offset = self._betas_map
         betas = (betas @ matrix.T + offset).astype(np.float32)
         detected = np.stack([person.keypoints for person in people])
@@ -129,7 +134,7 @@ class HumanMeshEstimator:
                 score=float(np.clip(person.score, 0, 1)),
                 box=person.box,
                 keypoints=person.keypoints,
-                reliability=np.clip(person.keypoints[_LIMBS, 2], 0, 1),
+                reliability=reliability[i],
                 global_orient=rotvecs[i, 0],
                 body_pose=rotvecs[i, 1:].reshape(69),
                 betas=betas[i],

@@ -124,6 +124,20 @@ def matrix_from_rotvec(vectors: np.ndarray) -> np.ndarray:
     return flat.reshape(*np.shape(vectors)[:-1], 3, 3).astype(np.float32)
 
 
+def nearest_rotation(matrices: np.ndarray) -> np.ndarray:
+    """The rotations nearest to (..., 3, 3) matrices in the Frobenius norm, such as sums of rotations (chordal mean)."""
+    u, _, vt = np.linalg.svd(matrices.astype(np.float64))
+    u[..., -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
+    return (u @ vt).astype(np.float32)
+
+
+def rotation_about_z(angles) -> np.ndarray:
+    """Turns in the image plane (x right, y down: clockwise), radians (...) → rotation matrices (..., 3, 3)."""
+    cosine, sine, zero, one = np.cos(angles), np.sin(angles), np.zeros_like(angles), np.ones_like(angles)
+    rows = [[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]]
+    return np.stack([np.stack(row, -1) for row in rows], -2).astype(np.float32)
+
+
 def mirror_rotvec(vectors: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     """Mirror a pose in the sagittal plane x = 0: (..., J, 3) axis-angle, joints exchanged by ``order`` (…, J, 3)."""
     return np.take(vectors, order, axis=-2) * np.array([1, -1, -1], np.float32)

@@ -46,6 +46,10 @@ class PosedKeypoints(nn.Module):
         parts = torch.einsum("njdc,nkjc->nkjd", world, rest) + self.share[..., None] * offset[:, None]
         return PosedParts(joints, world, parts, parts.sum(2))
 
+    def pelvis(self, betas: Tensor) -> Tensor:
+        """Rest position of the pelvis (B, 3), about which the whole body turns."""
+        return self.joint_template[0] + betas @ self.joint_dirs[0].T
+
     def forward(self, rotations: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
         posed = self.parts(rotations, betas)
         return posed.joints, posed.keypoints

@@ -62,56 +62,6 @@ class TrainConfig:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Inputs and truth of N people; the truth in the frame of the ray through the crop's centre (see ``rendered``)."""
-
-    features: torch.Tensor  # (N, FEATURE_COUNT)
-    rotations: torch.Tensor  # (N, 24, 3, 3)
-    betas: torch.Tensor  # (N, 10)
-    keypoints_xy: torch.Tensor  # (N, 17, 2) crop coordinates
-    weak_camera: torch.Tensor  # (N, 3) the best fitting one
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def __getitem__(self, index) -> Samples:
-        return Samples(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-    def mirrored(self) -> Samples:
-        """The same people seen in a mirror: x → -x, left and right exchanged."""
-        flip = torch.tensor([-1.0, 1, 1])
-        reflect = flip[:, None] * flip  # M R M of a rotation R
-        return Samples(
-            mirror_features(self.features),
-            self.rotations[:, list(SMPL_MIRROR)] * reflect,
-            self.betas,  # the embedded body's shapes are symmetric
-            self.keypoints_xy[:, list(COCO_MIRROR)] * flip[:2],
-            self.weak_camera * torch.tensor([1.0, -1, 1]),
-        )
-
-
-def load_samples(folders: tuple[Path, ...], with_sensor: bool = False) -> Samples:
-    """Read rendered people and turn their proxies into features; people whom no detector saw are not among them.
-
-    With ``with_sensor`` everybody is there twice: with the coarse depth, then with a depth camera's.
-    """
-    parts = [rendered.load(folder) for folder in folders]
-    names = [name for name in parts[0] if not name.startswith("missed_")]
-    data = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    if with_sensor:
-        sensor = data | {"depth": data["sensor_depth"]}
-        data = {name: np.concatenate([data[name], sensor[name]]) for name in names}
-    names = [name for name in PersonProxies.__dataclass_fields__ if name in data]
-    people = (PersonProxies(**{name: data[name][i] for name in names}) for i in range(len(data["crop"])))
-    features = np.stack([person_features(person) for person in people])
-    pose = np.concatenate([data["ray_orient"][:, None], data["pose"][:, 1:]], axis=1)
-    keypoints_xy = to_crop(data["keypoints2d"], data["crop"])
-    weak_camera = fit_weak_camera(data["keypoints3d"], keypoints_xy, np.ones(keypoints_xy.shape[:2]))
-    arrays = (features, matrix_from_rotvec(pose), data["betas"], keypoints_xy, weak_camera)
-    return Samples(*(torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays))
-
-
 def train(config: TrainConfig, console: Console = Console()) -> dict:
     """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics."""
     torch.manual_seed(config.seed)
@@ -119,7 +69,8 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     skeleton = PosedKeypoints(body)
     started = time.monotonic()
     with console.status("reading rendered people"):
-        samples, held_out = load_samples(config.data, with_sensor=True), load_samples(config.val)
+        samples = make_samples(load_people(config.data), skeleton, LOOKS, DEPTHS)
+        held_out = make_samples(load_people(config.val), skeleton)
     console.print(f"{len(samples)} people to learn from, {len(held_out)} held out, {FEATURE_COUNT} features")
 
     lifter = Lifter(config.width, config.blocks, config.dropout)
@@ -138,8 +89,6 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
             if len(index) < config.batch:
                 break
             batch = samples[index]
-            if torch.rand(()) < 0.5:
-                batch = batch.mirrored()
             loss = _loss(lifter(batch.features), batch, skeleton, config)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, batch of samples {index.tolist()[:8]}…")
@@ -197,13 +146,11 @@ def _from_hips(keypoints: torch.Tensor) -> torch.Tensor:
 
 
 def _set_statistics(lifter: Lifter, samples: Samples) -> None:
-    """Centre the lifter's input and output on the training set and its mirror image."""
-    mirrored = samples.mirrored()
-    features = torch.cat([samples.features, mirrored.features])
-    lifter.feature_mean.copy_(features.mean(0))
-    lifter.feature_std.copy_(features.std(0).clamp_min(1e-3))
-    lifter.mean_rotations.copy_(sixd_from_matrix(torch.cat([samples.rotations, mirrored.rotations])).mean(0))
-    camera = torch.cat([samples.weak_camera, mirrored.weak_camera])
+    """Centre the lifter's input and output on the training set."""
+    lifter.feature_mean.copy_(samples.features.mean(0))
+    lifter.feature_std.copy_(samples.features.std(0).clamp_min(1e-3))
+    lifter.mean_rotations.copy_(sixd_from_matrix(samples.rotations).mean(0))
+    camera = samples.weak_camera
     lifter.mean_camera.copy_(torch.cat([camera[:, :1].clamp_min(1e-3).log(), camera[:, 1:]], dim=1).mean(0))
 
 

@@ -1,19 +1,20 @@
-"""The lifter's input: one person's proxies as a vector, and that vector's mirror image.
+"""The lifter's input: one person's proxies as a vector.
 
-Every length is relative to the crop or to the hips, so that the vector does not know where in the image the person is.
-The layout is part of a checkpoint (``FEATURE_LAYOUT``): change it and old checkpoints are refused.
+Every length is relative to the crop or to the hips, so that the vector does not know where in the image the person is; and
+everything is turned about the crop's centre until the person's region stands upright, so that a cartwheel looks like a
+jumping jack. What the regressor says holds in these turned axes: :func:`turn_back` undoes it. The layout is part of a
+checkpoint (``FEATURE_LAYOUT``): change it and old checkpoints are refused.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from hmr_ros.geometry import to_crop
-from hmr_ros.proxies import PersonProxies
+from hmr_ros.geometry import rotation_about_z, to_crop
+from hmr_ros.proxies import APPEARANCE_COUNT, PersonProxies
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, depth_along_bones
-from hmr_ros.skeleton import BLAZEPOSE_MIRROR, COCO_MIRROR
 
-# Name and shape of each part, in order; xy are crop coordinates, z and depths metres.
+# Name and shape of each part, in order; xy are crop coordinates, turned; z and depths metres.
 FEATURE_LAYOUT = (
     ("keypoints_xy", (17, 2)),
     ("keypoints_confidence", (17,)),
@@ -22,8 +23,13 @@ FEATURE_LAYOUT = (
     ("world", (33, 3)),
     ("bone_depth", (len(DEPTH_BONES), SAMPLES_PER_BONE)),
     ("bone_depth_valid", (len(DEPTH_BONES), SAMPLES_PER_BONE)),
+    ("up", (2,)),  # where the image's upwards points to
+    ("region", (3,)),  # centre, and logarithm of its size over the crop's
+    ("agreed", (1,)),
+    ("appearance", (APPEARANCE_COUNT,)),
 )
 FEATURE_COUNT = sum(int(np.prod(shape)) for _, shape in FEATURE_LAYOUT)
+GEOMETRY_COUNT = FEATURE_COUNT - APPEARANCE_COUNT  # the appearance comes last
 
 
 def person_features(person: PersonProxies) -> np.ndarray:
@@ -32,48 +38,36 @@ def person_features(person: PersonProxies) -> np.ndarray:
     keypoints = np.where(confidence[:, None] > 0, to_crop(person.keypoints[:, :2], person.crop), 0)
     joints = np.concatenate([keypoints, confidence[:, None]], axis=1).astype(np.float32)
     bone_depth, bone_valid = depth_along_bones(joints, person.depth)
+    turn = rotation_about_z(person.region[3])  # v @ turn turns row vectors by minus the region's angle
+    flat = turn[:2, :2]
     parts = {
-        "keypoints_xy": keypoints,
+        "keypoints_xy": keypoints @ flat,
         "keypoints_confidence": confidence,
-        "landmarks_xy": np.clip(to_crop(person.landmarks[:, :2], person.crop), -2, 2),
+        "landmarks_xy": np.clip(to_crop(person.landmarks[:, :2], person.crop), -2, 2) @ flat,
         "landmarks_confidence": person.landmarks[:, 2:],
-        "world": person.world,
+        "world": person.world @ turn,
         "bone_depth": bone_depth,
         "bone_depth_valid": bone_valid,
+        "up": np.array([0.0, -1.0]) @ flat,
+        "region": np.append(
+            np.clip(to_crop(person.region[None, :2], person.crop)[0], -2, 2) @ flat, np.log(person.region[2] / person.crop[2])
+        ),
+        "agreed": person.agreed,
+        "appearance": person.appearance,
     }
     return np.concatenate([np.ravel(parts[name]) for name, _ in FEATURE_LAYOUT]).astype(np.float32)
 
 
-def _mirror_table() -> tuple[np.ndarray, np.ndarray]:
-    """Where each feature of the mirrored person comes from, and with which sign."""
-    bones = {bone: i for i, bone in enumerate(DEPTH_BONES)}
-    source, sign, offset = [], [], 0
-    for name, shape in FEATURE_LAYOUT:
-        index = np.arange(offset, offset + int(np.prod(shape))).reshape(shape)
-        flip = np.ones(shape, np.float32)
-        if name.startswith("bone"):
-            mirrored = np.empty_like(index)
-            for (a, b), i in bones.items():
-                pair = (COCO_MIRROR[a], COCO_MIRROR[b])
-                # A bone across the body (shoulders, hips) is its own mirror image, walked the other way.
-                mirrored[i] = index[bones[pair]] if pair in bones else index[bones[pair[::-1]]][::-1]
-        else:
-            mirrored = index[list(COCO_MIRROR if shape[0] == 17 else BLAZEPOSE_MIRROR)]
-            if name.endswith("xy") or name == "world":
-                flip[:, 0] = -1
-        source.append(mirrored.ravel())
-        sign.append(flip.ravel())
-        offset += index.size
-    return np.concatenate(source), np.concatenate(sign)
+def turn_back(
+    rotations: np.ndarray, cameras: np.ndarray, pelvis: np.ndarray, angles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What was regressed from features → camera axes: rotations (N, 24, 3, 3), weak cameras (N, 3).
 
-
-MIRROR_INDEX, MIRROR_SIGN = _mirror_table()
-
-
-def mirror_features(features):
-    """Features of the person seen in a mirror: (..., FEATURE_COUNT), numpy or torch. Its own inverse."""
-    if isinstance(features, np.ndarray):
-        return features[..., MIRROR_INDEX] * MIRROR_SIGN
-    import torch
-
-    return features[..., torch.from_numpy(MIRROR_INDEX)] * torch.from_numpy(MIRROR_SIGN).to(features)
+    pelvis: (N, 3) the bodies' pelvis, about which the global orientation turns; angles: (N,) of the regions.
+    """
+    turn = rotation_about_z(angles)
+    rotations = rotations.copy()
+    rotations[:, 0] = turn @ rotations[:, 0]
+    centre = pelvis[:, :2] + cameras[:, 1:]
+    shift = (turn[:, :2, :2] @ centre[..., None])[..., 0] - pelvis[:, :2]
+    return rotations, np.concatenate([cameras[:, :1], shift], axis=1).astype(np.float32)

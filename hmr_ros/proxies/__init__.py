@@ -6,14 +6,16 @@ a robot's own depth camera fit the same protocol.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from hmr_ros.skeleton import TORSO_KEYPOINTS
+from hmr_ros.skeleton import COCO_MIRROR, TORSO_KEYPOINTS
 
 CONFIDENT = 0.3  # of a joint that counts as seen
+DOUBT = 0.3  # factor on the visibility and presence of landmarks that are somebody else's
+APPEARANCE_COUNT = 1152  # BlazePose's last activations, 288 channels of 2 x 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +30,38 @@ class PersonProxies:
     world: np.ndarray  # (33, 3) BlazePose world landmarks: camera axes, metres, relative to the hips' midpoint
     mask: np.ndarray  # (S, S) probability that a crop pixel belongs to the person
     depth: np.ndarray  # (S, S) metres, larger is farther, 0 where unknown; trimmed (T_IQR)
+    region: np.ndarray  # (4,) the upright square that the landmark network looked at: cu, cv, size px, and how far it is
+    # turned against the image: radians, positive clockwise, 0 where the shoulders are above the hips
+    appearance: np.ndarray  # (APPEARANCE_COUNT,) what the landmark network makes its answers from, in the region's frame
     agreed: bool = True  # the landmarks are of the same person as the detector's joints
+    mirrored: PersonProxies | None = None  # the same person in a mirror, mirrored about the crop's centre; by another look
 
     @property
     def torso_is_seen(self) -> bool:
         """Two of the four torso joints and six joints in all are confident: less says too little of a body to show one."""
         sure = self.keypoints[:, 2] > CONFIDENT
         return bool(sure[list(TORSO_KEYPOINTS)].sum() >= 2 and sure.sum() >= 6)
+
+
+def in_a_mirror(
+    person: PersonProxies, landmarks: np.ndarray, world: np.ndarray, region: np.ndarray, appearance: np.ndarray
+) -> PersonProxies:
+    """The person mirrored about the crop's centre, with what a second look at the mirror image gave (in its own pixels)."""
+    flip = np.array([-1, 1, 1], np.float32)
+    shift = np.array([2 * person.crop[0], 0, 0], np.float32)
+    x0, y0, x1, y1 = person.box
+    return replace(
+        person,
+        box=np.array([shift[0] - x1, y0, shift[0] - x0, y1], np.float32),
+        keypoints=(person.keypoints * flip + shift)[list(COCO_MIRROR)],
+        landmarks=landmarks,
+        world=world,
+        mask=np.ascontiguousarray(person.mask[:, ::-1]),
+        depth=np.ascontiguousarray(person.depth[:, ::-1]),
+        region=region,
+        appearance=appearance,
+        mirrored=None,
+    )
 
 
 class ProxyExtractor(Protocol):

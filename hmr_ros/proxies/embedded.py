@@ -13,14 +13,15 @@ from importlib.resources import files
 import cv2
 import numpy as np
 
-from hmr_ros.geometry import crop_matrix, square_crop
-from hmr_ros.proxies import PersonProxies
+from hmr_ros.geometry import crop_matrix, rotation_about_z, square_crop
+from hmr_ros.proxies import DOUBT, PersonProxies, in_a_mirror
 from hmr_ros.proxies.depth import coarse_depth, sensor_depth, trim_depth
 from hmr_ros.runtime import compile
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, COCO_SIGMAS
 
 _SHOULDERS, _HIPS = [5, 6], [11, 12]
 _BLAZEPOSE_SIZE = 256
+_BLAZEPOSE_HEAD = "model_1/model/convworld_3d/Conv2D_dequantize"  # weight of its last layer
 _MOVENET_PEOPLE = 6  # at most, a pass
 
 
@@ -37,6 +38,7 @@ class ExtractorConfig:
     max_disagreement: float = 0.08  # of the person's diagonal: beyond, BlazePose looked at somebody else
     crop_enlargement: float = 1.2  # paper: the box is enlarged 1.2x
     size: int = 128  # side of mask and depth
+    mirrored: bool = False  # look at everybody a second time, in a mirror: for averaging, at one more landmark pass a person
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,8 @@ class _CloseView:
     presence: float  # that there is a person at all
     mask: np.ndarray  # (256, 256) probability, in the region's pixels
     to_image: np.ndarray  # (2, 3) from the region's pixels to the image's
+    angle: float  # of the region, radians
+    appearance: np.ndarray  # (APPEARANCE_COUNT,) activations before the last layer
 
     @property
     def joints(self) -> np.ndarray:
@@ -78,7 +82,7 @@ class EmbeddedExtractor:
             side: compile(assets / "movenet_multipose.xml", shapes={"input": (1, side, side, 3)}, threads=threads)
             for side in (256, 384, 512)
         }
-        self._blazepose = compile(assets / "pose_landmark_full.tflite", threads=threads)
+        self._blazepose = compile(assets / "pose_landmark_full.tflite", expose=(_BLAZEPOSE_HEAD,), threads=threads)
         self.backend = self._blazepose.backend
 
     def __call__(
@@ -93,12 +97,12 @@ class EmbeddedExtractor:
                 keypoints = _merge(person, view.joints)
             else:
                 # It saw somebody else or nobody: MoveNet stays alone, and nothing downstream may lean on the landmarks.
-                view.landmarks[:, 2:] *= 0.3
+                view.landmarks[:, 2:] *= DOUBT
                 keypoints = person.keypoints
             merged = replace(person, keypoints=keypoints)
             if not any(_same_person(merged, other, self.config) for other in found):
                 found.append(merged)
-                people.append(self._proxies(person.score, person.box, keypoints, view, depth, agreed))
+                people.append(self._proxies(image, merged, view, depth, agreed))
         return people
 
     def follow(
@@ -126,7 +130,7 @@ class EmbeddedExtractor:
             if any(_same_person(now, other, self.config) for other in found):
                 return None
             found.append(now)
-            followed.append(self._proxies(now.score, now.box, keypoints, view, depth))
+            followed.append(self._proxies(image, now, view, depth))
         return followed[::-1]
 
     # ---- people ------------------------------------------------------------------------------------------------------
@@ -202,29 +206,35 @@ class EmbeddedExtractor:
 
     # ---- one person --------------------------------------------------------------------------------------------------
 
-    def _look_closely(self, image: np.ndarray, person: _Detection) -> _CloseView:
+    def _look_closely(self, image: np.ndarray, person: _Detection, mirrored: bool = False) -> _CloseView:
+        """BlazePose's answer about a person; ``mirrored``: about the mirror image of the region, in the region's pixels."""
         to_image, angle = _upright_region(person, self.config)
         region = cv2.warpAffine(
             image, to_image, (_BLAZEPOSE_SIZE, _BLAZEPOSE_SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )
+        if mirrored:
+            region, angle = region[:, ::-1], -angle
         answers = self._blazepose((region[None, ..., ::-1] / 255.0).astype(np.float32))
-        raw, presence, mask_logits, _, world = (answer.reshape(-1) for answer in answers)
+        raw, presence, mask_logits, _, world, appearance = (answer.reshape(-1) for answer in answers)
         raw, world = raw.reshape(39, 5)[:33], world.reshape(39, 3)[:33]
+        if mirrored:
+            raw[:, 0] = _BLAZEPOSE_SIZE - 1 - raw[:, 0]
         xy = raw[:, :2] @ to_image[:, :2].T + to_image[:, 2]
         return _CloseView(
             landmarks=np.concatenate([xy, _sigmoid(raw[:, 3:])], axis=1).astype(np.float32),
-            world=(world @ _rotation_z(angle).T).astype(np.float32),
+            world=(world @ rotation_about_z(angle).T).astype(np.float32),
             presence=float(presence[0]),
             mask=_sigmoid(mask_logits.reshape(_BLAZEPOSE_SIZE, _BLAZEPOSE_SIZE)),
             to_image=to_image,
+            angle=angle,
+            appearance=appearance,
         )
 
     def _proxies(
-        self, score: float, box: np.ndarray, keypoints: np.ndarray, view: _CloseView, depth: np.ndarray | None,
-        agreed: bool = True,
-    ) -> PersonProxies:  # fmt: skip
+        self, image: np.ndarray, person: _Detection, view: _CloseView, depth: np.ndarray | None, agreed: bool = True
+    ) -> PersonProxies:
         size = self.config.size
-        crop = square_crop(_joints_box(keypoints, box, self.config.min_confidence), self.config.crop_enlargement)
+        crop = square_crop(_joints_box(person.keypoints, person.box, self.config.min_confidence), self.config.crop_enlargement)
         to_crop = crop_matrix(crop, size)
         mask = cv2.warpAffine(
             view.mask, (_homogeneous(to_crop) @ _homogeneous(view.to_image))[:2], (size, size), flags=cv2.INTER_LINEAR
@@ -234,17 +244,34 @@ class EmbeddedExtractor:
             depth_map = coarse_depth(points, view.world, view.landmarks[:, 2:].prod(1), mask)
         else:
             depth_map = sensor_depth(depth, crop, mask)
-        return PersonProxies(
-            score=score,
-            box=box.astype(np.float32),
-            keypoints=keypoints.astype(np.float32),
+        proxies = PersonProxies(
+            score=person.score,
+            box=person.box.astype(np.float32),
+            keypoints=person.keypoints.astype(np.float32),
             crop=crop,
             landmarks=view.landmarks,
             world=view.world,
             mask=mask,
             depth=trim_depth(depth_map),
+            region=_region(view),
+            appearance=view.appearance,
             agreed=agreed,
         )
+        if not self.config.mirrored:
+            return proxies
+        second = self._look_closely(image, person, mirrored=True)
+        landmarks, region = second.landmarks.copy(), _region(second)
+        if not agreed or second.presence < 0.5:
+            landmarks[:, 2:] *= DOUBT
+        for points in (landmarks, region):
+            points[..., 0] = 2 * crop[0] - points[..., 0]
+        return replace(proxies, mirrored=in_a_mirror(proxies, landmarks, second.world, region, second.appearance))
+
+
+def _region(view: _CloseView) -> np.ndarray:
+    centre = view.to_image @ [(_BLAZEPOSE_SIZE - 1) / 2, (_BLAZEPOSE_SIZE - 1) / 2, 1]
+    size = _BLAZEPOSE_SIZE * np.hypot(*view.to_image[:, 0])
+    return np.array([*centre, size, view.angle], np.float32)
 
 
 def _by_score(people: list[_Detection]) -> list[_Detection]:
@@ -334,11 +361,6 @@ def _last_pixel(image: np.ndarray) -> np.ndarray:
 
 def _homogeneous(affine: np.ndarray) -> np.ndarray:
     return np.vstack([affine, [0, 0, 1]])
-
-
-def _rotation_z(angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

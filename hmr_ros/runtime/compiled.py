@@ -97,6 +97,7 @@ def compile(
     *,
     backend: str = "auto",
     shapes: Mapping[str, Sequence[int]] | None = None,
+    expose: Sequence[str] = (),
     threads: int | None = None,
     name: str | None = None,
 ) -> CompiledModel:
@@ -109,6 +110,7 @@ def compile(
     backend: "auto", "openvino", "torch" (CUDA where there is one) or "tensorrt".
     shapes: input name → shape that replaces the declared one, for a file with dynamic sizes or to fix the batch; OpenVINO only, since
         torch fixes nothing.
+    expose: names of weights in a file: what each of these layers is fed with becomes a further output, after the declared ones.
     threads: CPU threads of this model (None: the backend's choice). With torch the setting holds for the whole process.
     name: appears in messages; by default the file's stem or the module's class.
 
@@ -124,8 +126,10 @@ def compile(
         path = Path(model)
         if not path.is_file():
             raise FileNotFoundError(f"model file {path} does not exist")
-        return _backend("openvino").compile_file(path, shapes, threads, name or path.stem)
+        return _backend("openvino").compile_file(path, shapes, expose, threads, name or path.stem)
 
+    if expose:
+        raise ValueError(f"expose is for model files; let {type(model).__name__} return what you want to see")
     if example_inputs is None:
         raise ValueError(f"example_inputs are needed to compile {type(model).__name__}: one array per input, batch first")
     if not isinstance(example_inputs, (tuple, list)):

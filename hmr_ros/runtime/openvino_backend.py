@@ -84,13 +84,24 @@ def _reshape(model: ov.Model, shapes: Mapping[str, Sequence[int]] | None, name: 
     model.reshape({known.index(key): ov.PartialShape(list(shape)) for key, shape in shapes.items()})
 
 
-def compile_file(path: Path, shapes, threads, name) -> OpenVINOModel:
+def compile_file(path: Path, shapes, expose: Sequence[str], threads, name) -> OpenVINOModel:
     try:
         model = _core().read_model(path)
     except RuntimeError as error:
         raise ValueError(f"OpenVINO cannot read {path}: {error}") from error
+    for weight in expose:
+        _expose_input(model, weight, name)
     _reshape(model, shapes, name)
     return OpenVINOModel(model, threads, name, [_name(port, f"output_{i}") for i, port in enumerate(model.outputs)])
+
+
+def _expose_input(model: ov.Model, weight: str, name: str) -> None:
+    """Add an output: the data that meets this weight in its layer."""
+    ports = [port for node in model.get_ops() for port in node.outputs() if weight in port.get_names()]
+    if not ports:
+        raise ValueError(f"{name} has no weight {weight!r} whose layer could be exposed")
+    layer = next(iter(ports[0].get_target_inputs())).get_node()
+    model.add_outputs(layer.input_value(0))
 
 
 def compile_module(module, examples, shapes, threads, name) -> OpenVINOModel:

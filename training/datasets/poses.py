@@ -41,6 +41,7 @@ class PoseSampler:
         """``everyday``: share of procedural poses. ``poses``: frames by clip name; default the embedded motion."""
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
+        self.varied = split == "train"  # held-out people move as recorded; those to learn from in more ways than that
         clips = embedded_clips() if poses is None else poses
         self.clips = {name: frames for name, frames in clips.items() if split_of_clip(name) == split}
         self.everyday = everyday if self.clips else 1.0
@@ -54,6 +55,8 @@ class PoseSampler:
             pose, clip = self._recorded(rng)
             category = "mocap"
             pose[1:] += rng.normal(0, 0.04, (23, 3))
+            if self.varied:
+                pose = self._vary(pose, rng)
         if rng.random() < 0.5:
             pose = mirror_rotvec(pose, SMPL_MIRROR)
         pose = limit_joints(pose)
@@ -71,6 +74,28 @@ class PoseSampler:
                     source = mirror_rotvec(source, SMPL_MIRROR)
                 pose[list(arm)] = source[list(arm)]
         return pose, clip
+
+    def _vary(self, pose: np.ndarray, rng: Generator) -> np.ndarray:
+        """Between two recorded poses, arms and legs anywhere, or just less exactly as recorded: poses that no clip holds."""
+        if rng.random() < 0.35:
+            pose = interpolate(pose, self._frame(rng)[0], rng.uniform(0, 0.6))
+        if rng.random() < 0.3:
+            for limb in (LEFT_ARM, RIGHT_ARM, LOWER_BODY):
+                if rng.random() < 0.4:
+                    pose[list(limb)] = interpolate(pose[list(limb)], self._limb(limb, rng), rng.uniform(0.3, 1))
+        if rng.random() < 0.4:
+            pose[1:] += rng.normal(0, rng.uniform(0.05, 0.25), (23, 3))
+        return pose
+
+    def _limb(self, limb: tuple[int, ...], rng: Generator) -> np.ndarray:
+        """Shoulders and hips turned anywhere they go, elbows and knees bent by any angle (len(limb), 3)."""
+        rows = np.zeros((24, 3))
+        for side, sign in (("left", 1.0), ("right", -1.0)):
+            rows[JOINT[f"{side}_shoulder"]] = rng.normal(0, 0.9, 3) + [0, -0.3 * sign, -0.4 * sign]
+            rows[JOINT[f"{side}_elbow"]] = [rng.normal(0, 0.4), -sign * rng.uniform(0, 2.2), 0]
+            rows[JOINT[f"{side}_hip"]] = [rng.uniform(-2.0, 0.5), rng.normal(0, 0.3), sign * rng.uniform(-0.1, 0.8)]
+            rows[JOINT[f"{side}_knee"]] = [rng.uniform(0, 2.2), 0, 0]
+        return rows[list(limb)]
 
     def _frame(self, rng: Generator) -> tuple[np.ndarray, str]:
         """A moment between two frames of a clip, without its heading; clips are drawn by the root of their length."""

@@ -12,7 +12,8 @@ import multiprocessing
 import os
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -45,21 +46,55 @@ class RenderedConfig:
     """Which motion clips and which backgrounds are used."""
     backgrounds: Path | None = None
     """Folder with photos without people (at least 10); without it, made-up rooms."""
+    frozen: bool = False
+    """Make the committed test split (frozen_test.json): count, seed, split and shares are its, and its hash is checked."""
     workers: int = 2
     """Processes, each with its own detectors on one thread; 1 works in this process."""
     shard_size: int = 200
     """Pictures a file."""
     save_images: int = 0
     """Keep the first so many pictures as JPEG, to look at."""
+    small_people: bool = False
+    """Look for small people in every picture, as in a photo, not only where one is to be expected, as in a stream."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     """What is drawn how often."""
 
 
 def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(RenderedConfig, args=argv, prog="hmr-ros data rendered")
+    if config.frozen:
+        config = frozen_config(config)
     manifest = generate(config)
     Console().print(summary(manifest))
+    if config.frozen:
+        differences = compare_with_frozen(manifest)
+        Console().print("this is the frozen test split" if not differences else f"not the frozen test split: {differences}")
+        return 1 if differences else 0
     return 0
+
+
+def frozen_test() -> dict:
+    """The manifest of the committed test split: what was drawn how often, and the SHA-256 of its truth."""
+    return json.loads((resources.files("hmr_ros.training") / "datasets" / "frozen_test.json").read_text())
+
+
+def frozen_config(config: RenderedConfig) -> RenderedConfig:
+    """The configuration that makes the frozen test split; folders and processes are the caller's."""
+    frozen = frozen_test()
+    scene = SceneConfig(**{name: _tuples(value) for name, value in frozen["scene"].items()})
+    names = ("seed", "split", "shard_size", "small_people")
+    return replace(config, count=frozen["images"], scene=scene, **{name: frozen[name] for name in names})
+
+
+def compare_with_frozen(manifest: dict) -> str:
+    """What is different, "" where nothing is: other backgrounds, another body or another generator."""
+    frozen = frozen_test()
+    names = ("images", "people", "seed", "split", "backgrounds_sha256", "scene", "truth_sha256")
+    return ", ".join(f"{name} {manifest[name]!r} instead of {frozen[name]!r}" for name in names if manifest[name] != frozen[name])
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def summary(manifest: dict) -> str:
@@ -124,7 +159,7 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
     writer = shards.ShardWriter()
     for index in images:
         scene = picture(maker, config.seed, config.split, index)
-        writer.add(index, scene, extractor(scene.image))
+        writer.add(index, scene, extractor(scene.image, small_people=config.small_people))
         if index < config.save_images:
             (config.out / "images").mkdir(exist_ok=True)
             cv2.imwrite(str(config.out / "images" / f"{index:06d}.jpg"), scene.image)
@@ -133,9 +168,10 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
 
 
 def _tools(config: RenderedConfig) -> tuple[SceneMaker, ProxyExtractor]:
-    from hmr_ros.proxies.embedded import EmbeddedExtractor
+    from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
 
-    return SceneMaker(config.split, config.backgrounds, config.scene), EmbeddedExtractor(threads=1)
+    extractor = EmbeddedExtractor(threads=1, config=ExtractorConfig(mirrored=True))
+    return SceneMaker(config.split, config.backgrounds, config.scene), extractor
 
 
 def _make_here(config: RenderedConfig, missing: list[tuple[int, range]], show) -> None:
@@ -185,6 +221,8 @@ def _work(shard: int, images: range) -> None:
     config, maker, extractor, made = _worker
 
     def tick() -> None:
+        if multiprocessing.parent_process() is None or not multiprocessing.parent_process().is_alive():
+            os._exit(1)  # who asked for the pictures is gone: nobody waits for them
         with made.get_lock():
             made.value += 1
 
@@ -196,16 +234,18 @@ def _work(shard: int, images: range) -> None:
 
 def _identity(config: RenderedConfig) -> dict:
     """What the content of a shard depends on."""
-    names = []
+    photos, digest = [], hashlib.sha256()
     if config.backgrounds is not None:
-        folder = Path(config.backgrounds)
-        names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        photos = sorted(path for path in Path(config.backgrounds).rglob("*") if path.suffix.lower() in SUFFIXES)
+    for path in photos:  # in the order that splits them
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return {
         "seed": config.seed,
         "split": config.split,
         "shard_size": config.shard_size,
-        "backgrounds": len(names),
-        "backgrounds_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        "small_people": config.small_people,
+        "backgrounds": len(photos),
+        "backgrounds_sha256": digest.hexdigest(),
         "scene": json.loads(json.dumps(asdict(config.scene))),  # lists, as they are read back
     }
 
@@ -225,24 +265,36 @@ def _claim(folder: Path, identity: dict) -> None:
 def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) -> dict:
     found: Counter[str] = Counter()
     missed: Counter[str] = Counter()
-    ghosts, errors = 0, []
+    shares: Counter[str] = Counter()
+    ghosts, errors, people = 0, [], []
     for shard in numbers:
         with np.load(shards.proxies_path(config.out, shard)) as proxies, np.load(
             shards.truth_path(config.out, shard)
         ) as truth:
             ghosts += int(proxies["ghosts"])
-            missed.update(truth["missed_category"].tolist() if "missed_category" in truth else [])
+            for prefix, counter in (("", found), ("missed_", missed)):
+                if f"{prefix}category" not in truth:
+                    continue
+                category = truth[f"{prefix}category"]
+                counter.update(category.tolist())
+                shares["mocap"] += int((category == "mocap").sum())
+                shares["several"] += int((truth[f"{prefix}people"] > 1).sum())
+                for name in ("cut", "occluded"):
+                    shares[name] += int(truth[f"{prefix}{name}"].sum())
+                people += _fingerprints(truth, prefix)
             if "category" not in truth:
                 continue
-            found.update(truth["category"].tolist())
             seen = truth["visible"] & (proxies["keypoints"][..., 2] > 0.2)
             distance = np.linalg.norm(proxies["keypoints"][..., :2] - truth["keypoints2d"], axis=-1)
             diagonal = np.linalg.norm(np.ptp(truth["keypoints2d"], axis=1), axis=-1, keepdims=True)
             errors.append((distance / diagonal)[seen])
+    total = found.total() + missed.total()
     manifest = {
         **identity,
         "images": config.count,
-        "people": found.total() + missed.total(),
+        "people": total,
+        "shares": {name: round(count / max(total, 1), 4) for name, count in sorted(shares.items())},
+        "truth_sha256": hashlib.sha256("\n".join(sorted(people)).encode()).hexdigest(),
         "detected": found.total(),
         "missed": missed.total(),
         "ghosts": ghosts,
@@ -256,3 +308,11 @@ def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) 
     partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
     os.replace(partial, path)
     return manifest
+
+
+def _fingerprints(truth, prefix: str) -> list[str]:
+    """One line a person, whoever detected whom: picture, pose to a milliradian and shape to a thousandth."""
+    values = np.concatenate([truth[f"{prefix}pose"].reshape(-1, 72), truth[f"{prefix}betas"]], axis=1)
+    values = np.rint(1000 * values).astype(np.int64)
+    columns = (truth[f"{prefix}index"], truth[f"{prefix}category"], truth[f"{prefix}clip"], values.tolist())
+    return [" ".join(map(str, row)) for row in zip(*columns)]

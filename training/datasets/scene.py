@@ -34,6 +34,7 @@ FLESH = np.array([0.05] * 5 + [0.14] * 2 + [0.1] * 2 + [0.09] * 2 + [0.2] * 2 + 
 class SceneConfig:
     """What is drawn how often. Shares in [0, 1], angles in radians, lengths in metres."""
 
+    everyday: float = 0.6  # share of everyday situations; the others are recorded motion
     sizes: tuple[tuple[int, int], ...] = ((480, 640), (640, 480), (512, 512))  # (H, W) px
     people: tuple[float, ...] = (0.8, 0.14, 0.06)  # share of pictures with 1, 2, 3 people
     field_of_view: tuple[float, float] = (0.7, 1.4)  # of the longer side: 40° to 80°
@@ -94,7 +95,7 @@ class SceneMaker:
         self.config = config or SceneConfig()
         self.body = BodyModel.load(None)
         self.faces = np.ascontiguousarray(self.body.faces, np.int32)
-        self.poses = poses or PoseSampler(split)
+        self.poses = poses or PoseSampler(split, self.config.everyday)
         self.backgrounds = Backgrounds(backgrounds, split)
         rest = self._forward(np.zeros((24, 3)), np.zeros(10))
         regions = [self.body.region_names[label] for label in self.body.vertex_regions]

@@ -170,11 +170,21 @@ def _proxy_row(index: int, scene: Scene, person: PersonProxies) -> dict[str, obj
         "box": person.box.astype(np.float32),
         "keypoints": person.keypoints.astype(np.float32),
         "crop": person.crop.astype(np.float32),
-        "landmarks": person.landmarks.astype(np.float32),
-        "world": person.world.astype(np.float32),
         "mask": np.rint(np.clip(mask, 0, 1) * 255).astype(np.uint8),
         "depth": depth.astype(np.float16),
         "sensor_depth": cv2.resize(sensor, size, interpolation=cv2.INTER_NEAREST).astype(np.float16),
+        "agreed": person.agreed,
+        **_look(person),
+        **{f"mirrored_{name}": value for name, value in _look(person.mirrored).items()},
+    }
+
+
+def _look(person: PersonProxies) -> dict[str, np.ndarray]:
+    return {
+        "landmarks": person.landmarks.astype(np.float32),
+        "world": person.world.astype(np.float32),
+        "region": person.region.astype(np.float32),
+        "appearance": np.clip(person.appearance, -6e4, 6e4).astype(np.float16),
     }
 
 
