@@ -1,39 +1,51 @@
 """How far the mesh's joints lie from the detected ones on real pictures, beside a mean pose with the best camera.
 
     python benchmarks/reprojection.py PICTURE_OR_DIRECTORY... [--json FILE]
+    python benchmarks/reprojection.py --video FILE [--first N] [--last N] [--json FILE]
 
 Figures are shares of the person's diagonal over confidently detected joints. The mean pose is the training set's; its
 weak camera is fitted by least squares to the same joints, and it may face the camera or away from it ("mean pose"), or
 turn to the best of 24 headings ("mean pose, turned").
+
+A video goes through the estimator's stream, frame by frame, those before --first too. Its jitter is the mean acceleration of
+root-relative joints of people who are followed through three frames in a row: what a smooth motion has little of.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from scipy.optimize import linear_sum_assignment
 
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, matrix_from_rotvec, project_weak, to_crop
-from hmr_ros.sources import PICTURE_SUFFIXES
+from hmr_ros.sources import PICTURE_SUFFIXES, open_source, read_picture
 
 LIMBS = slice(5, 17)
+SAME_PERSON = 0.3  # overlap of boxes in consecutive frames
 HEADINGS = np.radians(np.arange(0, 360, 15))  # 0 faces the camera
 
 
 @dataclass(frozen=True)
 class Config:
-    paths: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    video: Path | None = None
+    """Instead of pictures: a video, as a stream."""
+    first: int = 0
+    """Of the video's frames, the first whose figures count."""
+    last: int | None = None
+    """The last one; default: the video's last."""
     json: Path | None = None
 
 
@@ -58,39 +70,104 @@ def with_mean_pose(body: BodyEstimate, mean: np.ndarray) -> list[BodyEstimate]:
     ]
 
 
+def errors_of(body: BodyEstimate, mean: np.ndarray) -> dict[str, dict[str, float]]:
+    """Shares of the diagonal, over all joints and over the limbs; what has no confident joint is left out."""
+    poses, rows = with_mean_pose(body, mean), {}
+    for name, joints in (("all", slice(None)), ("limbs", LIMBS)):
+        errors = [pose.reprojection_error(joints) for pose in poses]
+        if errors[0] is None:
+            continue
+        rows[name] = {
+            "ours": body.reprojection_error(joints),
+            "mean_pose": min(errors[0], errors[len(HEADINGS) // 2]),
+            "mean_pose_turned": min(errors),
+        }
+    return rows
+
+
+def pictures_of(config: Config, estimator: HumanMeshEstimator) -> Iterator[tuple[str, list[BodyEstimate]]]:
+    """Name and people of each picture, or of each frame of the video that counts."""
+    if config.video is None:
+        for path in (q for p in config.paths for q in (sorted(p.iterdir()) if p.is_dir() else [p])):
+            if path.suffix.lower() in PICTURE_SUFFIXES:
+                yield path.name, estimator(read_picture(path))
+        return
+    source, stream = open_source(str(config.video)), estimator.stream()
+    for number, image in enumerate(source.pictures()):
+        if config.last is not None and number > config.last:
+            return
+        bodies = stream(image, number / source.rate)
+        if number >= config.first:
+            yield f"frame {number}", bodies
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Overlap of boxes (N, 4) and (M, 4), xyxy: intersection over union (N, M)."""
+    a, b = a[:, None], b[None]
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    areas = [np.prod(box[..., 2:] - box[..., :2], axis=-1) for box in (a, b)]
+    inside = sides.prod(-1)
+    return inside / np.maximum(areas[0] + areas[1] - inside, 1e-9)
+
+
+def follow(before: Sequence[BodyEstimate], now: Sequence[BodyEstimate]) -> dict[int, int]:
+    """Who of now (index) was whom before (index): pairs of boxes with the largest overlap, at least SAME_PERSON."""
+    if not before or not now:
+        return {}
+    overlap = box_iou(np.stack([body.box for body in now]), np.stack([body.box for body in before]))
+    return {i: j for i, j in zip(*linear_sum_assignment(-overlap)) if overlap[i, j] >= SAME_PERSON}
+
+
+def accelerations(frames: Sequence[list[BodyEstimate]]) -> np.ndarray:
+    """Mean over the 24 joints, relative to the pelvis, of |x(t+1) - 2 x(t) + x(t-1)|, in mm per frame²: one for each person
+    in each three consecutive frames through which they are followed."""
+    links = [follow(a, b) for a, b in zip(frames, frames[1:])]
+    found = []
+    for t in range(1, len(frames) - 1):
+        for i, j in links[t].items():
+            if j in links[t - 1]:
+                bodies = frames[t - 1][links[t - 1][j]], frames[t][j], frames[t + 1][i]
+                first, second, third = (body.joints - body.joints[0] for body in bodies)
+                found.append(1000 * np.linalg.norm(third - 2 * second + first, axis=-1).mean())
+    return np.array(found)
+
+
 def main() -> None:
     config = tyro.cli(Config)
-    pictures = [q for p in config.paths for q in (sorted(p.iterdir()) if p.is_dir() else [p]) if q.suffix.lower() in PICTURE_SUFFIXES]
+    if bool(config.paths) == bool(config.video):
+        raise SystemExit("reprojection.py: name either pictures or folders of them, or a video as --video")
     estimator = HumanMeshEstimator.from_default()
     mean = mean_pose_keypoints(estimator)
-    front_and_back = [0, len(HEADINGS) // 2]
-    rows = []
-    for path in pictures:
-        image = cv2.imread(str(path))
-        for number, body in enumerate(estimator(image)):
-            poses = with_mean_pose(body, mean)
-            row = {"picture": path.name, "person": number}
-            for name, joints in (("all", slice(None)), ("limbs", LIMBS)):
-                errors = [pose.reprojection_error(joints) for pose in poses]
-                if errors[0] is None:
-                    continue
-                row[name] = {
-                    "ours": body.reprojection_error(joints),
-                    "mean_pose": min(errors[i] for i in front_and_back),
-                    "mean_pose_turned": min(errors),
-                }
-            rows.append(row)
+    names, frames = [], []
+    for name, bodies in pictures_of(config, estimator):
+        names.append(name)
+        frames.append(bodies)
+    rows = [
+        {"picture": name, "person": number, **errors_of(body, mean)}
+        for name, bodies in zip(names, frames)
+        for number, body in enumerate(bodies)
+    ]
+    if not rows:
+        raise SystemExit(f"reprojection.py: nobody found in {len(frames)} pictures; name pictures with people in them")
     table = Table("picture", "person", *(f"{n}: {k}" for n in ("all", "limbs") for k in ("ours", "mean pose", "turned")))
     summary: dict[str, dict[str, float]] = {}
     for name in ("all", "limbs"):
         known = [row[name] for row in rows if name in row]
         summary[name] = {key: float(np.mean([row[key] for row in known])) for key in known[0]} if known else {}
-    for row in [*rows, {"picture": "mean", "person": len(rows), **summary}]:
+    shown = rows if config.video is None else []
+    for row in [*shown, {"picture": "mean", "person": len(rows), **summary}]:
         cells = [f"{100 * v:.1f} %" for name in ("all", "limbs") for v in row.get(name, {}).values()]
         table.add_row(row["picture"], str(row["person"]), *cells)
-    Console().print(table)
+    console, result = Console(), {"people": rows, "mean": summary}
+    console.print(table)
+    if config.video is not None:
+        jitter = accelerations(frames)
+        figures = {"mean": float(jitter.mean()), "median": float(np.median(jitter))} if len(jitter) else {}
+        result["jitter_mm_per_frame2"] = {**figures, "count": len(jitter), "frames": len(frames)}
+        console.print(f"{len(frames)} frames; acceleration of root-relative joints in mm/frame², {len(jitter)} times three frames: "
+                      + (", ".join(f"{key} {value:.1f}" for key, value in figures.items()) or "nobody was followed"))  # fmt: skip
     if config.json:
-        config.json.write_text(json.dumps({"people": rows, "mean": summary}, indent=1))
+        config.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

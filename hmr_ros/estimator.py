@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hmr_ros.body_model import BodyModel, fit_betas_map
 from hmr_ros.checkpoint import load_checkpoint
@@ -78,8 +79,6 @@ class HumanMeshEstimator:
         flip_averaging: look at everybody in a mirror as well and average both; one more landmark pass a person.
         Raises FileNotFoundError or ValueError that name what is wrong with a file or a backend.
         """
-        import torch
-
         body_model = BodyModel.load(body_model)
         lifter, trained_with = load_lifter(checkpoint or EMBEDDED_CHECKPOINT)
         options = {"backend": backend, "threads": threads}
@@ -112,7 +111,7 @@ class HumanMeshEstimator:
         people = [person for person in people if person.torso_is_seen]
         if not people:
             return []
-        answers = regress(self._regressor, people)
+        answers = regress(self._regressor, self._pelvis, people)
         finite = np.logical_and.reduce([np.isfinite(a.reshape(len(people), -1)).all(1) for a in answers])
         if not finite.all():
             logger.error("%d of %d bodies came out of %s with non-finite numbers and are left out",
@@ -121,8 +120,7 @@ class HumanMeshEstimator:
             if not people:
                 return []
         rotations, betas, cameras, reliability = (answer[finite] for answer in answers)
-        matrix, offset = self._betas_map
-        betas = (betas @ matrix.T + offset).astype(np.float32)
+        betas = self._mapped(betas)
         detected = np.stack([person.keypoints for person in people])
         targets = to_crop(detected[..., :2], np.stack([person.crop for person in people]))
         confidence = np.where(detected[..., 2] > CONFIDENT, detected[..., 2], 0)
@@ -148,6 +146,13 @@ class HumanMeshEstimator:
             for i, person in enumerate(people)
         ]
         return [body for body in bodies if body.reprojection_error() <= _WRONG]
+
+    def _mapped(self, betas: np.ndarray) -> np.ndarray:
+        matrix, offset = self._betas_map
+        return (betas @ matrix.T + offset).astype(np.float32)
+
+    def _pelvis(self, betas: np.ndarray) -> np.ndarray:
+        return self._refine.skeleton.pelvis(torch.from_numpy(self._mapped(betas))).numpy()
 
     def stream(self) -> Stream:
         """An estimator with memory, for the frames of one video or camera."""

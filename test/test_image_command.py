@@ -40,7 +40,7 @@ def test_a_folder_of_pictures_and_videos_gives_overlays_arrays_and_json(tmp_path
         assert arrays["translation"].shape == (1, 3) and arrays["translation"][0, 2] > 0.2
     report = json.loads((out / "someone.json").read_text())
     assert report["width"] == original.shape[1] and len(report["bodies"]) == 1
-    assert report["reliability_source"] == "detector" and len(report["bodies"][0]["reliability"]) == 12
+    assert report["reliability_source"] == "learned" and len(report["bodies"][0]["reliability"]) == 12
 
     assert json.loads((out / "nobody.json").read_text())["bodies"] == []
     assert cv2.imread(str(out / "nobody.overlay.png")) is not None

@@ -1,5 +1,7 @@
 """Features, the lifter, the mesh-free skeleton and checkpoints."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,14 @@ from scipy.spatial.transform import Rotation
 
 from hmr_ros.body_model import BodyModel
 from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
-from hmr_ros.networks.features import FEATURE_COUNT, mirror_features, person_features
+from hmr_ros.geometry import project_weak, rotation_about_z
+from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features, person_features, turn_back
+from hmr_ros.networks.inference import regress
 from hmr_ros.networks.lifter import Lifter
-from hmr_ros.proxies import PersonProxies
-from hmr_ros.runtime import compile
-from hmr_ros.skeleton import BLAZEPOSE_MIRROR, COCO_MIRROR
 from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.proxies import APPEARANCE_COUNT, CONFIDENT, PersonProxies, in_a_mirror
+from hmr_ros.runtime import compile
+from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
 
 
 @pytest.fixture(scope="module")
@@ -28,34 +32,116 @@ def person(rng: np.random.Generator, size: int = 64) -> PersonProxies:
     return PersonProxies(
         score=0.7, box=np.array([200, 100, 440, 380], np.float32), keypoints=keypoints, crop=crop, landmarks=landmarks,
         world=rng.normal(0, 0.3, (33, 3)).astype(np.float32), mask=np.ones((size, size), np.float32),
-        depth=rng.uniform(3.5, 4.5, (size, size)).astype(np.float32),
+        depth=np.full((size, size), 4.0, np.float32), region=np.array([300, 260, 400, 0.3], np.float32),
+        appearance=rng.normal(size=APPEARANCE_COUNT).astype(np.float32),
     )  # fmt: skip
 
 
-def in_a_mirror(p: PersonProxies) -> PersonProxies:
-    """The same person with the image flipped left to right around the crop's centre."""
+def turned(p: PersonProxies, angle: float) -> PersonProxies:
+    """The same person with the image turned about the crop's centre."""
+    turn = rotation_about_z(angle)
+
+    def pixels(points: np.ndarray) -> np.ndarray:
+        points = points.copy()
+        points[..., :2] = (points[..., :2] - p.crop[:2]) @ turn[:2, :2].T + p.crop[:2]
+        return points
+
+    region = pixels(p.region) + np.array([0, 0, 0, angle], np.float32)
+    return replace(p, keypoints=pixels(p.keypoints), landmarks=pixels(p.landmarks), world=p.world @ turn.T, region=region)
+
+
+def parts(features: np.ndarray) -> dict[str, np.ndarray]:
+    ends = np.cumsum([np.prod(shape) for _, shape in FEATURE_LAYOUT])
+    return dict(zip([name for name, _ in FEATURE_LAYOUT], np.split(features, ends[:-1])))
+
+
+@pytest.mark.parametrize("angle", [0.4, -1.7, np.pi])
+def test_features_of_a_turned_person_differ_in_where_up_is_only(angle):
+    someone = person(np.random.default_rng(0))
+    before, after = (parts(person_features(p)) for p in (someone, turned(someone, angle)))
+    up = before.pop("up"), after.pop("up")
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(up[1], rotation_about_z(-angle)[:2, :2] @ up[0], atol=1e-6)
+    upright = replace(someone, region=someone.region * [1, 1, 1, 0])
+    np.testing.assert_allclose(parts(person_features(upright))["up"], [0, -1])
+
+
+def test_what_is_regressed_in_turned_axes_lies_on_the_turned_joints(body):
+    """A body seen in turned axes, turned back, projects to the same pixels turned about the crop's centre."""
+    rng, angle = np.random.default_rng(1), 0.8
+    rotations = Rotation.random(24, random_state=1).as_matrix()[None].astype(np.float32)
+    betas, camera = rng.normal(size=(1, 10)).astype(np.float32), np.array([[0.7, 0.1, -0.3]], np.float32)
+    skeleton = PosedKeypoints(body)
+    crop = np.array([320, 240, 300], np.float32)
+
+    def pixels(rotations, camera):
+        return project_weak(skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][0].numpy(), camera[0], crop)
+
+    pelvis = skeleton.pelvis(torch.from_numpy(betas)).numpy()
+    np.testing.assert_allclose(pelvis, skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[0][:, 0], atol=1e-6)
+    back = turn_back(rotations, camera, pelvis, np.array([angle]))
+    expected = (pixels(rotations, camera) - crop[:2]) @ rotation_about_z(angle)[:2, :2].T + crop[:2]
+    np.testing.assert_allclose(pixels(*back), expected, atol=1e-2)
+
+
+def test_a_person_and_its_mirror_image_are_averaged():
+    """A regressor that is right about both looks is not changed by averaging; where they differ the mean comes out."""
+    rng = np.random.default_rng(2)
     flip = np.array([-1, 1, 1], np.float32)
-    keypoints, landmarks = p.keypoints[list(COCO_MIRROR)].copy(), p.landmarks[list(BLAZEPOSE_MIRROR)].copy()
-    keypoints[:, 0], landmarks[:, 0] = 2 * p.crop[0] - keypoints[:, 0], 2 * p.crop[0] - landmarks[:, 0]
-    return PersonProxies(
-        p.score, p.box, keypoints, p.crop, landmarks, p.world[list(BLAZEPOSE_MIRROR)] * flip,
-        p.mask[:, ::-1].copy(), p.depth[:, ::-1].copy(),
-    )  # fmt: skip
+    limbs = [COCO_MIRROR[k] - 5 for k in LIMB_KEYPOINTS]
+    rotations = Rotation.random(24, random_state=2).as_matrix()[None].astype(np.float32)
+    camera, reliability = np.array([[0.7, 0.1, -0.3]], np.float32), rng.uniform(size=(1, 12)).astype(np.float32)
+    betas = np.stack([np.full(10, 0.2), np.full(10, 0.4)]).astype(np.float32)
+    mirrored = rotations[:, list(SMPL_MIRROR)] * (flip[:, None] * flip)
+    answers = [np.concatenate(pair) for pair in (
+        (rotations, mirrored), (camera, camera * [1, -1, 1]), (reliability, reliability[:, limbs]),
+    )]  # fmt: skip
+    someone = person(rng)
+    upright = replace(someone, region=someone.region * np.array([1, 1, 1, 0], np.float32))
+    two = replace(upright, mirrored=in_a_mirror(upright, *(getattr(upright, n) for n in ("landmarks", "world", "region", "appearance"))))
+
+    def lifter(features):
+        which = [0, 1] if len(features) == 2 else [0]
+        return answers[0][which], betas[which], answers[1][which].astype(np.float32), answers[2][which]
+
+    def pelvis(betas):
+        return np.zeros((len(betas), 3), np.float32)
+
+    for got, expected in zip(regress(lifter, pelvis, [two]), (rotations, betas.mean(0, keepdims=True), camera, reliability)):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    alone = regress(lifter, pelvis, [upright])
+    np.testing.assert_allclose(alone[1], betas[:1])
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_mirrored_features_are_the_features_of_the_mirrored_person(seed):
-    someone = person(np.random.default_rng(seed))
-    assert np.allclose(mirror_features(person_features(someone)), person_features(in_a_mirror(someone)), atol=1e-5)
+def test_the_mirror_image_of_a_mirror_image_is_the_person():
+    someone = person(np.random.default_rng(3))
+    look = someone.landmarks, someone.world, someone.region, someone.appearance
+    twice = in_a_mirror(in_a_mirror(someone, *look), *look)
+    for name in ("box", "keypoints", "mask", "depth"):
+        np.testing.assert_allclose(getattr(twice, name), getattr(someone, name), atol=1e-4)
+    once = in_a_mirror(someone, *look)
+    np.testing.assert_allclose(once.keypoints[5, 0], 2 * someone.crop[0] - someone.keypoints[6, 0], atol=1e-4)
+
+
+def test_detected_joints_are_found_again_in_the_features():
+    someone = person(np.random.default_rng(4))
+    someone.keypoints[7, 2] = CONFIDENT / 2
+    upright = replace(someone, region=someone.region * np.array([1, 1, 1, 0], np.float32))
+    xy, confidence = keypoints_in_features(person_features(upright)[None])
+    np.testing.assert_allclose(xy[0] * 150 + upright.crop[:2], someone.keypoints[:, :2], atol=1e-3)
+    assert confidence[0, 7] == 0 and np.allclose(np.delete(confidence[0], 7), np.delete(someone.keypoints[:, 2], 7))
 
 
 def test_features_do_not_know_where_in_the_image_the_person_is():
     someone = person(np.random.default_rng(0))
     shift = np.array([57, -31], np.float32)
-    moved = {**vars(someone), "keypoints": someone.keypoints + np.append(shift, 0).astype(np.float32)}
-    moved |= {"crop": someone.crop + np.append(shift, 0).astype(np.float32)}
-    moved |= {"landmarks": someone.landmarks + np.append(shift, [0, 0]).astype(np.float32)}
-    assert np.allclose(person_features(PersonProxies(**moved)), person_features(someone), atol=1e-5)
+    far = np.append(shift, [0, 0]).astype(np.float32)
+    moved = replace(
+        someone, keypoints=someone.keypoints + far[:3], crop=someone.crop + far[:3], landmarks=someone.landmarks + far,
+        region=someone.region + far,
+    )  # fmt: skip
+    assert np.allclose(person_features(moved), person_features(someone), atol=1e-5)
 
 
 def test_unseen_joints_do_not_leak_their_position():
@@ -77,7 +163,8 @@ def test_the_skeleton_without_a_mesh_agrees_with_the_mesh(body):
 def test_lifter_gives_rotations_and_a_positive_scale_for_any_input():
     lifter = Lifter(width=32, blocks=1).eval()
     extreme = torch.cat([torch.zeros(1, FEATURE_COUNT), 1e6 * torch.randn(3, FEATURE_COUNT)])
-    rotations, betas, camera = lifter(extreme)
+    rotations, betas, camera, reliability = lifter(extreme)
+    assert reliability.shape == (4, 12) and (0 <= reliability).all() and (reliability <= 1).all()
     identity = rotations @ rotations.transpose(-1, -2)
     assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-4)
     assert (camera[:, 0] > 0).all() and torch.isfinite(betas).all()
@@ -86,7 +173,8 @@ def test_lifter_gives_rotations_and_a_positive_scale_for_any_input():
 def test_the_lifter_runs_the_same_on_openvino_and_torch():
     torch.manual_seed(0)
     lifter = Lifter(width=64, blocks=1).eval()
-    torch.nn.init.normal_(lifter.head.weight, std=0.05)
+    for member in lifter.members:
+        torch.nn.init.normal_(member[-1].weight, std=0.05)
     features = np.random.default_rng(0).normal(size=(3, FEATURE_COUNT)).astype(np.float32)
     answers = [compile(lifter, (torch.zeros(1, FEATURE_COUNT),), backend=b)(features) for b in ("torch", "openvino")]
     for one, other in zip(*answers):

@@ -1,7 +1,11 @@
 """Synthetic people: poses within what joints can do, pictures that depend on their number only, truth that is true."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,6 +253,66 @@ def test_an_interrupted_run_is_completed_with_the_same_bytes(tiny):
     assert not list(out.glob("*.partial")) and not list(out.glob(".*.partial"))
 
 
+def test_a_killed_run_leaves_no_process_behind_and_is_completed(tiny, tmp_path):
+    """SIGKILL while two workers render: they notice, nothing half-written counts, and the next run adds what is missing."""
+    code = (
+        "from pathlib import Path; from hmr_ros.training.datasets import rendered\n"
+        f"if __name__ == '__main__': rendered.generate(rendered.RenderedConfig(out=Path({str(tmp_path)!r}), count=40, shard_size=3, seed=5))"
+    )
+    script = tmp_path.parent / "generate.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, "-P", script], stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until(lambda: list(tmp_path.glob("proxies-*.npz")))
+    process.kill()
+    process.wait()
+    wait_until(lambda: not processes_of_session(process.pid))
+    (tmp_path / "config.json").unlink()
+    manifest = rendered.generate(rendered.RenderedConfig(out=tmp_path, **TINY))
+    assert manifest == tiny[1]
+    for path in tiny[0].glob("*.npz"):
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def wait_until(condition, patience: float = 90.0):
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.2)
+
+
+def processes_of_session(session: int) -> list[int]:
+    """Living processes of a session, from /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, sid = stat.read_text().rpartition(")")[2].split()[:4]
+        except (OSError, ValueError):  # it has just ended
+            continue
+        if int(sid) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_the_frozen_test_split_is_what_its_manifest_says():
+    """The committed manifest gives a configuration whose first people are these: the generator has not changed."""
+    frozen = rendered.frozen_test()
+    config = rendered.frozen_config(rendered.RenderedConfig(out=Path("nowhere"), workers=3))
+    assert (config.count, config.split, config.workers) == (2000, "test", 3)
+    assert config.scene == SceneConfig(**{name: getattr(config.scene, name) for name in vars(config.scene)})
+    assert frozen["people"] == frozen["detected"] + frozen["missed"]
+    assert 0.2 < frozen["shares"]["mocap"] < 0.6 and frozen["shares"]["several"] > 0.2 and frozen["shares"]["occluded"] > 0.1
+    assert rendered.compare_with_frozen(frozen) == ""
+    assert "truth_sha256" in rendered.compare_with_frozen({**frozen, "truth_sha256": "another"})
+    # Who is in a picture does not depend on what is behind them, so that made-up rooms do for a look at the first ones.
+    maker = SceneMaker(config.split, config=config.scene)
+    people = [
+        rendered.fingerprint(i, p.category, p.clip, p.pose, p.betas)
+        for i in range(rendered.FIRST)
+        for p in rendered.picture(maker, config.seed, config.split, i).people
+    ]
+    assert rendered.digest_of(people) == frozen["first_truth_sha256"]
+
+
 def test_two_processes_make_the_same_data_as_one(tiny, tmp_path):
     out, _ = tiny
     rendered.generate(rendered.RenderedConfig(out=tmp_path, **{**TINY, "workers": 2}))
@@ -285,7 +349,8 @@ def test_detections_go_to_the_person_they_are_of(maker):
 
     def detection(person, shift=0.0):
         keypoints = np.column_stack([person.keypoints + shift, np.full(17, 0.8)]).astype(np.float32)
-        return PersonProxies(0.9, person.box, keypoints, np.ones(3), np.zeros((33, 4)), np.zeros((33, 3)), blank, blank)
+        look = np.zeros((33, 4)), np.zeros((33, 3)), blank, blank, np.zeros(4), np.zeros(1152)
+        return PersonProxies(0.9, person.box, keypoints, np.ones(3), *look)
 
     detected = [detection(second), detection(first, shift=3.0)]
     assert sorted(shards.match(detected, [first, second])) == [(0, 1), (1, 0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import rankdata
 
 from hmr_ros.geometry import similarity_align
 
@@ -20,6 +21,19 @@ def pa_mpjpe(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
     """MPJPE after the best similarity a sample (Procrustes, mirror images not accepted): (N, J, 3) → (N,) millimetres."""
     _check(pred, gt)
     return mpjpe(similarity_align(pred.astype(np.float64), gt.astype(np.float64)), gt)
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: the probability that a positive scores higher than a negative, ties counting half.
+
+    scores (N,), positive (N,) bool. Raises ValueError where there are none of one kind.
+    """
+    scores, positive = np.asarray(scores), np.asarray(positive, bool)
+    count, others = int(positive.sum()), int((~positive).sum())
+    if not count or not others:
+        raise ValueError(f"{count} positives and {others} negatives: an ROC curve needs both")
+    ranks = rankdata(scores)
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * others))
 
 
 def _check(pred: np.ndarray, gt: np.ndarray) -> None:

@@ -37,6 +37,8 @@ class ImageConfig:
     """SMPL's .pkl or .npz; without it the embedded body."""
     checkpoint: Path | None = None
     """Another checkpoint than the embedded one."""
+    flip_averaging: bool = False
+    """Look at everybody in a mirror as well and average both: better, for one more landmark pass a person."""
     fov: float | None = None
     """Horizontal field of view in degrees: gives metric translations."""
 
@@ -47,7 +49,9 @@ def main(argv: list[str]) -> int:
     inputs = _inputs(config.paths)
     config.out.mkdir(parents=True, exist_ok=True)
     with console.status("loading the networks"):
-        estimator = HumanMeshEstimator.from_default(config.backend, config.body_model, config.checkpoint)
+        estimator = HumanMeshEstimator.from_default(
+            config.backend, config.body_model, config.checkpoint, flip_averaging=config.flip_averaging
+        )
     console.print(f"body model {estimator.body_model.name}; {estimator.backend}")
     failed = 0
     for path, stem in zip(inputs, _stems(inputs)):

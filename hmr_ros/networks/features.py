@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from hmr_ros.geometry import rotation_about_z, to_crop
-from hmr_ros.proxies import APPEARANCE_COUNT, PersonProxies
+from hmr_ros.proxies import APPEARANCE_COUNT, CONFIDENT, PersonProxies
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, depth_along_bones
 
 # Name and shape of each part, in order; xy are crop coordinates, turned; z and depths metres.
@@ -56,6 +56,13 @@ def person_features(person: PersonProxies) -> np.ndarray:
         "appearance": person.appearance,
     }
     return np.concatenate([np.ravel(parts[name]) for name, _ in FEATURE_LAYOUT]).astype(np.float32)
+
+
+def keypoints_in_features(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The detected joints in features (N, FEATURE_COUNT): xy (N, 17, 2) crop coordinates, turned; confidence (N, 17), 0
+    where it is too low for the joint to count."""
+    xy, confidence = features[:, :34].reshape(-1, 17, 2), features[:, 34:51]
+    return xy, np.where(confidence > CONFIDENT, confidence, 0)
 
 
 def turn_back(

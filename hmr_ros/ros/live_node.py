@@ -48,7 +48,10 @@ def default_estimator(parameters: LiveParameters):
     from hmr_ros import HumanMeshEstimator
 
     return HumanMeshEstimator.from_default(
-        backend=parameters.backend, body_model=parameters.body_model or None, threads=parameters.threads or None
+        backend=parameters.backend,
+        body_model=parameters.body_model or None,
+        threads=parameters.threads or None,
+        flip_averaging=parameters.flip_averaging,
     )
 
 

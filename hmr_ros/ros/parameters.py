@@ -35,6 +35,9 @@ class LiveParameters:
         choices=("auto", "torch", "openvino", "tensorrt"),
     )  # fmt: skip
     body_model: str = _parameter("", "path of an SMPL file (.npz or .pkl); empty: the embedded body")
+    flip_averaging: bool = _parameter(
+        False, "look at everybody in a mirror as well and average both: better, for one more landmark pass a person"
+    )
     threads: int = _parameter(0, "CPU threads for the networks; 0: the backend's own choice", span=(0, 256))
     publish_vertices: bool = _parameter(
         True, "send the mesh in every Body (80 kB a person); without it joints and parameters only. Takes effect at once"

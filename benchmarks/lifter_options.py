@@ -1,0 +1,131 @@
+"""What the lifter gains from data, inputs and size: one training run a row, in one table, the failures included.
+
+    python benchmarks/lifter_options.py --data runs/train runs/train_large --val runs/val --json docs/lifter_options.json
+
+Scores are those of the validation set (hmr-ros train's own: 12 limb joints, root at the hips' midpoint, without refinement).
+Rows that the JSON file already holds are not run again, so that the table can be made in pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from hmr_ros.networks.features import FEATURE_LAYOUT
+from hmr_ros.networks.lifter import OUTPUTS, Lifter
+from hmr_ros.training import train as training
+
+
+class TokenLifter(Lifter):
+    """A small transformer instead of the MLP: a token for each joint, landmark, bone and quarter of the appearance."""
+
+    def __init__(self, width: int, blocks: int, dropout: float, members: int, appearance: bool):
+        super().__init__(width, blocks, dropout, 0, appearance)
+        self.members = nn.ModuleList(_Tokens(width, blocks, dropout) for _ in range(members))
+
+
+class _Tokens(nn.Module):
+    GROUPS = {("keypoints_xy", "keypoints_confidence"): 17, ("landmarks_xy", "landmarks_confidence", "world"): 33,
+              ("bone_depth", "bone_depth_valid"): 12, ("up", "region", "agreed"): 1, ("appearance",): 4}  # fmt: skip
+
+    def __init__(self, width: int, blocks: int, dropout: float):
+        super().__init__()
+        sizes = {name: int(torch.tensor(shape).prod()) for name, shape in FEATURE_LAYOUT}
+        ends = torch.tensor([0, *sizes.values()]).cumsum(0).tolist()
+        self.spans = {name: slice(*ends[i : i + 2]) for i, name in enumerate(sizes)}
+        self.embed = nn.ModuleList(
+            nn.Linear(sum(sizes[name] for name in names) // count, width) for names, count in self.GROUPS.items()
+        )
+        self.place = nn.Parameter(0.02 * torch.randn(sum(self.GROUPS.values()), width))
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, blocks, enable_nested_tensor=False)
+        self.head = nn.Linear(width, OUTPUTS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = []
+        for (names, count), embed in zip(self.GROUPS.items(), self.embed):
+            values = [x[:, self.spans[name]] for name in names]
+            if names == ("appearance",):  # 288 channels of 2 x 2 places: a token a place
+                values = [values[0].reshape(len(x), 288, 4).transpose(1, 2)]
+            tokens.append(embed(torch.cat([value.reshape(len(x), count, -1) for value in values], -1)))
+        return self.head(self.encoder(torch.cat(tokens, 1) + self.place).mean(1))
+
+
+def not_turned(load: Callable) -> Callable:
+    """People in the image's axes instead of their own: what turning them upright is worth."""
+
+    def load_level(folders):
+        data = load(folders)
+        for name in ("region", "mirrored_region"):
+            data[name][:, 3] = 0
+        return data
+
+    return load_level
+
+
+@dataclass(frozen=True)
+class Config:
+    data: tuple[Path, ...]
+    val: tuple[Path, ...]
+    json: Path
+    people: int = 8000
+    """For the rows that compare other things than the amount of data."""
+    epochs: int = 40
+    rows: tuple[str, ...] = ()
+    """Only the rows whose names begin so; default all."""
+
+
+def rows(config: Config) -> dict[str, tuple[dict, dict]]:
+    """Name → (options of hmr-ros train, what is replaced in its module)."""
+    some = {"people": config.people}
+    table: dict[str, tuple[dict, dict]] = {
+        f"amount: {count} people": ({"people": count}, {}) for count in (2000, 4000, 8000, 16000, 32000)
+    }
+    return table | {
+        "inputs: without appearance": (some | {"appearance": False}, {}),
+        "inputs: not turned upright": (some, {"load_people": not_turned(training.load_people)}),
+        "size: width 256": (some | {"width": 256}, {}),
+        "size: width 1024": (some | {"width": 1024}, {}),
+        "size: one member": (some | {"members": 1}, {}),
+        "size: 4 blocks": (some | {"blocks": 4}, {}),
+        "network: transformer, 3 layers of 96": (some | {"width": 96, "blocks": 3}, {"Lifter": TokenLifter}),
+        "regularisation: dropout 0.3": (some | {"dropout": 0.3}, {}),
+        "regularisation: no averaging of weights": (some | {"average": 0.0}, {}),
+        "loss: without rotations": (some | {"weight_rotations": 0.0}, {}),
+        "loss: rotations x 5": (some | {"weight_rotations": 5.0}, {}),
+        "poses: everyday left out, all other people": ({"leave_out_everyday": True}, {}),
+    }
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    done = json.loads(config.json.read_text()) if config.json.is_file() else {}
+    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5)
+    original = {name: getattr(training, name) for name in ("load_people", "Lifter")}
+    for name, (options, replaced) in rows(config).items():
+        if name in done or not name.startswith(config.rows or ("",)):
+            continue
+        for attribute, value in {**original, **replaced}.items():
+            setattr(training, attribute, value)
+        with tempfile.TemporaryDirectory() as out:
+            metrics = training.train(replace(base, out=Path(out), **options), Console(stderr=True))
+        done[name] = {**metrics["scores"], "people": metrics["people"], "seconds": metrics["seconds"], "options": options}
+        config.json.write_text(json.dumps(done, indent=1))
+    table = Table("", "people", "MPJPE", "PA-MPJPE", "AUROC", "training loss", "s")
+    for name, row in done.items():
+        numbers = [f"{row[key]:.1f}" for key in ("mpjpe", "pa_mpjpe")]
+        table.add_row(name, str(row["people"]), *numbers, f"{row['auroc']:.3f}", f"{row['loss']:.3f}", f"{row['seconds']:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
