@@ -28,6 +28,7 @@ RUNTIME = [
     "safetensors>=0.4",
     "rich>=13",
     "tyro>=0.8",
+    "matplotlib>=3.7",  # plots of hmr-ros eval; imported when they are made
 ]
 ROS = [
     "ros-rclpy",

@@ -8,7 +8,8 @@ weak camera is fitted by least squares to the same joints, and it may face the c
 turn to the best of 24 headings ("mean pose, turned").
 
 A video goes through the estimator's stream, frame by frame, those before --first too. Its jitter is the mean acceleration of
-root-relative joints of people who are followed through three frames in a row: what a smooth motion has little of.
+root-relative joints of people who are followed through three frames in a row; what they really do is part of it, the more so
+the fewer frames a second.
 """
 
 from __future__ import annotations
@@ -163,9 +164,10 @@ def main() -> None:
     if config.video is not None:
         jitter = accelerations(frames)
         figures = {"mean": float(jitter.mean()), "median": float(np.median(jitter))} if len(jitter) else {}
-        result["jitter_mm_per_frame2"] = {**figures, "count": len(jitter), "frames": len(frames)}
-        console.print(f"{len(frames)} frames; acceleration of root-relative joints in mm/frame², {len(jitter)} times three frames: "
-                      + (", ".join(f"{key} {value:.1f}" for key, value in figures.items()) or "nobody was followed"))  # fmt: skip
+        rate = open_source(str(config.video)).rate
+        result["jitter_mm_per_frame2"] = {**figures, "count": len(jitter), "frames": len(frames), "frames_a_second": rate}
+        told = ", ".join(f"{key} {value:.1f}" for key, value in figures.items()) or "nobody was followed"
+        console.print(f"{len(frames)} frames at {rate:.1f} Hz; acceleration in mm/frame², {len(jitter)} times: {told}")
     if config.json:
         config.json.write_text(json.dumps(result, indent=1))
 

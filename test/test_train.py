@@ -13,17 +13,7 @@ from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import SMPL_MIRROR
 from hmr_ros.training import samples
 from hmr_ros.training import train as training
-from hmr_ros.training.datasets import rendered
 from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    """Folders of rendered people: to learn from and held out."""
-    root = tmp_path_factory.mktemp("rendered")
-    for split, count in (("train", 60), ("val", 16)):
-        rendered.generate(rendered.RenderedConfig(root / split, count=count, split=split, workers=1, seed=3))
-    return root
 
 
 def test_a_tiny_training_run_really_learns(people, tmp_path):

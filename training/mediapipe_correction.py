@@ -1,7 +1,7 @@
-"""MediaPipe's world landmarks → our joints, by one linear map: the fair reading of MediaPipe, whose joints are not quite COCO's.
+"""MediaPipe's world landmarks → our joints, by one linear map: a fair reading, because its joints are not quite COCO's.
 
-Each of the 12 limb joints is a linear combination of the 33 landmarks with scalar weights, the same for x, y and z, so that the
-map turns with the person. Weights are ridge regression on the training split towards the landmark of the joint's own name.
+Each of the 12 limb joints is a linear combination of the 33 landmarks with scalar weights, the same for x, y and z, so that
+the map turns with the person. Weights are ridge regression on the training split towards the landmark of the same name.
 The fitted map is committed as mediapipe_correction.json; `hmr-ros eval rendered --fit-correction DIR` fits it again.
 """
 
@@ -18,7 +18,7 @@ from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, LIMB_KEYPOINTS, LIMB_NAMES
 from hmr_ros.training.datasets.shards import truth_path
 from hmr_ros.training.evaluate import mpjpe
 
-RAW = np.eye(33)[[COCO_FROM_BLAZEPOSE[joint] for joint in LIMB_KEYPOINTS]]  # (12, 33): each joint is the landmark of its name
+RAW = np.eye(33)[[COCO_FROM_BLAZEPOSE[joint] for joint in LIMB_KEYPOINTS]]  # (12, 33): joints are landmarks of their name
 RIDGE = 1e-4  # m² a person: pull of the weights towards RAW, against the landmarks' mean products
 _HIPS = [LIMB_NAMES.index(f"{side}_hip") for side in ("left", "right")]
 
@@ -44,7 +44,7 @@ def fit(folder: Path) -> dict:
     """
     config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
     if config.get("split", "train") != "train":
-        raise ValueError(f"{folder} is of the split {config['split']!r}, expected 'train': held-out people must not be fitted to")
+        raise ValueError(f"{folder} is of the split {config['split']!r}, expected 'train': never fit to held-out people")
     pairs = [(path, truth_path(folder, int(path.stem.split("-")[1]))) for path in sorted(folder.glob("proxies-*.npz"))]
     pairs = [pair for pair in pairs if pair[1].is_file()]
     if not pairs:
@@ -89,6 +89,8 @@ def load(path: Path | None = None) -> dict:
     correction = json.loads(file.read_text())
     weights = np.array(correction.get("weights", []), np.float32)
     if weights.shape != RAW.shape or correction.get("joints") != list(LIMB_NAMES):
-        raise ValueError(f"{file} holds weights {weights.shape} for joints {correction.get('joints')}, expected {RAW.shape} for "
-                         f"{list(LIMB_NAMES)}; fit it again with --fit-correction")  # fmt: skip
+        raise ValueError(
+            f"{file} holds weights {weights.shape} for joints {correction.get('joints')}, expected {RAW.shape} for "
+            f"{list(LIMB_NAMES)}; fit it again with --fit-correction"
+        )
     return correction | {"weights": weights}

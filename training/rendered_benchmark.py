@@ -1,7 +1,7 @@
 """``hmr-ros eval rendered``: how good the pose is on rendered people with exact truth, beside what it must beat.
 
-Scores are over everybody in the pictures, found or missed, 12 limb joints, root at the hips' midpoint. See rendered_methods.py
-for what is compared, rendered_scores.py for what is measured, rendered_report.py and rendered_sheets.py for what is shown.
+Scores are over everybody in the pictures, found or missed, 12 limb joints, root at the hips' midpoint. What is compared
+is in rendered_methods.py, what is measured in rendered_scores.py, what is shown in rendered_report.py and _sheets.py.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ DEFINITIONS = {
     "people": "found and missed; who was missed counts as the mean pose in every method",
     "axes": "of the viewing ray through the crop's centre",
     "views": "heading against the viewing ray: front below 45 degrees, back above 135, else side",
-    "projection": "truly visible limb joints against the true 2D joints, in percent of the detected box's diagonal; joints of "
-    "missed people count as beyond every threshold, the mean distance is over the found; methods without a camera have the "
+    "projection": "truly visible limb joints against the true 2D joints, in percent of the detected box's diagonal; those "
+    "of missed people count as beyond any threshold, the mean distance is over the found; methods without a camera have the "
     "one that fits the detected joints best",
     "shape_mm": "mean distance of the T-pose's vertices, bodies put together at the pelvis joint",
     "reliability": "of the found people's joints in `ours`; worst_3d: the largest fifth of all errors, or of each joint's; "
@@ -43,7 +43,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Score the pose on rendered people with exact truth, beside MediaPipe, an SMPLify-like optimisation and the mean pose."""
+    """Score the pose on rendered people with exact truth, beside MediaPipe, SMPLify-like optimisation and the mean pose."""
 
     data: Path | None = None
     """Folder written by `hmr-ros data rendered`; the numbers to compare are those of `--frozen`."""
@@ -70,7 +70,7 @@ def run(config: EvalConfig, console: Console) -> dict:
     lifter, trained_with = load_lifter(checkpoint)
     if trained_with["sha256"] != body.sha256:
         raise ValueError(
-            f"{checkpoint} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), but rendered people are "
+            f"{checkpoint} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), rendered people are "
             f"{body.name} ({body.sha256[:8]}); train it again with this version: hmr-ros train"
         )
     data = rendered.load(config.data)
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> int:
         raise ValueError("nothing to do: name a folder written by `hmr-ros data rendered` as --data")
     if config.fit_correction is not None:
         if config.correction is None:
-            raise ValueError("--fit-correction needs --correction FILE, to write to (in a checkout training/mediapipe_correction.json)")
+            raise ValueError("--fit-correction needs --correction FILE to write to, as training/mediapipe_correction.json")
         correction = mediapipe_correction.fit(config.fit_correction)
         mediapipe_correction.save(correction, config.correction)
         console.print(f"{config.correction}: {correction['provenance']}")

@@ -1,4 +1,4 @@
-"""The methods that are compared on rendered people, all from the same stored proxies: baselines, ours and variants of ours."""
+"""The methods compared on rendered people, all from the same stored proxies: baselines, ours and variants of ours."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Methods:
     """Everything the methods share: people's proxies, networks and body."""
 
     def __init__(self, found: dict[str, np.ndarray], lifter: Lifter, body: BodyModel, correction: np.ndarray):
-        """found: rows of ``rendered.load``; of them only proxies are looked at. correction: (12, 33) of MediaPipe's landmarks."""
+        """found: rows of ``rendered.load``, only proxies are read. correction: (12, 33) of MediaPipe's landmarks."""
         self.found, self.correction = found, correction
         self.lifter, self.skeleton = lifter.eval(), PosedKeypoints(body)
         self.targets = to_crop(found["keypoints"][..., :2], found["crop"])
@@ -67,7 +67,9 @@ class Methods:
         fit = Smplify(self.skeleton)(gather(list(proxies_of(self.found))))
         return self._from_body(fit.rotations, fit.betas, fit.weak_camera)
 
-    def ours(self, people: list[PersonProxies] | None = None, refinement: RefinementConfig | None = RefinementConfig()) -> Prediction:
+    def ours(
+        self, people: list[PersonProxies] | None = None, refinement: RefinementConfig | None = RefinementConfig()
+    ) -> Prediction:
         people = people or list(proxies_of(self.found))
         rotations, betas, cameras, reliability = regress(self._regress, self._pelvis, people)
         if refinement is not None:

@@ -19,8 +19,8 @@ def tables(result: dict) -> Group:
     frozen = "the frozen test split" if data["is_frozen_test"] else "not the frozen test split"
     missed = ", ".join(f"{name} {count}" for name, count in data["missed_by_category"].items())
     shown = [
-        f"{data['folder']} ({frozen}): {data['people']} people, {data['found']} found, {data['missed']} missed and counted as the "
-        f"mean pose{f' ({missed})' if missed else ''}",
+        f"{data['folder']} ({frozen}): {data['people']} people, {data['found']} found, {data['missed']} missed and counted "
+        f"as the mean pose{f' ({missed})' if missed else ''}",
         _pose_table(methods),
         _parts_table(methods),
         _picture_table(methods),
@@ -66,8 +66,8 @@ def _picture_table(methods: dict) -> Table:
     table = _table("Projection in % of the person's diagonal; T-pose", ["PCK 5", "PCK 10", "mean error", "shape mm", "s"])
     for row in methods.values():
         seen = row["projection"]
-        figures = [(seen["pck_5"], 1), (seen["pck_10"], 1), (seen["mean_error_percent"], 2), (row["shape_mm"], 1), (row["seconds"], 1)]
-        table.add_row(row["label"], *(_number(*figure) for figure in figures))
+        shares = [_number(seen["pck_5"]), _number(seen["pck_10"]), _number(seen["mean_error_percent"], 2)]
+        table.add_row(row["label"], *shares, _number(row["shape_mm"]), _number(row["seconds"]))
     return table
 
 
@@ -111,7 +111,7 @@ def _plot_yaw(axes, methods: dict) -> None:
     for row in methods.values():
         bins = [some for some in row["yaw"] if some["people"]]
         axes.plot([some["from"] + 15 for some in bins], [some["mpjpe"] for some in bins], marker="o", label=row["label"])
-    axes.set(xlabel="heading (degrees): 0 faces the viewer, ±180 turns away", ylabel="MPJPE (mm)", xlim=(-180, 180), ylim=(0, None))
+    axes.set(xlabel="heading (degrees): 0 faces the viewer", ylabel="MPJPE (mm)", xlim=(-180, 180), ylim=(0, None))
     axes.set_xticks(range(-180, 181, 60))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -137,6 +137,7 @@ def _plot_calibration(axes, reliability: dict) -> None:
         rows, ece = reliability[name]["calibration"], reliability[name]["ece"]
         predicted, observed = ([row[key] for row in rows] for key in ("predicted", "observed"))
         axes.plot(predicted, observed, marker="o", label=f"{label} (ECE {ece:.3f})")
-    axes.set(xlabel="predicted", ylabel=f"right to {100 * reliability['right_within_m']:.0f} cm", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    observed_label = f"right to {100 * reliability['right_within_m']:.0f} cm"
+    axes.set(xlabel="predicted", ylabel=observed_label, xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -38,7 +38,8 @@ class Truth:
         self.yaw = yaw_to_viewer(everybody["ray_orient"])  # (N + M,) degrees
         found = np.arange(self.count) < self.count_found
         mocap = self.category == "mocap"
-        masks = (np.ones(self.count, bool), found, mocap, ~mocap, everybody["cut"], everybody["occluded"], everybody["people"] > 1)
+        everyone, several = np.ones(self.count, bool), everybody["people"] > 1
+        masks = (everyone, found, mocap, ~mocap, everybody["cut"], everybody["occluded"], several)
         self.parts = dict(zip(PARTS, masks, strict=True))
         turned = np.abs(self.yaw)
         self.views = dict(zip(VIEWS, (turned < 45, (turned >= 45) & (turned <= 135), turned > 135), strict=True))
@@ -53,10 +54,10 @@ class Truth:
 
 
 def yaw_to_viewer(ray_orient: np.ndarray) -> np.ndarray:
-    """Heading relative to the viewing ray: axis-angle into ray axes (N, 3) → degrees (N,), 0 faces the viewer, 180 turns its
-    back to him, positive looks to the image's right."""
+    """Heading against the viewing ray: axis-angle into ray axes (N, 3) → degrees (N,), 0 faces the viewer, 180 turns away,
+    positive looks to the image's right; in [-180, 180)."""
     forward = matrix_from_rotvec(ray_orient)[..., 2]  # the body faces its own +z
-    return np.degrees(np.arctan2(forward[:, 0], -forward[:, 2]))
+    return (np.degrees(np.arctan2(forward[:, 0], -forward[:, 2])) + 180) % 360 - 180
 
 
 def complete(prediction: Prediction, mean_limbs: np.ndarray, missed: int) -> np.ndarray:
@@ -73,14 +74,16 @@ def score(prediction: Prediction, mean_limbs: np.ndarray, truth: Truth, body: Bo
         known = {"mpjpe": float(plain[mask].mean()), "pa_mpjpe": float(aligned[mask].mean())} if mask.any() else {}
         return {"people": int(mask.sum()), "mpjpe": None, "pa_mpjpe": None} | known
 
-    by_joint = [1000 * np.linalg.norm(some - truth.limbs, axis=-1).mean(0) for some in (limbs, similarity_align(limbs, truth.limbs))]
+    both = limbs, similarity_align(limbs, truth.limbs)
+    by_joint = [1000 * np.linalg.norm(some - truth.limbs, axis=-1).mean(0) for some in both]
     edges = range(-180, 180, 30)
+    per_joint = zip(LIMB_NAMES, *by_joint, strict=True)
     return {
         "parts": {name: means(mask) for name, mask in truth.parts.items()},
         "views": {name: means(mask) for name, mask in truth.views.items()},
         "categories": {str(name): means(truth.category == name) for name in np.unique(truth.category)},
         "yaw": [{"from": edge, "to": edge + 30} | means((truth.yaw >= edge) & (truth.yaw < edge + 30)) for edge in edges],
-        "joints": {name: {"mpjpe": float(a), "pa_mpjpe": float(b)} for name, a, b in zip(LIMB_NAMES, *by_joint, strict=True)},
+        "joints": {name: {"mpjpe": float(a), "pa_mpjpe": float(b)} for name, a, b in per_joint},
         "projection": projection(prediction, truth),
         "shape_mm": float(shape_errors(prediction, truth, body).mean()) if prediction.betas is not None else None,
     }  # fmt: skip
@@ -106,8 +109,9 @@ def shape_errors(prediction: Prediction, truth: Truth, body: BodyModel) -> np.nd
     directions = (smpl.shapedirs - (smpl.J_regressor[:1] @ smpl.shapedirs.flatten(1)).unflatten(1, (3, -1))).numpy()
     betas = np.zeros_like(truth.betas)
     betas[: truth.count_found] = prediction.betas
-    rows = np.array_split(betas - truth.betas, max(1, len(betas) // 64))
-    return np.concatenate([1000 * np.linalg.norm(np.einsum("vcb,nb->nvc", directions, d, optimize=True), axis=-1).mean(1) for d in rows])
+    batches = np.array_split(betas - truth.betas, max(1, len(betas) // 64))
+    moved = (np.einsum("vcb,nb->nvc", directions, batch, optimize=True) for batch in batches)
+    return np.concatenate([1000 * np.linalg.norm(some, axis=-1).mean(1) for some in moved])
 
 
 # ---- reliability ----------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def save_sheets(
         return f"no sheets of people: {data / 'config.json'}, which says how the pictures were made, is not there"
     config = json.loads((data / "config.json").read_text())
     if config["backgrounds"] and backgrounds is None:
-        return f"no sheets of people: the pictures have {config['backgrounds']} photos as backgrounds; name them by --backgrounds"
+        return f"no sheets of people: they need the {config['backgrounds']} photos of the data; name them by --backgrounds"
     maker = SceneMaker(config["split"], backgrounds if config["backgrounds"] else None, SceneConfig(**config["scene"]))
     errors = mpjpe(prediction.limbs, truth.limbs[: truth.count_found])
     order = np.argsort(errors)
@@ -53,7 +53,7 @@ def save_sheets(
 def _check_same(scene: Scene, pose: np.ndarray, data: Path, backgrounds: Path | None) -> None:
     if not any(np.allclose(person.pose, pose, atol=1e-3) for person in scene.people):
         raise ValueError(
-            f"the pictures of {data} cannot be made again: other people stand in them; were they made by another version, or "
+            f"the pictures of {data} cannot be made again: other people stand in them; were they made by another version or "
             f"with other photos than {backgrounds}?"
         )
 

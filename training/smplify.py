@@ -141,11 +141,10 @@ class Smplify:
         rotations = batch_rodrigues(rotvecs.reshape(-1, 3)).reshape(-1, 24, 3, 3)
         return torch.cat([(rotations[:, 0] @ orient)[:, None], rotations[:, 1:]], 1)
 
-    def _loss(
-        self, evidence: Evidence, orient: Tensor, pose: Tensor, turn: Tensor, betas: Tensor, camera: Tensor, prior_weight: float
-    ) -> Tensor:
-        """Negative log probability of each body (N,), up to a constant; camera: (N, 3) log s, s tx, s ty."""
-        config = self.config
+    def _loss(self, evidence: Evidence, orient: Tensor, *unknowns: Tensor, prior_weight: float) -> Tensor:
+        """Negative log probability of each body (N,), up to a constant. unknowns: whitened pose (N, 69), turn of the start
+        (N, 3), betas (N, 10), camera (N, 3) as log s, s tx, s ty."""
+        config, (pose, turn, betas, camera) = self.config, unknowns
         keypoints = self.skeleton(self._rotations(orient, pose, turn), betas)[1]
         seen = camera[:, None, :1].exp() * keypoints[..., :2] + camera[:, None, 1:]
         off = ((seen - evidence.targets) ** 2).sum(-1) / evidence.diagonal[:, None] ** 2

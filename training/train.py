@@ -69,7 +69,7 @@ class TrainConfig:
     """Of the root-relative 3D joints and keypoints, L1 in metres."""
     weight_rotations: float = 1.0
     """Of the rotation matrices, mean squared."""
-    weight_betas: float = 0.02
+    weight_betas: float = 0.2
     """Of the shape, mean squared."""
     weight_projection: float = 2.0
     """Of the keypoints seen by the weak camera, L1 in crop coordinates."""

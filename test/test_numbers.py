@@ -1,0 +1,34 @@
+"""What the pages say was measured is what the committed JSON files say."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOL = ROOT / "tools" / "update_numbers.py"
+
+
+def test_numbers_in_the_pages_are_those_of_the_json_files():
+    done = subprocess.run([sys.executable, TOOL, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}: run python tools/update_numbers.py"
+
+
+def test_a_number_changed_by_hand_is_noticed(tmp_path):
+    for name in ("docs", "tools"):
+        (tmp_path / name).mkdir()
+    for path in [ROOT / "README.md", TOOL, *ROOT.glob("docs/*.json"), *ROOT.glob("docs/*.md")]:
+        (tmp_path / path.relative_to(ROOT)).write_text(path.read_text())
+    readme = tmp_path / "README.md"
+    readme.write_text(re.sub(r"(\*\*ours\*\* \| )\d", r"\g<1>0", readme.read_text()))
+    done = subprocess.run([sys.executable, tmp_path / "tools" / "update_numbers.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 1 and "README.md" in done.stdout
+
+
+def test_the_benchmark_was_run_with_the_embedded_checkpoint_on_the_frozen_test_split():
+    result = json.loads((ROOT / "docs" / "eval_rendered.json").read_text())
+    manifest = json.loads((ROOT / "hmr_ros" / "assets" / "manifest.json").read_text())
+    assert result["checkpoint"]["sha256"] == manifest["lifter.safetensors"]["sha256"]
+    frozen = json.loads((ROOT / "training" / "datasets" / "frozen_test.json").read_text())
+    assert result["data"]["truth_sha256"] == frozen["truth_sha256"] and result["data"]["is_frozen_test"]

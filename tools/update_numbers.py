@@ -1,0 +1,149 @@
+"""Writes the measured numbers of docs/*.json into the pages that quote them, between marks; --check only compares.
+
+    python tools/update_numbers.py [--check]
+
+A mark is an HTML comment, <!-- numbers: NAME --> ... <!-- end -->; NAME is a function of this file. Nobody types a number.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/model_card.md", "docs/experiments.md")
+MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _read(name: str) -> dict:
+    return json.loads((ROOT / "docs" / name).read_text())
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
+
+
+def _pair(scores: dict) -> str:
+    return f"{scores['mpjpe']:.1f} / {scores['pa_mpjpe']:.1f}"
+
+
+def _gain(better: dict, worse: dict, name: str) -> str:
+    return f"{100 * (1 - better[name] / worse[name]):.0f} %"
+
+
+def _benchmark(parts: tuple[str, ...], methods: tuple[str, ...] | None = None) -> str:
+    result = _read("eval_rendered.json")
+    rows = []
+    for name, method in result["methods"].items():
+        if methods is None or name in methods:
+            label = f"**{method['label']}**" if name == "ours" else method["label"]
+            error = method["projection"]["mean_error_percent"]
+            rows.append([label, *(_pair(method["parts"][part]) for part in parts), f"{error:.2f} %"])
+    counts = [f"{part} ({result['methods']['ours']['parts'][part]['people']})" for part in parts]
+    return _table(["MPJPE / PA-MPJPE, mm", *counts, "2D"], rows)
+
+
+def headline() -> str:
+    return _benchmark(
+        ("all", "mocap", "everyday"), ("mean_pose", "mediapipe", "mediapipe_corrected", "smplify", "ours", "ours_flip", "ours_depth_camera")
+    )
+
+
+def benchmark() -> str:
+    return _benchmark(("all", "found", "mocap", "everyday", "cut", "occluded", "several"))
+
+
+def gains() -> str:
+    methods = _read("eval_rendered.json")["methods"]
+    rows = []
+    for part in ("all", "mocap", "everyday"):
+        ours = [methods[name]["parts"][part] for name in ("ours", "ours_flip")]
+        for label, baseline in (("raw", "mediapipe"), ("corrected", "mediapipe_corrected")):
+            other = methods[baseline]["parts"][part]
+            rows.append([part, f"MediaPipe, {label}", *(_gain(some, other, n) for some in ours for n in ("mpjpe", "pa_mpjpe"))])
+    return _table(["part", "better than", "MPJPE", "PA-MPJPE", "mirrored: MPJPE", "mirrored: PA-MPJPE"], rows)
+
+
+def views() -> str:
+    methods = _read("eval_rendered.json")["methods"]
+    names = ("mediapipe", "ours", "ours_flip")
+    rows = [[view, *(_pair(methods[name]["views"][view]) for name in names)] for view in methods["ours"]["views"]]
+    rows += [[f"{name} ({scores['people']})", *(_pair(methods[n]["categories"][name]) for n in names)]
+             for name, scores in methods["ours"]["categories"].items()]  # fmt: skip
+    return _table(["view, category (people)", *(methods[name]["label"] for name in names)], rows)
+
+
+def reliability() -> str:
+    known = _read("eval_rendered.json")["reliability"]
+    rows = []
+    for label, name in (("learned reliability", "reliability"), ("detector's confidence", "detector_confidence")):
+        some = known[name]
+        columns = ("auroc_worst_3d", "auroc_worst_3d_mean_over_joints", "auroc_detected_wrong_visible", "auroc_detected_wrong_all", "ece")
+        rows.append([label, *(f"{some[column]:.3f}" for column in columns)])
+    header = ["", "AUROC worst fifth in 3D", "the same, joint by joint", "2D wrong, visible", "2D wrong, all", "calibration error"]
+    return _table(header, rows)
+
+
+def people() -> str:
+    data = _read("eval_rendered.json")["data"]
+    missed = ", ".join(f"{name} {count}" for name, count in sorted(data["missed_by_category"].items(), key=lambda item: -item[1]))
+    return f"{data['people']} people in {data['images']} pictures, {data['found']} found, {data['missed']} missed ({missed})."
+
+
+def options() -> str:
+    rows = [
+        [name, str(row["people"]), f"{row['mpjpe']:.1f}", f"{row['pa_mpjpe']:.1f}", f"{row['auroc']:.3f}", f"{row['loss']:.3f}"]
+        for name, row in _read("lifter_options.json").items()
+    ]
+    return _table(["run", "people", "MPJPE", "PA-MPJPE", "AUROC", "training loss"], rows)
+
+
+def left_out() -> str:
+    with_, without = (_read(name)["methods"]["ours"]["parts"]["everyday"] for name in ("eval_rendered.json", "eval_left_out.json"))
+    ratio = [f"{without[name] / with_[name]:.2f}" for name in ("mpjpe", "pa_mpjpe")]
+    return f"{_pair(without)} instead of {_pair(with_)} mm on the everyday part: {ratio[0]} and {ratio[1]} times."
+
+
+def footage() -> str:
+    rows = []
+    for label, name in (("photos", "reprojection.json"), ("vtest.avi, frames 600 to 794", "reprojection_video.json")):
+        result = _read(name)
+        mean = result["mean"]
+        rows.append([label, str(len(result["people"])),
+                     *(f"{100 * mean[joints][key]:.1f} %" for joints in ("all", "limbs") for key in ("ours", "mean_pose", "mean_pose_turned"))])  # fmt: skip
+    header = ["", "people", "all joints", "mean pose", "turned", "limbs", "mean pose", "turned"]
+    return _table(header, rows)
+
+
+def latency() -> str:
+    result = _read("node_overhead.json")
+    return (
+        f"{result['bare estimator p50 [ms]']:.0f} ms a frame for the bare estimator, {result['image to BodyArray p50 [ms]']:.0f} ms "
+        "from image to `BodyArray` through the node (medians;\n`python benchmarks/node_overhead.py`)."
+    )
+
+
+def render(text: str) -> str:
+    """The page with today's numbers between its marks."""
+    return MARK.sub(lambda found: f"{found[1]}{globals()[found[2]]()}\n{found[3]}", text)
+
+
+def main() -> int:
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        text = path.read_text()
+        if render(text) != text:
+            stale.append(page)
+            if "--check" not in sys.argv:
+                path.write_text(render(text))
+    if stale:
+        print(f"{'stale' if '--check' in sys.argv else 'written'}: {', '.join(stale)}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
