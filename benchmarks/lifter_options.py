@@ -90,26 +90,27 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
     table: dict[str, tuple[dict, dict]] = {
         f"amount: {count} people": ({"people": count}, {}) for count in (2000, 4000, 8000, 16000, 32000)
     }
+    table["amount: all people"] = ({}, {})
     return table | {
         "inputs: without appearance": (some | {"appearance": False}, {}),
         "inputs: not turned upright": (some, {"load_people": not_turned(training.load_people)}),
         "size: width 256": (some | {"width": 256}, {}),
         "size: width 1024": (some | {"width": 1024}, {}),
-        "size: one member": (some | {"members": 1}, {}),
+        "size: three members": (some | {"members": 3}, {}),
         "size: 4 blocks": (some | {"blocks": 4}, {}),
         "network: transformer, 3 layers of 96": (some | {"width": 96, "blocks": 3}, {"Lifter": TokenLifter}),
         "regularisation: dropout 0.3": (some | {"dropout": 0.3}, {}),
         "regularisation: no averaging of weights": (some | {"average": 0.0}, {}),
+        "loss: betas x 0.1": (some | {"weight_betas": 0.02}, {}),
         "loss: without rotations": (some | {"weight_rotations": 0.0}, {}),
         "loss: rotations x 5": (some | {"weight_rotations": 5.0}, {}),
-        "poses: everyday left out, all other people": ({"leave_out_everyday": True}, {}),
     }
 
 
 def main() -> None:
     config = tyro.cli(Config)
     done = json.loads(config.json.read_text()) if config.json.is_file() else {}
-    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5)
+    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, members=1)
     original = {name: getattr(training, name) for name in ("load_people", "Lifter")}
     for name, (options, replaced) in rows(config).items():
         if name in done or not name.startswith(config.rows or ("",)):

@@ -40,6 +40,7 @@ def test_every_asset_is_in_notice():
 
 def test_assets_stay_small_and_name_no_machine():
     assert sum(p.stat().st_size for p in payload()) < 40e6  # the repository's limit is 60 MB
+    assert (ASSETS / "lifter.safetensors").stat().st_size < 25e6
     for path in [p for p in ASSETS.rglob("*") if p.suffix in (".xml", ".json", ".md")]:
         text = path.read_text()
         assert not [root for root in ("/home/", "/tmp/", "/root/", "/work/") if root in text], path.name
@@ -111,6 +112,17 @@ def test_blazepose_agrees_with_movenet_on_a_face(portrait):
     assert 0.5 < flag[0, 0] <= 1  # a probability
     assert mask[0, 128, 110, 0] > 0 > mask[0, 10, 250, 0]  # logits: her neck, the sky
     np.testing.assert_allclose(world.reshape(39, 3)[[23, 24]].mean(0), 0, atol=0.02)  # metres about the hips
+
+
+def test_blazepose_shows_what_its_answers_are_made_from(portrait):
+    from hmr_ros.proxies import APPEARANCE_COUNT
+    from hmr_ros.proxies.embedded import EmbeddedExtractor
+
+    (person,) = EmbeddedExtractor()(portrait)
+    (other,) = EmbeddedExtractor()(portrait[:, ::-1].copy())
+    assert person.appearance.shape == other.appearance.shape == (APPEARANCE_COUNT,)
+    assert np.isfinite(person.appearance).all() and person.appearance.std() > 0.1
+    assert np.corrcoef(person.appearance, other.appearance)[0, 1] < 0.95  # another picture is another vector
 
 
 # --- poses --------------------------------------------------------------------------------------------------------------------------

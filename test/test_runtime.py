@@ -173,6 +173,24 @@ def test_a_model_file_runs_and_takes_a_fixed_shape(tmp_path):
         runtime.compile(tmp_path / "relu.xml", shapes={"nothing": (1, 3)})
 
 
+def test_a_layer_of_a_model_file_is_exposed_by_the_name_of_its_weight(tmp_path):
+    ov = pytest.importorskip("openvino")
+    op = ov.opset13
+    data = op.parameter([1, 3], np.float32, name="data")
+    weight = op.constant(np.array([[1, 2], [3, 4], [5, 6]], np.float32))
+    weight.output(0).set_names({"head/weight"})
+    ov.save_model(ov.Model([op.matmul(op.relu(data), weight, False, False)], [data], "net"), tmp_path / "net.xml", compress_to_fp16=False)
+    values = np.array([[-1, 0, 2]], np.float32)
+    answer, seen = runtime.compile(tmp_path / "net.xml", expose=("head/weight",))(values)
+    np.testing.assert_array_equal(seen, [[0, 0, 2]])
+    np.testing.assert_allclose(answer, [[10, 12]], rtol=1e-5)
+    assert len(runtime.compile(tmp_path / "net.xml")(values)) == 1
+    with pytest.raises(ValueError, match="no weight 'tail'"):
+        runtime.compile(tmp_path / "net.xml", expose=("tail",))
+    with pytest.raises(ValueError, match="expose is for model files"):
+        runtime.compile(torch.nn.Linear(2, 2), np.ones((1, 2), np.float32), expose=("weight",))
+
+
 def test_a_model_file_is_refused_by_torch_and_a_missing_or_broken_one_by_name(tmp_path):
     broken = tmp_path / "broken.xml"
     broken.write_text("no model")

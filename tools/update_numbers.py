@@ -122,7 +122,9 @@ def latency() -> str:
     result = _read("node_overhead.json")
     return (
         f"{result['bare estimator p50 [ms]']:.0f} ms a frame for the bare estimator, {result['image to BodyArray p50 [ms]']:.0f} ms "
-        "from image to `BodyArray` through the node (medians;\n`python benchmarks/node_overhead.py`)."
+        "from image to `BodyArray` through the node (medians;\n`python benchmarks/node_overhead.py`); of it "
+        f"{_read('lifter_speed.json')['features and network p50 [ms]']:.1f} ms for the regression of a person "
+        "(`python benchmarks/lifter_speed.py`)."
     )
 
 
