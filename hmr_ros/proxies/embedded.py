@@ -30,6 +30,7 @@ class ExtractorConfig:
     """Thresholds, measured on pedestrians of vtest.avi and photos of a few people."""
 
     min_score: float = 0.2  # of a person; MoveNet's noise stays below 0.13
+    min_agreed_score: float = 0.14  # of a person in whose place BlazePose sees the same joints
     min_confidence: float = 0.2  # of a joint that shapes a region or a crop
     min_hip_confidence: float = 0.1  # of hips that centre a region: a guess below the image border beats the box's centre
     small_person: float = 0.4  # of the image height: smaller people call for the 512² pass
@@ -93,6 +94,8 @@ class EmbeddedExtractor:
         for person in self._detect(image, small_people):
             view = self._look_closely(image, person)
             agreed = view.presence >= 0.5 and _disagreement(person, view.joints) <= self.config.max_disagreement
+            if not agreed and person.score < self.config.min_score:
+                continue
             if agreed:
                 keypoints = _merge(person, view.joints)
             else:
@@ -140,13 +143,13 @@ class EmbeddedExtractor:
         config = self.config
         found = self._detect_at(image, 256)
         heights = [person.box[3] - person.box[1] for person in found]
-        people = [person for person in found if person.score >= config.min_score]
+        people = [person for person in found if person.score >= config.min_agreed_score]
         hint = not people or min(heights) < config.small_person * image.shape[0]
         if max(image.shape[:2]) > 256 and (small_people or hint):
             fine = self._detect_at(image, 512)
             if len(fine) == _MOVENET_PEOPLE:  # there may be more than it can tell: look at both halves
                 fine += self._detect_in_halves(image)
-            fine = [person for person in fine if person.score >= config.min_score]
+            fine = [person for person in fine if person.score >= config.min_agreed_score]
             # Each scale has its strength: 256² keeps large people whole, 512² finds the limbs of small ones.
             limit = 0.45 * max(image.shape[:2])
 
