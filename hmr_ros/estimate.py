@@ -18,7 +18,7 @@ class BodyEstimate:
     score: float  # of the person detector, in [0, 1]
     box: np.ndarray  # (4,) x0, y0, x1, y1 px
     keypoints: np.ndarray  # (17, 3) COCO: x, y px, confidence
-    reliability: np.ndarray  # (12,) of COCO 5..16, in [0, 1]
+    reliability: np.ndarray  # (12,) of COCO 5..16: probability that the 3D joint is right to 10 cm, relative to the hips
     global_orient: np.ndarray  # (3,) body model (y up, facing +z) into camera axes
     body_pose: np.ndarray  # (69,) 23 SMPL joints
     betas: np.ndarray  # (10,) of the body model named by the estimator

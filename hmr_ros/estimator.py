@@ -1,7 +1,7 @@
 """HumanMeshEstimator: image → one BodyEstimate a person, the whole pipeline on one page.
 
-    people = extractor(image)                        proxies: joints, mask, depth
-    rotations, betas, camera, reliability = regressor(features)
+    people = extractor(image)                        proxies: joints, mask, depth, appearance; in a mirror as well, if asked
+    rotations, betas, camera, reliability = regress(people)
     rotations, camera = refine(...)                  bent towards the confident joints
     vertices, joints, keypoints = body(...)          the mesh
 
@@ -21,7 +21,7 @@ from hmr_ros.body_model import BodyModel, fit_betas_map
 from hmr_ros.checkpoint import load_checkpoint
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import Intrinsics, metric_translation, project_weak, rotvec_from_matrix, to_crop
-from hmr_ros.networks.features import FEATURE_COUNT
+from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT
 from hmr_ros.networks.inference import regress
 from hmr_ros.networks.lifter import Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
@@ -206,10 +206,13 @@ def load_lifter(path: str | Path) -> tuple[Lifter, dict]:
     Raises ValueError where the checkpoint holds another network or another feature layout.
     """
     tensors, metadata = load_checkpoint(path)
-    if metadata.get("network") != "lifter" or metadata.get("feature_count") != FEATURE_COUNT:
+    if metadata.get("network") != "lifter":
+        raise ValueError(f"{path} holds network {metadata.get('network')!r}, expected 'lifter', as hmr-ros train writes it")
+    layout = [[name, list(shape)] for name, shape in FEATURE_LAYOUT]
+    if metadata.get("feature_layout") != layout:
         raise ValueError(
-            f"{path} holds network {metadata.get('network')!r} with {metadata.get('feature_count')} features, expected "
-            f"'lifter' with {FEATURE_COUNT}; train it again with this version: hmr-ros train"
+            f"{path} was trained with other features ({metadata.get('feature_layout', 'of an earlier version')}), expected "
+            f"{layout}; train it again with this version: hmr-ros train"
         )
     lifter = Lifter(**metadata["options"])
     lifter.load_state_dict(tensors)

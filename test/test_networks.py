@@ -85,33 +85,83 @@ def test_what_is_regressed_in_turned_axes_lies_on_the_turned_joints(body):
     np.testing.assert_allclose(pixels(*back), expected, atol=1e-2)
 
 
-def test_a_person_and_its_mirror_image_are_averaged():
-    """A regressor that is right about both looks is not changed by averaging; where they differ the mean comes out."""
-    rng = np.random.default_rng(2)
-    flip = np.array([-1, 1, 1], np.float32)
-    limbs = [COCO_MIRROR[k] - 5 for k in LIMB_KEYPOINTS]
-    rotations = Rotation.random(24, random_state=2).as_matrix()[None].astype(np.float32)
-    camera, reliability = np.array([[0.7, 0.1, -0.3]], np.float32), rng.uniform(size=(1, 12)).astype(np.float32)
-    betas = np.stack([np.full(10, 0.2), np.full(10, 0.4)]).astype(np.float32)
-    mirrored = rotations[:, list(SMPL_MIRROR)] * (flip[:, None] * flip)
-    answers = [np.concatenate(pair) for pair in (
-        (rotations, mirrored), (camera, camera * [1, -1, 1]), (reliability, reliability[:, limbs]),
-    )]  # fmt: skip
-    someone = person(rng)
-    upright = replace(someone, region=someone.region * np.array([1, 1, 1, 0], np.float32))
-    two = replace(upright, mirrored=in_a_mirror(upright, *(getattr(upright, n) for n in ("landmarks", "world", "region", "appearance"))))
+class Looks:
+    """Three people, the second of whom is seen twice, and a lifter that knows the answer to every look."""
 
-    def lifter(features):
-        which = [0, 1] if len(features) == 2 else [0]
-        return answers[0][which], betas[which], answers[1][which].astype(np.float32), answers[2][which]
+    PELVIS = np.array([0, -0.2, 0.03], np.float32)
+    FLIP = np.array([-1, 1, 1], np.float32)
+    LIMBS = [COCO_MIRROR[k] - 5 for k in LIMB_KEYPOINTS]
 
-    def pelvis(betas):
-        return np.zeros((len(betas), 3), np.float32)
+    def __init__(self):
+        rng = np.random.default_rng(2)
+        self.rotations = Rotation.random(72, random_state=2).as_matrix().reshape(3, 24, 3, 3).astype(np.float32)
+        self.cameras = np.column_stack([rng.uniform(0.5, 1, 3), rng.normal(0, 0.3, (3, 2))]).astype(np.float32)
+        self.betas, self.reliability = rng.normal(size=(3, 10)).astype(np.float32), rng.uniform(size=(3, 12)).astype(np.float32)
+        self.people = [replace(person(rng), region=np.array([300, 260, 400, angle], np.float32)) for angle in (0.5, -0.5, 1.2)]
+        one = self.people[1]
+        mirrored = in_a_mirror(one, one.landmarks, one.world, one.region * np.array([1, 1, 1, -0.8], np.float32), one.appearance)
+        self.people[1] = replace(one, mirrored=mirrored)
+        self.second = [self.rotations[1], self.betas[1], self.cameras[1], self.reliability[1]]  # what the second look says, unmirrored
 
-    for got, expected in zip(regress(lifter, pelvis, [two]), (rotations, betas.mean(0, keepdims=True), camera, reliability)):
+    def regress(self):
+        return regress(self._lifter, lambda betas: np.broadcast_to(self.PELVIS, (len(betas), 3)), self.people)
+
+    def _lifter(self, features):
+        rotations, betas, camera, reliability = self.second
+        views = [*self.people, self.people[1].mirrored]
+        assert np.array_equal(features, np.stack([person_features(view) for view in views]))
+        reflected = rotations[list(SMPL_MIRROR)] * (self.FLIP[:, None] * self.FLIP)
+        values = zip(
+            [*self.rotations, reflected], [*self.betas, betas], [*self.cameras, camera * [1, -1, 1]],
+            [*self.reliability, reliability[self.LIMBS]], views,
+        )  # fmt: skip
+        return tuple(np.stack(column).astype(np.float32) for column in zip(*(self._turned(*row) for row in values)))
+
+    def _turned(self, rotations, betas, camera, reliability, view):
+        """Into the axes of the view's features."""
+        turn = rotation_about_z(-view.region[3])
+        shift = turn[:2, :2] @ (self.PELVIS[:2] + camera[1:]) - self.PELVIS[:2]
+        return np.concatenate([[turn @ rotations[0]], rotations[1:]]), betas, np.append(camera[:1], shift), reliability
+
+
+def test_two_looks_that_agree_change_nothing():
+    looks = Looks()
+    for got, expected in zip(looks.regress(), (looks.rotations, looks.betas, looks.cameras, looks.reliability)):
         np.testing.assert_allclose(got, expected, atol=1e-5)
-    alone = regress(lifter, pelvis, [upright])
-    np.testing.assert_allclose(alone[1], betas[:1])
+
+
+def test_two_looks_that_differ_are_averaged():
+    looks = Looks()
+    turn = Rotation.from_rotvec([0, 0, 0.4]).as_matrix()
+    looks.second = [turn @ looks.rotations[1], looks.betas[1] + 1, looks.cameras[1] + 0.2, looks.reliability[1] / 2]
+    rotations, betas, cameras, reliability = looks.regress()
+    half = Rotation.from_rotvec([0, 0, 0.2]).as_matrix()
+    np.testing.assert_allclose(rotations[1], half @ looks.rotations[1], atol=1e-5)
+    np.testing.assert_allclose(betas[1], looks.betas[1] + 0.5, atol=1e-5)
+    np.testing.assert_allclose(cameras[1], looks.cameras[1] + 0.1, atol=1e-5)
+    np.testing.assert_allclose(reliability[1], 0.75 * looks.reliability[1], atol=1e-5)
+    np.testing.assert_allclose(rotations[[0, 2]], looks.rotations[[0, 2]], atol=1e-5)  # who is seen once is left alone
+
+
+@pytest.mark.parametrize("sure", [0.1, 2.0])
+def test_of_two_looks_that_take_front_for_back_the_surer_one_counts(sure):
+    looks = Looks()
+    around = np.concatenate([[Rotation.from_rotvec([0, np.pi, 0]).as_matrix() @ looks.rotations[1, 0]], looks.rotations[1, 1:]])
+    looks.second = [around, looks.betas[1] + 1, looks.cameras[1], sure * looks.reliability[1]]
+    rotations, betas, _, reliability = looks.regress()
+    chosen = 1 if sure > 1 else 0
+    np.testing.assert_allclose(rotations[1], (looks.rotations[1], around)[chosen], atol=1e-5)
+    np.testing.assert_allclose(betas[1], looks.betas[1] + chosen, atol=1e-5)
+    np.testing.assert_allclose(reliability[1], looks.reliability[1] * (sure if chosen else 1), atol=1e-5)
+
+
+def test_a_look_that_is_no_number_spoils_nobody():
+    looks = Looks()
+    looks.second[0] = np.full((24, 3, 3), np.nan)
+    np.testing.assert_allclose(looks.regress()[0], looks.rotations, atol=1e-5)
+    looks.second[0], looks.rotations[1] = looks.rotations[1].copy(), np.nan  # the first look: left for the estimator to leave out
+    rotations = looks.regress()[0]
+    assert np.isnan(rotations[1]).any() and np.isfinite(rotations[[0, 2]]).all()
 
 
 def test_the_mirror_image_of_a_mirror_image_is_the_person():
@@ -205,3 +255,6 @@ def test_what_is_not_a_checkpoint_is_refused_by_name(tmp_path):
     save_checkpoint(tmp_path / "resnet.safetensors", {"a": torch.zeros(1)}, {"network": "resnet18"})
     with pytest.raises(ValueError, match="'resnet18'"):
         load_lifter(tmp_path / "resnet.safetensors")
+    save_checkpoint(tmp_path / "old.safetensors", {"a": torch.zeros(1)}, {"network": "lifter", "feature_count": 402})
+    with pytest.raises(ValueError, match="of an earlier version.*train it again"):
+        load_lifter(tmp_path / "old.safetensors")

@@ -32,3 +32,11 @@ def test_the_benchmark_was_run_with_the_embedded_checkpoint_on_the_frozen_test_s
     assert result["checkpoint"]["sha256"] == manifest["lifter.safetensors"]["sha256"]
     frozen = json.loads((ROOT / "training" / "datasets" / "frozen_test.json").read_text())
     assert result["data"]["truth_sha256"] == frozen["truth_sha256"] and result["data"]["is_frozen_test"]
+
+
+def test_no_page_has_a_gap():
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        text = path.read_text()
+        assert "@@" not in text and "<!-- end -->" not in re.findall(r"-->\n(.*)", text), path.name
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"

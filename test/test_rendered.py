@@ -266,7 +266,6 @@ def test_a_killed_run_leaves_no_process_behind_and_is_completed(tiny, tmp_path):
     process.kill()
     process.wait()
     wait_until(lambda: not processes_of_session(process.pid))
-    (tmp_path / "config.json").unlink()
     manifest = rendered.generate(rendered.RenderedConfig(out=tmp_path, **TINY))
     assert manifest == tiny[1]
     for path in tiny[0].glob("*.npz"):

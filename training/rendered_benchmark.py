@@ -29,7 +29,8 @@ from hmr_ros.training.rendered_sheets import save_sheets
 
 DEFINITIONS = {
     "mpjpe": "mm, 12 limb joints, hips' midpoint at the origin; pa_mpjpe: after the best similarity",
-    "people": "found and missed; who was missed counts as the mean pose in every method",
+    "people": "found and missed; who was missed counts as the mean pose in every method; meshes that the estimator would not show "
+    "(no torso seen, or more than 15 % off the detected joints) are scored as they are",
     "axes": "of the viewing ray through the crop's centre",
     "views": "heading against the viewing ray: front below 45 degrees, back above 135, else side",
     "projection": "truly visible limb joints against the true 2D joints, in percent of the detected box's diagonal; those "
@@ -144,7 +145,7 @@ def _describe(folder: Path, data: dict[str, np.ndarray], truth: Truth) -> dict:
 def _is_frozen(manifest: dict) -> bool:
     try:
         return not rendered.compare_with_frozen(manifest)
-    except (FileNotFoundError, KeyError):  # none is committed yet, or the manifest is of an older version
+    except KeyError:  # the manifest is of an older version
         return False
 
 

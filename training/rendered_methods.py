@@ -111,7 +111,7 @@ class Method(NamedTuple):
 
 
 METHODS: dict[MethodName, Method] = {
-    "mean_pose": Method("mean pose", "the training people's mean pose and heading", Methods.mean_pose),
+    "mean_pose": Method("mean pose", "the training people's mean pose and heading, upright", Methods.mean_pose),
     "mediapipe": Method("MediaPipe, raw", "its world landmarks as they are, which are our input too", Methods.mediapipe),
     "mediapipe_corrected": Method(
         "MediaPipe, corrected", "its world landmarks, one linear map to our joints fitted on training people",

@@ -14,6 +14,7 @@ from hmr_ros.drawing import draw_overlay, draw_side_view
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import crop_matrix, from_crop, project_weak, rotvec_from_matrix
 from hmr_ros.training.datasets import rendered
+from hmr_ros.training.datasets.rendered import photos_in, photos_sha256
 from hmr_ros.training.datasets.scene import Scene, SceneConfig, SceneMaker
 from hmr_ros.training.evaluate import mpjpe
 from hmr_ros.training.rendered_methods import Prediction
@@ -34,6 +35,8 @@ def save_sheets(
     config = json.loads((data / "config.json").read_text())
     if config["backgrounds"] and backgrounds is None:
         return f"no sheets of people: they need the {config['backgrounds']} photos of the data; name them by --backgrounds"
+    if photos_sha256(photos_in(backgrounds)) != config["backgrounds_sha256"]:
+        raise ValueError(f"--backgrounds {backgrounds} are not the photos that {data} was made with; name those, or leave the option out")
     maker = SceneMaker(config["split"], backgrounds if config["backgrounds"] else None, SceneConfig(**config["scene"]))
     errors = mpjpe(prediction.limbs, truth.limbs[: truth.count_found])
     order = np.argsort(errors)

@@ -24,8 +24,8 @@ import hmr_ros
 from hmr_ros.body_model import BodyModel
 from hmr_ros.checkpoint import save_checkpoint
 from hmr_ros.geometry import sixd_from_matrix
-from hmr_ros.networks.features import FEATURE_COUNT, keypoints_in_features
-from hmr_ros.networks.lifter import RIGHT, Lifter
+from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features
+from hmr_ros.networks.lifter import BETAS, RIGHT, Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
@@ -48,7 +48,7 @@ class TrainConfig:
     out: Path = Path("runs/lifter")
     """Where lifter.safetensors and metrics.json go."""
     people: int | None = None
-    """Learn from the first so many people only."""
+    """Learn from the first so many people only (their reliability from a tenth as many more)."""
     leave_out_everyday: bool = False
     """Learn from recorded motion only: how well do everyday situations do that were never seen?"""
     epochs: int = 60
@@ -79,6 +79,9 @@ class TrainConfig:
 
 def train(config: TrainConfig, console: Console = Console()) -> dict:
     """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics."""
+    for name in ("epochs", "reliability_epochs", "members", "batch"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
     torch.manual_seed(config.seed)
     body = BodyModel.load(None)
     skeleton = PosedKeypoints(body)
@@ -93,6 +96,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     lifter = Lifter(config.width, config.blocks, config.dropout, config.members, config.appearance)
     _set_statistics(lifter, learned)
     history = _train_regressor(lifter, learned, held_out, skeleton, config, console)
+    _shrink_betas(lifter, judged)
     reliability = _train_reliability(lifter, judged, held_out, skeleton, config, console)
     scores = history[-1] | reliability
     metrics = {"scores": scores, "people": len(learned) // _VIEWS, "history": history, "seconds": round(time.monotonic() - started, 1)}
@@ -116,8 +120,9 @@ def _people(config: TrainConfig, skeleton: PosedKeypoints) -> tuple[Samples, Sam
     """Views of those to learn from and of those to judge on, view by view: row v * n + i is view v of person i."""
     data = load_people(config.data)
     chosen = data["category"] == "mocap" if config.leave_out_everyday else np.ones(len(data["category"]), bool)
-    chosen &= np.cumsum(chosen) <= (config.people or len(chosen))
     judged = data["index"] % _JUDGED == _JUDGED - 1
+    if config.people:
+        chosen &= np.cumsum(chosen & ~judged) <= config.people
     parts = [{name: rows[chosen & part] for name, rows in data.items()} for part in (~judged, judged)]
     if len(parts[0]["index"]) < config.batch or not len(parts[1]["index"]):
         raise ValueError(
@@ -210,6 +215,18 @@ def _from_hips(keypoints: torch.Tensor) -> torch.Tensor:
     return keypoints - keypoints[:, _HIPS].mean(1, keepdim=True)
 
 
+@torch.no_grad()
+def _shrink_betas(lifter: Lifter, judged: Samples) -> None:
+    """Scale each shape coefficient, in place, to what it is worth on people whom the regressor has not seen: pictures say little
+    about shape, the losses on joints make much of it, and an overstated shape is worse than the mean one."""
+    lifter.eval()
+    said = torch.cat([lifter(features).betas for features in judged.features.split(4096)])
+    worth = ((said * judged.betas).sum(0) / said.square().sum(0).clamp_min(1e-9)).clamp(0, 1)
+    for member in lifter.members:
+        for parameter in member[-1].parameters():  # weight and bias of the last layer
+            parameter[BETAS] *= worth.reshape(-1, *[1] * (parameter.ndim - 1))
+
+
 # ---- its reliability ------------------------------------------------------------------------------------------------
 
 
@@ -220,15 +237,16 @@ def _train_reliability(
     right, held_out_error = joint_errors(lifter, judged, skeleton) < RIGHT, joint_errors(lifter, held_out, skeleton)
     held_out_right = held_out_error < RIGHT
     optimizer = torch.optim.AdamW(lifter.reliability.parameters(), lr=1e-3, weight_decay=config.weight_decay)
+    with torch.no_grad():
+        seen = torch.cat([lifter.said(features)[1] for features in judged.features.split(4096)])  # the regressor stays as it is
     size = min(config.batch, len(judged))
     batches = len(judged) // size
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=config.reliability_epochs * batches)
     best, kept = None, None
     for _ in track(range(config.reliability_epochs), "reliability", console=console):
         for index in torch.randperm(len(judged)).split(size)[:batches]:
-            lifter.eval()
-            lifter.reliability.train()  # the regressor stays as it will be used
-            loss = F.binary_cross_entropy(lifter(judged.features[index]).reliability, right[index].float())
+            lifter.reliability.train()
+            loss = F.binary_cross_entropy_with_logits(lifter.reliability(seen[index]), right[index].float())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -287,7 +305,7 @@ def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -
     return {
         "network": "lifter",
         "options": {name: getattr(config, name) for name in ("width", "blocks", "dropout", "members", "appearance")},
-        "feature_count": FEATURE_COUNT,
+        "feature_layout": FEATURE_LAYOUT,
         "body": {"name": body.name, "sha256": body.sha256},
         "training": asdict(config) | {
             "data": [folder.name for folder in config.data],

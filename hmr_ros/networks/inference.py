@@ -22,28 +22,50 @@ def regress(
 ) -> Answers:
     """rotations (N, 24, 3, 3), betas (N, 10), weak cameras (N, 3), reliability (N, 12) of N people.
 
-    lifter: features (M, FEATURE_COUNT) → BodyParameters as arrays; pelvis: betas (N, 10) → (N, 3), of the body it was
-    trained with. Whoever has a second look (``mirrored``) gets the mean of both.
+    lifter: features (M, FEATURE_COUNT) → BodyParameters as arrays; pelvis: betas (N, 10) → (N, 3), of the body that
+    will be posed (of another body than the lifter's the camera is off by what their pelvises differ, until it is refitted).
+    Whoever has a second look (``mirrored``) gets the mean of both.
     """
     second = [i for i, person in enumerate(people) if person.mirrored is not None]
     views = [*people, *(people[i].mirrored for i in second)]
     rotations, betas, cameras, reliability = lifter(np.stack([person_features(view) for view in views]))
     angles = np.array([view.region[3] for view in views])
     rotations, cameras = turn_back(rotations, cameras, pelvis(betas), angles)
-    first = slice(0, len(people))
+    count = len(people)
+    answers = rotations[:count], betas[:count], cameras[:count], reliability[:count]
     if not second:
-        return rotations, betas, cameras, reliability
-    last = slice(len(people), None)
+        return answers
     # Reflected back, a rotation R is M R M with left and right exchanged; the body's shapes are symmetric.
-    reflected = rotations[last][:, list(SMPL_MIRROR)] * (_FLIP[:, None] * _FLIP)
-    reflected_cameras = cameras[last] * np.array([1, -1, 1], np.float32)
-    means = (
-        nearest_rotation(rotations[second] + reflected),
-        (betas[second] + betas[last]) / 2,
-        (cameras[second] + reflected_cameras) / 2,
-        (reliability[second] + reliability[last][:, _LIMB_MIRROR]) / 2,
+    other = (
+        rotations[count:][:, list(SMPL_MIRROR)] * (_FLIP[:, None] * _FLIP),
+        betas[count:],
+        cameras[count:] * np.array([1, -1, 1], np.float32),
+        reliability[count:][:, _LIMB_MIRROR],
     )
-    answers = tuple(value[first].copy() for value in (rotations, betas, cameras, reliability))
-    for answer, mean in zip(answers, means):
-        answer[second] = mean
-    return answers
+    return tuple(_merged(answer, second, values) for answer, values in zip(answers, _means(_rows(answers, second), other)))
+
+
+def _means(one: Answers, other: Answers) -> Answers:
+    """Of two looks at each of M people. Looks that take somebody's front for the back have no mean: the surer one counts. A
+    look that is no number leaves the first as it is."""
+    turned = np.einsum("nij,nij->n", one[0][:, 0], other[0][:, 0])  # trace of the rotation between the headings
+    finite = np.logical_and.reduce([np.isfinite(values).reshape(len(turned), -1).all(1) for values in (*one, *other)])
+    agree = finite & (turned > 1.0)  # less than 90° apart
+    better = finite & ~agree & (other[3].mean(1) > one[3].mean(1))
+    means = [values.copy() for values in one]
+    means[0][agree] = nearest_rotation(one[0][agree] + other[0][agree])
+    for mean, first, last in zip(means[1:], one[1:], other[1:]):
+        mean[agree] = (first[agree] + last[agree]) / 2
+    for mean, last in zip(means, other):
+        mean[better] = last[better]
+    return tuple(means)
+
+
+def _rows(answers: Answers, rows: list[int]) -> Answers:
+    return tuple(answer[rows] for answer in answers)
+
+
+def _merged(answer: np.ndarray, rows: list[int], values: np.ndarray) -> np.ndarray:
+    answer = answer.copy()
+    answer[rows] = values
+    return answer

@@ -18,6 +18,7 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 
 
 OUTPUTS = 24 * 6 + 10 + 3
+BETAS = slice(24 * 6, 24 * 6 + 10)  # of the outputs
 RIGHT = 0.1  # metres, relative to the hips' midpoint: a joint no further off is right
 
 
@@ -74,13 +75,17 @@ class Lifter(nn.Module):
         )  # fmt: skip
 
     def forward(self, features: torch.Tensor) -> BodyParameters:
-        x = self.normalized(features)
-        said = torch.stack([member(x) for member in self.members])
-        mean = said.mean(0)
-        spread = (said - mean).square().mean(0).sqrt()
+        mean, judged = self.said(features)
         # Nothing flows back: reliability must not change what it judges.
-        judged = torch.cat([x, mean, 10 * spread], dim=1).detach()
-        return BodyParameters(*self.parameters_of(mean), self.reliability(judged).sigmoid())
+        return BodyParameters(*self.parameters_of(mean), self.reliability(judged.detach()).sigmoid())
+
+    def said(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The members' mean (B, OUTPUTS), and what the reliability judges it by: features, mean and spread."""
+        x = self.normalized(features)
+        answers = torch.stack([member(x) for member in self.members])
+        mean = answers.mean(0)
+        spread = (answers - mean).square().mean(0).sqrt()
+        return mean, torch.cat([x, mean, 10 * spread], dim=1)
 
     def normalized(self, features: torch.Tensor) -> torch.Tensor:
         x = ((features - self.feature_mean) / self.feature_std).clamp(-6, 6)
@@ -90,4 +95,4 @@ class Lifter(nn.Module):
         """A member's answer (B, OUTPUTS) → rotations (B, 24, 3, 3), betas (B, 10), weak camera (B, 3)."""
         rotations = matrix_from_6d(said[:, :144].reshape(-1, 24, 6) + self.mean_rotations)
         camera = said[:, 154:] + self.mean_camera
-        return rotations, said[:, 144:154], torch.cat([camera[:, :1].exp(), camera[:, 1:]], dim=1)
+        return rotations, said[:, BETAS], torch.cat([camera[:, :1].exp(), camera[:, 1:]], dim=1)

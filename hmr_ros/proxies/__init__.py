@@ -1,7 +1,7 @@
 """What the networks see of a person: 2D joints with confidences, a mask and a depth map, merged by an extractor.
 
-An extractor turns an image into one :class:`PersonProxies` a person. The embedded detectors are one; Keypoint R-CNN and
-a robot's own depth camera fit the same protocol.
+An extractor turns an image into one :class:`PersonProxies` a person. The embedded detectors are one; a robot's own depth camera
+fits the same protocol.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ _MOVENET_PEOPLE = 6  # at most, a pass
 class ExtractorConfig:
     """Thresholds, measured on pedestrians of vtest.avi and photos of a few people."""
 
-    min_score: float = 0.2  # of a person; MoveNet's noise stays below 0.13
-    min_agreed_score: float = 0.14  # of a person in whose place BlazePose sees the same joints
+    min_score: float = 0.2  # of a person whom MoveNet alone is sure of
+    min_agreed_score: float = 0.14  # of one in whose place BlazePose sees the same joints; MoveNet's noise stays below 0.13
     min_confidence: float = 0.2  # of a joint that shapes a region or a crop
     min_hip_confidence: float = 0.1  # of hips that centre a region: a guess below the image border beats the box's centre
     small_person: float = 0.4  # of the image height: smaller people call for the 512² pass
@@ -121,8 +121,7 @@ class EmbeddedExtractor:
         for before in people:
             if not before.agreed or before.box[1] < margin or before.box[3] > image.shape[0] - 1 - margin:
                 return None
-        found: list[_Detection] = []
-        followed = []
+        found: list[tuple[_Detection, _CloseView]] = []
         for before in reversed(people):  # whoever is lost is among the last: find out early
             view = self._look_closely(image, _Detection(before.score, before.box, before.keypoints))
             keypoints = view.joints.astype(np.float32)
@@ -130,21 +129,23 @@ class EmbeddedExtractor:
             now = _Detection(before.score, np.clip(box, 0, _last_pixel(image)), keypoints)
             if view.presence < 0.5 or np.any(now.box[2:] - now.box[:2] < 4):
                 return None
-            if any(_same_person(now, other, self.config) for other in found):
+            if any(_same_person(now, other, self.config) for other, _ in found):
                 return None
-            found.append(now)
-            followed.append(self._proxies(image, now, view, depth))
-        return followed[::-1]
+            found.append((now, view))
+        return [self._proxies(image, person, view, depth) for person, view in reversed(found)]
 
     # ---- people ------------------------------------------------------------------------------------------------------
 
     def _detect(self, image: np.ndarray, small_people: bool = True) -> list[_Detection]:
-        """People in the image, best first, each once. Without ``small_people`` 512² only if 256² hints at some."""
+        """People in the image, best first, each once; those below ``min_score`` are to be confirmed.
+
+        Without ``small_people`` 512² only if 256² hints at some.
+        """
         config = self.config
         found = self._detect_at(image, 256)
         heights = [person.box[3] - person.box[1] for person in found]
         people = [person for person in found if person.score >= config.min_agreed_score]
-        hint = not people or min(heights) < config.small_person * image.shape[0]
+        hint = all(person.score < config.min_score for person in people) or min(heights) < config.small_person * image.shape[0]
         if max(image.shape[:2]) > 256 and (small_people or hint):
             fine = self._detect_at(image, 512)
             if len(fine) == _MOVENET_PEOPLE:  # there may be more than it can tell: look at both halves
@@ -154,6 +155,8 @@ class EmbeddedExtractor:
             limit = 0.45 * max(image.shape[:2])
 
             def by_strength(person: _Detection) -> int:
+                if person.score < config.min_score:
+                    return 4
                 large, coarse = max(person.box[2:] - person.box[:2]) > limit, person.side == 256
                 return (0 if coarse else 3) if large else (2 if coarse else 1)
 
@@ -210,7 +213,8 @@ class EmbeddedExtractor:
     # ---- one person --------------------------------------------------------------------------------------------------
 
     def _look_closely(self, image: np.ndarray, person: _Detection, mirrored: bool = False) -> _CloseView:
-        """BlazePose's answer about a person; ``mirrored``: about the mirror image of the region, in the region's pixels."""
+        """BlazePose's answer about a person. ``mirrored``: about the mirror image of the region; landmarks stand in the image's
+        pixels all the same, world and mask are those of the mirror image."""
         to_image, angle = _upright_region(person, self.config)
         region = cv2.warpAffine(
             image, to_image, (_BLAZEPOSE_SIZE, _BLAZEPOSE_SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -218,6 +222,11 @@ class EmbeddedExtractor:
         if mirrored:
             region, angle = region[:, ::-1], -angle
         answers = self._blazepose((region[None, ..., ::-1] / 255.0).astype(np.float32))
+        if answers[5].shape != (1, 288, 2, 2):
+            raise RuntimeError(
+                f"{self.backend} gives BlazePose's last activations as {answers[5].shape}, expected (1, 288, 2, 2), the order of "
+                "channels that checkpoints were trained with; install another version of openvino (constraints.txt names one)"
+            )
         raw, presence, mask_logits, _, world, appearance = (answer.reshape(-1) for answer in answers)
         raw, world = raw.reshape(39, 5)[:33], world.reshape(39, 3)[:33]
         if mirrored:

@@ -100,8 +100,10 @@ def _expose_input(model: ov.Model, weight: str, name: str) -> None:
     ports = [port for node in model.get_ops() for port in node.outputs() if weight in port.get_names()]
     if not ports:
         raise ValueError(f"{name} has no weight {weight!r} whose layer could be exposed")
-    layer = next(iter(ports[0].get_target_inputs())).get_node()
-    model.add_outputs(layer.input_value(0))
+    (target,) = ports[0].get_target_inputs()  # a weight belongs to one layer
+    layer = target.get_node()
+    (data,) = (i for i in range(layer.get_input_size()) if i != target.get_index())
+    model.add_outputs(layer.input_value(data))
 
 
 def compile_module(module, examples, shapes, threads, name) -> OpenVINOModel:

@@ -67,6 +67,12 @@ def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(RenderedConfig, args=argv, prog="hmr-ros data rendered")
     if config.frozen:
         config = frozen_config(config)
+        expected, found = frozen_test()["backgrounds_sha256"], photos_sha256(photos_in(config.backgrounds))
+        if found != expected:
+            raise ValueError(
+                f"--backgrounds {config.backgrounds} are not the photos of the frozen test split (sha256 {found[:8]}, expected "
+                f"{expected[:8]}); collect them into an empty folder: python tools/collect_backgrounds.py FOLDER"
+            )
     manifest = generate(config)
     Console().print(summary(manifest))
     if config.frozen:
@@ -237,20 +243,29 @@ def _work(shard: int, images: range) -> None:
 
 def _identity(config: RenderedConfig) -> dict:
     """What the content of a shard depends on."""
-    photos, digest = [], hashlib.sha256()
-    if config.backgrounds is not None:
-        photos = sorted(path for path in Path(config.backgrounds).rglob("*") if path.suffix.lower() in SUFFIXES)
-    for path in photos:  # in the order that splits them
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    photos = photos_in(config.backgrounds)
     return {
         "seed": config.seed,
         "split": config.split,
         "shard_size": config.shard_size,
         "small_people": config.small_people,
         "backgrounds": len(photos),
-        "backgrounds_sha256": digest.hexdigest(),
+        "backgrounds_sha256": photos_sha256(photos),
         "scene": json.loads(json.dumps(asdict(config.scene))),  # lists, as they are read back
     }
+
+
+def photos_in(folder: Path | None) -> list[Path]:
+    """The photos of a folder in the order that splits them; none without a folder."""
+    return [] if folder is None else sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def photos_sha256(photos: list[Path]) -> str:
+    """One SHA-256 over the contents of photos in this order, whatever they are called."""
+    digest = hashlib.sha256()
+    for path in photos:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _claim(folder: Path, identity: dict) -> None:

@@ -123,6 +123,8 @@ def load(folder: Path | str) -> dict[str, np.ndarray]:
     proxies, truth = load_proxies(folder), load_truth(folder)
     if "index" not in proxies:
         raise ValueError(f"{folder}: the detectors found nobody in any picture; make more pictures")
+    if "mirrored_region" not in proxies:
+        raise ValueError(f"{folder} was made by an earlier version of hmr_ros; make it again: hmr-ros data rendered")
     if not np.array_equal(proxies["index"], truth["index"]):
         raise ValueError(f"{folder}: proxies and truth are not of the same pictures; make the data again")
     return {**truth, **proxies}
