@@ -12,8 +12,10 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -64,10 +66,9 @@ def not_turned(load: Callable) -> Callable:
     """People in the image's axes instead of their own: what turning them upright is worth."""
 
     def load_level(folders):
+        level = [1, 1, 1, 0]
         data = load(folders)
-        for name in ("region", "mirrored_region"):
-            data[name][:, 3] = 0
-        return data
+        return data | {name: data[name] * np.array(level, np.float32) for name in ("region", "mirrored_region")}
 
     return load_level
 
@@ -98,12 +99,12 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
         "size: width 1024": (some | {"width": 1024}, {}),
         "size: three members": (some | {"members": 3}, {}),
         "size: 4 blocks": (some | {"blocks": 4}, {}),
-        "network: transformer, 3 layers of 96": (some | {"width": 96, "blocks": 3}, {"Lifter": TokenLifter}),
         "regularisation: dropout 0.3": (some | {"dropout": 0.3}, {}),
         "regularisation: no averaging of weights": (some | {"average": 0.0}, {}),
         "loss: betas x 0.1": (some | {"weight_betas": 0.02}, {}),
         "loss: without rotations": (some | {"weight_rotations": 0.0}, {}),
         "loss: rotations x 5": (some | {"weight_rotations": 5.0}, {}),
+        "network: transformer, 3 layers of 96": (some | {"width": 96, "blocks": 3}, {"Lifter": TokenLifter}),
     }
 
 
@@ -111,6 +112,7 @@ def main() -> None:
     config = tyro.cli(Config)
     done = json.loads(config.json.read_text()) if config.json.is_file() else {}
     base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, members=1)
+    training.load_people = cache(training.load_people)  # rows read the same folders
     original = {name: getattr(training, name) for name in ("load_people", "Lifter")}
     for name, (options, replaced) in rows(config).items():
         if name in done or not name.startswith(config.rows or ("",)):
