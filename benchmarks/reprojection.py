@@ -169,7 +169,8 @@ def main() -> None:
         told = ", ".join(f"{key} {value:.1f}" for key, value in figures.items()) or "nobody was followed"
         console.print(f"{len(frames)} frames at {rate:.1f} Hz; acceleration in mm/frame², {len(jitter)} times: {told}")
     if config.json:
-        config.json.write_text(json.dumps(result, indent=1))
+        rounded = json.loads(json.dumps(result), parse_float=lambda number: round(float(number), 5))  # thousands of rows
+        config.json.write_text(json.dumps(rounded))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import hmr_ros
 from hmr_ros.body_model import BodyModel
 from hmr_ros.checkpoint import save_checkpoint
 from hmr_ros.geometry import to_crop
-from hmr_ros.networks.features import FEATURE_COUNT
+from hmr_ros.networks.features import FEATURE_LAYOUT
 from hmr_ros.networks.inference import regress
 from hmr_ros.networks.lifter import Lifter
 from hmr_ros.skeleton import LIMB_NAMES
@@ -183,7 +183,7 @@ def checkpoint(tmp_path_factory, body):
     """A lifter that knows nothing."""
     torch.manual_seed(0)
     options = {"width": 32, "blocks": 1, "dropout": 0.1, "appearance": True}
-    metadata = {"network": "lifter", "options": options, "feature_count": FEATURE_COUNT, "version": hmr_ros.__version__}
+    metadata = {"network": "lifter", "options": options, "feature_layout": FEATURE_LAYOUT, "version": hmr_ros.__version__}
     path = tmp_path_factory.mktemp("checkpoint") / "lifter.safetensors"
     save_checkpoint(path, Lifter(**options).state_dict(), metadata | {"body": {"name": body.name, "sha256": body.sha256}})
     return path
@@ -261,3 +261,6 @@ def test_pictures_with_other_people_than_the_data_are_not_shown(people, checkpoi
     arguments = ["--data", str(data), "--checkpoint", str(checkpoint), "--out", str(tmp_path), "--methods", "ours"]
     with pytest.raises(ValueError, match="cannot be made again"):
         rendered_benchmark.main(arguments)
+    (data / "config.json").write_text(json.dumps(config | {"backgrounds": 3}))
+    with pytest.raises(ValueError, match="not the photos"):
+        rendered_benchmark.main([*arguments, "--backgrounds", str(tmp_path)])

@@ -9,6 +9,7 @@ import torch
 from hmr_ros.body_model import BodyModel
 from hmr_ros.estimator import load_lifter
 from hmr_ros.networks.features import FEATURE_COUNT, keypoints_in_features
+from hmr_ros.networks.lifter import Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import SMPL_MIRROR
 from hmr_ros.training import samples
@@ -73,6 +74,26 @@ def test_the_truth_in_the_samples_projects_onto_itself(people):
 def test_too_few_people_for_a_batch_are_refused(people, tmp_path):
     with pytest.raises(ValueError, match="lower --batch"):
         training.train(training.TrainConfig(data=(people / "val",), val=(people / "val",), out=tmp_path, batch=5000))
+
+
+@pytest.mark.parametrize("name", ["epochs", "reliability_epochs", "members", "batch"])
+def test_numbers_that_make_no_sense_are_refused_before_anything_is_read(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path, **{name: 0}))
+
+
+def test_overstated_shapes_are_shrunk_to_what_they_are_worth():
+    torch.manual_seed(0)
+    lifter, features = Lifter(width=16, blocks=1, members=2).eval(), torch.randn(200, FEATURE_COUNT)
+    for member in lifter.members:
+        torch.nn.init.normal_(member[-1].weight)
+    before = lifter(features)
+    worth = torch.linspace(-0.5, 0.9, 10)
+    unused = torch.zeros(200, 1)
+    training._shrink_betas(lifter, samples.Samples(features, unused, worth * before.betas, unused, unused, unused))
+    after = lifter(features)
+    assert torch.allclose(after.betas, worth.clamp_min(0) * before.betas, atol=1e-4)  # what is worth less than nothing goes
+    assert torch.equal(after.rotations, before.rotations) and torch.equal(after.weak_camera, before.weak_camera)
 
 
 def test_error_measures_against_numbers_by_hand():

@@ -101,6 +101,19 @@ def options() -> str:
     return _table(["run", "people", "MPJPE", "PA-MPJPE", "AUROC", "training loss"], rows)
 
 
+def shape() -> str:
+    methods = _read("eval_rendered.json")["methods"]
+    return f"{methods['ours']['shape_mm']:.1f} mm, {methods['mean_pose']['shape_mm']:.1f} mm with the mean body."
+
+
+def jitter() -> str:
+    known = _read("reprojection_video.json")["jitter_mm_per_frame2"]
+    return (
+        f"{known['median']:.0f} mm/frame² in the median of {known['count']} times three frames at {known['frames_a_second']:.0f} Hz, "
+        "what people really do included."
+    )
+
+
 def left_out() -> str:
     with_, without = (_read(name)["methods"]["ours"]["parts"]["everyday"] for name in ("eval_rendered.json", "eval_left_out.json"))
     ratio = [f"{without[name] / with_[name]:.2f}" for name in ("mpjpe", "pa_mpjpe")]

@@ -35,9 +35,10 @@ def save_sheets(
     config = json.loads((data / "config.json").read_text())
     if config["backgrounds"] and backgrounds is None:
         return f"no sheets of people: they need the {config['backgrounds']} photos of the data; name them by --backgrounds"
+    backgrounds = backgrounds if config["backgrounds"] else None
     if photos_sha256(photos_in(backgrounds)) != config["backgrounds_sha256"]:
         raise ValueError(f"--backgrounds {backgrounds} are not the photos that {data} was made with; name those, or leave the option out")
-    maker = SceneMaker(config["split"], backgrounds if config["backgrounds"] else None, SceneConfig(**config["scene"]))
+    maker = SceneMaker(config["split"], backgrounds, SceneConfig(**config["scene"]))
     errors = mpjpe(prediction.limbs, truth.limbs[: truth.count_found])
     order = np.argsort(errors)
     for name, rows in (("best", order[:_COUNT]), ("worst", order[::-1][:_COUNT])):
