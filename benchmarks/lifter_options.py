@@ -111,7 +111,7 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
 def main() -> None:
     config = tyro.cli(Config)
     done = json.loads(config.json.read_text()) if config.json.is_file() else {}
-    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, members=1)
+    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, width=512, members=1)
     training.load_people = cache(training.load_people)  # rows read the same folders
     original = {name: getattr(training, name) for name in ("load_people", "Lifter")}
     for name, (options, replaced) in rows(config).items():

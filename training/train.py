@@ -51,14 +51,14 @@ class TrainConfig:
     """Learn from the first so many people only (their reliability from a tenth as many more)."""
     leave_out_everyday: bool = False
     """Learn from recorded motion only: how well do everyday situations do that were never seen?"""
-    epochs: int = 60
+    epochs: int = 30
     """An epoch shows one view of everybody."""
     batch: int = 256
     lr: float = 1e-3
     weight_decay: float = 0.05
     average: float = 0.998
     """Of the weights, exponential moving average a step: what is evaluated and kept."""
-    width: int = 512
+    width: int = 640
     blocks: int = 2
     dropout: float = 0.1
     members: int = 3

@@ -60,7 +60,7 @@ class Lifter(nn.Module):
     """
 
     def __init__(
-        self, width: int = 512, blocks: int = 2, dropout: float = 0.1, members: int = 3, appearance: bool = True
+        self, width: int = 640, blocks: int = 2, dropout: float = 0.1, members: int = 3, appearance: bool = True
     ):
         super().__init__()
         self.inputs = FEATURE_COUNT if appearance else GEOMETRY_COUNT
