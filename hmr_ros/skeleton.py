@@ -22,7 +22,7 @@ LIMB_KEYPOINTS = tuple(range(5, 17))
 LIMB_NAMES = COCO_KEYPOINTS[5:]
 TORSO_KEYPOINTS = (5, 6, 11, 12)
 
-# The ten bones whose 2D length and depth difference feed the reliability, as left/right pairs; in drawing order too.
+# The ten bones along which depth is sampled, as left/right pairs; in drawing order too. (The paper's reliability is fed with them.)
 COCO_BONES = (
     (5, 7), (6, 8), (7, 9), (8, 10), (11, 13), (12, 14), (13, 15), (14, 16), (5, 11), (6, 12),
 )  # fmt: skip
