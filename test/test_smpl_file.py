@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from hmr_ros import smpl_file
+from hmr_ros import inert_pickle
 from hmr_ros.skeleton import SMPL_PARENTS
 from hmr_ros.smpl_file import BodyFileError, read_smpl_file
 
@@ -197,11 +197,11 @@ def test_hostile_pickle_executes_nothing(tmp_path, attack):
     marker = tmp_path / "executed"
     path = tmp_path / "evil.pkl"
     path.write_bytes(hostile_pickles(marker)[attack])
-    before = {cls: dict(vars(cls)) for cls in smpl_file._STAND_INS.values()}
+    before = {cls: dict(vars(cls)) for cls in inert_pickle._STAND_INS.values()}
     with pytest.raises(BodyFileError, match="evil.pkl: .*(refused|only use latin1|not a readable SMPL pickle)"):
         read_smpl_file(path)
     assert not marker.exists()
-    assert before == {cls: dict(vars(cls)) for cls in smpl_file._STAND_INS.values()}, "a stand-in was changed"
+    assert before == {cls: dict(vars(cls)) for cls in inert_pickle._STAND_INS.values()}, "a stand-in was changed"
 
 
 def test_the_attacks_would_work_on_an_ordinary_unpickler(tmp_path):
