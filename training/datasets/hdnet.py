@@ -46,7 +46,7 @@ def read(path: Path) -> np.ndarray:
 
 def resized(depth: np.ndarray, size: int) -> np.ndarray:
     """(H, W) → (size, size), by the nearest value: a mean of depth and nothing is no depth."""
-    return cv2.resize(depth, (size, size), interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(depth, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def in_picture(depth: np.ndarray, crop: np.ndarray, height: int, width: int) -> np.ndarray:

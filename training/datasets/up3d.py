@@ -27,7 +27,7 @@ from hmr_ros.training.datasets.records import (
 SOURCE = Source(
     "UP-3D",
     "trainval.txt and, for each line /<number>_image.png in it, <number>_image.png, <number>_joints.npy, <number>_body.pkl",
-    "https://files.is.tue.mpg.de/classner/up/",
+    "https://files.is.tuebingen.mpg.de/classner/up/",
 )
 LISTS = {"train": ("trainval.txt",)}  # Table 2 and 3 know UP-3D as training data only
 
