@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from hmr_ros.geometry import matrix_from_rotvec, rotvec_from_matrix
-from hmr_ros.skeleton import SMPL_JOINTS
 from hmr_ros.training.datasets.records import (
     Corrupt,
     DamagedFile,
@@ -120,14 +119,12 @@ def _read_person(content: dict, cameras: np.ndarray, person: int, sequence: str,
     for index in chosen:
         name = f"{sequence}/image_{index:05d}"
         box = box_around(openpose[index])
-        if box is not None or projected is None:
-            keypoints = coco_from(openpose[index], OPENPOSE)
-        else:  # nothing detected by those who made the dataset: where the body itself is seen
-            keypoints, box = coco_from(projected[index], SMPL_JOINTS), box_around(projected[index])
+        if box is None and projected is not None:  # nothing was detected when the dataset was made: where the body is
+            box = box_around(projected[index])
         reading.records.append(
             Record(
-                f"{name}/{person}", Frame(name, folder / f"image_{index:05d}.jpg"), box, keypoints,
-                poses[index].reshape(24, 3), betas, GENDERS[gender], valid=bool(valid[index]),
+                f"{name}/{person}", Frame(name, folder / f"image_{index:05d}.jpg"), box,
+                coco_from(openpose[index], OPENPOSE), poses[index].reshape(24, 3), betas, GENDERS[gender], valid=bool(valid[index]),
             )
         )  # fmt: skip
 
