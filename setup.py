@@ -42,7 +42,8 @@ ROS_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64' and pytho
 EXTRAS = {
     "ros": ROS,
     "bags": ["rosbags>=0.10"],
-    "dev": ["pytest>=7", "hypothesis>=6", "rosbags>=0.10", "catkin-pkg"],
+    "benchmarks": ["cdflib>=1,<2"],  # Human3.6M's positions; imported when they are read
+    "dev": ["pytest>=7", "hypothesis>=6", "rosbags>=0.10", "catkin-pkg", "cdflib>=1,<2", "joblib>=1.2,<2"],
 }
 
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "data rendered": ("hmr_ros.training.datasets.rendered:main", "make training data: rendered people with their truth"),
     "train": ("hmr_ros.training.train:main", "train the networks"),
     "eval rendered": ("hmr_ros.training.rendered_benchmark:main", "score the pose on rendered people, beside other methods"),
+    "eval 3dpw": ("hmr_ros.training.pose_benchmarks:main_3dpw", "score the estimator on 3DPW, which you bring"),
+    "eval h36m": ("hmr_ros.training.pose_benchmarks:main_h36m", "score the estimator on Human3.6M, Protocol 2, which you bring"),
     "doctor": ("hmr_ros.commands.doctor:main", "what is installed, what is missing, what to do about it"),
 }
 
@@ -34,6 +36,7 @@ INSTALL = {
     "rclpy": "source a ROS 2 installation, or `pip install ros-rclpy ros-rmw-fastrtps-cpp ros-common-interfaces "
     "ros-lifecycle-msgs` (Linux, x86-64)",
     "cv2": "`pip install opencv-python-headless`, on a robot the package python3-opencv",
+    "cdflib": "it reads Human3.6M's positions: `pip install cdflib`, or this package's extra [benchmarks]",
     "launch": "comes with a ROS 2 installation: source it",
     "launch_ros": "comes with a ROS 2 installation: source it",
     "cv_bridge": "comes with a ROS 2 installation: source it",
