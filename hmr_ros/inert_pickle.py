@@ -47,7 +47,12 @@ def plain(value, depth: int = 0):
         return type(value)(plain(part, depth + 1) for part in value)
     if value is None or isinstance(value, (str, bytes, bool, int, float, np.ndarray)):
         return value
-    if isinstance(value, _Array) and type(value.state) is tuple and len(value.state) == 5 and isinstance(value.state[4], list):
+    if (
+        isinstance(value, _Array)
+        and type(value.state) is tuple
+        and len(value.state) == 5
+        and isinstance(value.state[4], list)
+    ):
         return plain(value.state[4], depth + 1)  # an array of Python objects
     array = to_array(value)
     return array[()] if array.ndim == 0 else array

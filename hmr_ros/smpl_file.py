@@ -79,7 +79,8 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
             f"body model {path}: not a readable SMPL pickle ({type(error).__name__}: {error}); expected SMPL's own .pkl"
         ) from error
     if type(content) is not dict:
-        raise BodyFileError(f"body model {path}: the pickle holds {inert_pickle.kind(content)}, expected a dict of SMPL's arrays")
+        found = inert_pickle.kind(content)
+        raise BodyFileError(f"body model {path}: the pickle holds {found}, expected a dict of SMPL's arrays")
     arrays = {}
     for key in (*REQUIRED, "posedirs"):
         if key in content:

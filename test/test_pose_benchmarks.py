@@ -31,20 +31,23 @@ from hmr_ros.training.user_smpl import find_models, load_regressor
 
 VERTICES = 6890
 # Human3.6M's 17 joints as SMPL's joints that lie near them.
-H36M_AS_SMPL = ("pelvis", "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle", "spine2", "neck",
-                "head", "head", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist")  # fmt: skip
+H36M_AS_SMPL = (
+    "pelvis", "left_hip", "left_knee", "left_ankle", "right_hip", "right_knee", "right_ankle", "spine2", "neck", "head",
+    "head", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def smpl(tmp_path_factory):
-    """A folder of what the user brings: three models of SMPL's size (the embedded body, some vertices twice), the regressor."""
+    """A folder of what the user brings: three models of SMPL's size (the embedded body, some vertices twice) and more."""
     folder = tmp_path_factory.mktemp("smpl")
     arrays = read_smpl_file(EMBEDDED_BODY)
     count = len(arrays["v_template"])
     source = np.r_[np.arange(count), np.arange(VERTICES - count)]
     once = np.arange(VERTICES) < count
     model = {
-        "v_template": arrays["v_template"][source], "shapedirs": arrays["shapedirs"][source], "weights": arrays["weights"][source],
+        "v_template": arrays["v_template"][source], "shapedirs": arrays["shapedirs"][source],
+        "weights": arrays["weights"][source],
         "J_regressor": arrays["J_regressor"][:, source] * once, "f": arrays["f"], "kintree_table": arrays["kintree_table"],
     }  # fmt: skip
     for gender, size in (("NEUTRAL", 1.0), ("MALE", 1.1), ("FEMALE", 0.9)):
@@ -138,7 +141,9 @@ def test_ground_truth_is_of_the_persons_gender_or_neutral(bodies, regressor):
         for record, some, root in zip(records, joints, roots):
             body = bodies["neutral" if name == "vibe" else record.gender]
             with torch.no_grad():
-                vertices = body(torch.from_numpy(matrix_from_rotvec(record.pose))[None], torch.from_numpy(record.betas)[None])[0][0]
+                vertices = body(
+                    torch.from_numpy(matrix_from_rotvec(record.pose))[None], torch.from_numpy(record.betas)[None]
+                )[0][0]
             own = regressor.astype(float) @ vertices.numpy()
             np.testing.assert_allclose(some, own[[6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]], atol=1e-5)
             np.testing.assert_allclose(root, (own[1] + own[4]) / 2 if name == "vibe" else own[0], atol=1e-5)
@@ -212,7 +217,12 @@ def test_people_are_matched_by_their_boxes_where_no_joints_are_known():
 
 
 def test_models_are_found_by_their_usual_names(tmp_path):
-    for name in ("basicModel_f_lbs_10_207_0_v1.0.0.pkl", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl", "SMPL_NEUTRAL.npz", "notes.txt"):
+    for name in (
+        "basicModel_f_lbs_10_207_0_v1.0.0.pkl",
+        "basicmodel_m_lbs_10_207_0_v1.1.0.pkl",
+        "SMPL_NEUTRAL.npz",
+        "notes.txt",
+    ):
         (tmp_path / name).write_bytes(b"")
     found = find_models(tmp_path, ("neutral", "female", "male"))
     assert {gender: path.name[:12] for gender, path in found.items()} == {
@@ -229,7 +239,11 @@ def test_a_wrong_regressor_is_refused(tmp_path, bodies, regressor):
     path = tmp_path / "J.npy"
     with pytest.raises(FileNotFoundError, match=r"expected J_regressor_h36m.npy \(17, 6890\); .*nkolot/SPIN"):
         load_regressor(path, bodies["neutral"])
-    for wrong, message in ((regressor[:, :-1], r"shape \(17, 6889\)"), (2 * regressor, "must sum to 1"), (regressor * np.nan, "finite")):
+    for wrong, message in (
+        (regressor[:, :-1], r"shape \(17, 6889\)"),
+        (2 * regressor, "must sum to 1"),
+        (regressor * np.nan, "finite"),
+    ):
         np.save(path, wrong)
         with pytest.raises(ValueError, match=message):
             load_regressor(path, bodies["neutral"])
@@ -349,11 +363,15 @@ def test_annotations_of_spin_and_vibe_give_the_same_figures(original, smpl, pw3d
     _, spins = run_3dpw(smpl, pw3d, tmp_path / "spin.json", "--annotations", tmp_path / "3dpw_test.npz")
     assert list(spins["protocols"]) == ["spin"]
     for key in ("mpjpe", "pa_mpjpe"):
-        assert spins["protocols"]["spin"]["found"][key] == pytest.approx(original[0]["protocols"]["spin"]["found"][key], rel=1e-4)
+        assert spins["protocols"]["spin"]["found"][key] == pytest.approx(
+            original[0]["protocols"]["spin"]["found"][key], rel=1e-4
+        )
     records = [Record("", Frame("f", "f.jpg"), pose=p.pose, betas=np.zeros(10, np.float32)) for p in people]
     joints, _ = ground_truth(records, bodies, regressor, PROTOCOLS["vibe"])
     lsp = [16, 14, 12, 11, 13, 15, 10, 8, 6, 5, 7, 9]
-    joints2d = np.stack([np.concatenate([np.column_stack([p.keypoints[lsp], np.ones(12)]), np.zeros((2, 3))]) for p in people])
+    joints2d = np.stack(
+        [np.concatenate([np.column_stack([p.keypoints[lsp], np.ones(12)]), np.zeros((2, 3))]) for p in people]
+    )
     rows = {
         "vid_name": np.array(["fake_00_0"] * 3), "frame_id": np.arange(3), "joints3D": joints, "joints2D": joints2d,
         "shape": np.zeros((3, 10)), "pose": poses, "bbox": np.column_stack([centres, sides, sides]),
@@ -363,7 +381,9 @@ def test_annotations_of_spin_and_vibe_give_the_same_figures(original, smpl, pw3d
     _, vibes = run_3dpw(smpl, pw3d, tmp_path / "vibe.json", "--annotations", tmp_path / "3dpw_test_db.pt")
     assert list(vibes["protocols"]) == ["vibe"] and vibes["protocols"]["vibe"]["people"] == 3
     for key in ("mpjpe", "pa_mpjpe"):
-        assert vibes["protocols"]["vibe"]["found"][key] == pytest.approx(original[0]["protocols"]["vibe"]["found"][key], rel=1e-4)
+        assert vibes["protocols"]["vibe"]["found"][key] == pytest.approx(
+            original[0]["protocols"]["vibe"]["found"][key], rel=1e-4
+        )
 
 
 def test_a_whole_run_on_human36m(smpl, scenes, bodies, regressor, tmp_path, capsys):
@@ -401,7 +421,9 @@ def test_a_whole_run_on_human36m(smpl, scenes, bodies, regressor, tmp_path, caps
 
 def test_wrong_use_is_refused_in_words(smpl, pw3d, tmp_path, capsys):
     def told(*more, data=pw3d, folder=smpl, regressor=smpl / "J_regressor_h36m.npy"):
-        code = cli.main(["eval", "3dpw", *map(str, ["--data", data, "--smpl", folder, "--joint-regressor", regressor, *more])])
+        code = cli.main(
+            ["eval", "3dpw", *map(str, ["--data", data, "--smpl", folder, "--joint-regressor", regressor, *more])]
+        )
         assert code == 2
         return capsys.readouterr().err
 

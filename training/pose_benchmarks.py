@@ -91,7 +91,9 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
     regressor = load_regressor(config.joint_regressor, bodies["neutral"])
     for gender, body in bodies.items():
         if len(body.smpl.v_template) != regressor.shape[1]:
-            raise ValueError(f"{models[gender]} has {len(body.smpl.v_template)} vertices, the neutral model {regressor.shape[1]}")
+            raise ValueError(
+                f"{models[gender]} has {len(body.smpl.v_template)} vertices, the neutral model {regressor.shape[1]}"
+            )
     with console.status("reading the annotations"):
         reading = _read(benchmark, config)
     wanted = [record for record in reading.records if any(counts(record, PROTOCOLS[name]) for name in protocols)]
@@ -136,7 +138,12 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
 
 
 def score(
-    predicted: np.ndarray, mean: np.ndarray, joints: np.ndarray, roots: np.ndarray, protocol: ProtocolName, names: Sequence[str]
+    predicted: np.ndarray,
+    mean: np.ndarray,
+    joints: np.ndarray,
+    roots: np.ndarray,
+    protocol: ProtocolName,
+    names: Sequence[str],
 ) -> dict:
     """Figures of one protocol. predicted (N, 17, 3), NaN for whom the detector missed; mean (17, 3) stands in for those."""
     found = np.isfinite(predicted).all((1, 2))
@@ -221,7 +228,9 @@ def _protocols(benchmark: Benchmark, config: PoseEvalConfig) -> tuple[ProtocolNa
         allowed, why = ("spin", "paper"), "SPIN's files do not say which joints are visible"
     refused = [name for name in config.protocol if name not in allowed]
     if refused:
-        raise ValueError(f"{config.annotations}: no protocol {', '.join(refused)} with these annotations: {why}; use {allowed[0]}")
+        raise ValueError(
+            f"{config.annotations}: no protocol {', '.join(refused)} with these annotations: {why}; use {allowed[0]}"
+        )
     return tuple(dict.fromkeys(config.protocol)) or tuple(name for name in allowed if name != "paper")
 
 

@@ -37,7 +37,9 @@ class Protocol:
 _SPIN = {"gendered": True, "pelvis_joint": True, "valid_only": True, "min_visible": -1}
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "spin": Protocol("SPIN's: gendered truth, root is the regressed pelvis, frames with a valid camera", **_SPIN),
-    "vibe": Protocol("VIBE's: neutral truth, root between the hips, more than 6 limb joints visible", False, False, False, 6),
+    "vibe": Protocol(
+        "VIBE's: neutral truth, root between the hips, more than 6 limb joints visible", False, False, False, 6
+    ),
     "paper": Protocol("the paper does not define its own; counted as SPIN's", **_SPIN),
 }
 
@@ -84,7 +86,9 @@ def ground_truth(
     return joints, roots
 
 
-def errors(predicted: np.ndarray, joints: np.ndarray, roots: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+def errors(
+    predicted: np.ndarray, joints: np.ndarray, roots: np.ndarray, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
     """MPJPE and PA-MPJPE (N,), millimetres, of predicted joints (N, 17, 3) against ``ground_truth``'s."""
     of_body = predicted[:, H36M_TO_J14]
     ours = of_body - _root(of_body, predicted[:, 0], protocol)[:, None]

@@ -16,9 +16,7 @@ from hmr_ros.body_model import BodyModel
 # As SPIN and smplx call them, and as they are downloaded.
 _NAMES = re.compile(r"smpl_(neutral|male|female)|basicmodel_(neutral|m|f)_lbs_10_207_0_v1\.\d\.\d", re.IGNORECASE)
 _GENDERS = {"m": "male", "f": "female"}
-WHERE_SMPL = (
-    "ask for them at https://smpl.is.tue.mpg.de (male, female) and https://smplify.is.tue.mpg.de (neutral)"
-)
+WHERE_SMPL = "ask for them at https://smpl.is.tue.mpg.de (male, female) and https://smplify.is.tue.mpg.de (neutral)"
 WHERE_REGRESSOR = "it is in the data that https://github.com/nkolot/SPIN fetches (fetch_data.sh), and VIBE's"
 
 
@@ -48,15 +46,17 @@ def load_regressor(path: Path, body: BodyModel) -> np.ndarray:
     """
     path, vertices = Path(path), len(body.smpl.v_template)
     if not path.is_file():
-        raise FileNotFoundError(f"joint regressor {path} is missing; expected J_regressor_h36m.npy (17, {vertices}); {WHERE_REGRESSOR}")
+        raise FileNotFoundError(
+            f"joint regressor {path} is missing; expected J_regressor_h36m.npy (17, {vertices}); {WHERE_REGRESSOR}"
+        )
     try:
         regressor = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"joint regressor {path}: no readable .npy ({error}); {WHERE_REGRESSOR}") from error
     if regressor.shape != (17, vertices) or regressor.dtype.kind != "f" or not np.isfinite(regressor).all():
         raise ValueError(
-            f"joint regressor {path}: found {regressor.dtype} of shape {regressor.shape}, expected finite floats (17, {vertices}) "
-            f"for {body.name}"
+            f"joint regressor {path}: found {regressor.dtype} of shape {regressor.shape}, expected finite floats "
+            f"(17, {vertices}) for {body.name}"
         )
     off = np.abs(regressor.sum(1) - 1).max()
     if off > 0.02:

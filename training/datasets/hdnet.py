@@ -36,7 +36,9 @@ def read(path: Path) -> np.ndarray:
         if path.suffix == ".npy":
             depth = np.load(path, allow_pickle=False)
         else:  # blanks at inference, commas in HDNet's own training data
-            depth = np.array([line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip()], np.float32)
+            depth = np.array(
+                [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip()], np.float32
+            )
     except (ValueError, OSError, EOFError) as error:
         raise DamagedFile(f"{path}: no readable depth map ({error}); expected lines of as many numbers each") from error
     if depth.ndim != 2 or depth.dtype.kind != "f" or min(depth.shape) < 2:

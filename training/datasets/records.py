@@ -65,10 +65,6 @@ class Reading:
     records: list[Record] = field(default_factory=list)
     corrupt: list[Corrupt] = field(default_factory=list)
 
-    def as_json(self) -> dict:
-        """The counts, and everything corrupt by name and reason."""
-        return {"records": len(self.records), "corrupt": [part._asdict() for part in self.corrupt]}
-
 
 class DamagedFile(ValueError):
     """A file that is there and cannot be used; the message says what was found and what was expected."""
@@ -85,7 +81,9 @@ class Source:
     def require(self, path: Path) -> Path:
         """``path``, or FileNotFoundError that names it, the layout and where to ask for it."""
         if not path.exists():
-            raise FileNotFoundError(f"{self.name}: {path} is missing; expected layout: {self.layout}; ask for it at {self.ask}")
+            raise FileNotFoundError(
+                f"{self.name}: {path} is missing; expected layout: {self.layout}; ask for it at {self.ask}"
+            )
         return path
 
     def split(self, split: str, splits: Iterable[str]) -> str:

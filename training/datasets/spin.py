@@ -12,7 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from hmr_ros.training.datasets import human36m
-from hmr_ros.training.datasets.records import J14, Corrupt, DamagedFile, Frame, Reading, Record, Source, coco_from, numbers, read_npz
+from hmr_ros.training.datasets.records import (
+    J14,
+    Corrupt,
+    DamagedFile,
+    Frame,
+    Reading,
+    Record,
+    Source,
+    coco_from,
+    numbers,
+    read_npz,
+)
 
 SOURCE = Source(
     "SPIN annotations",

@@ -96,7 +96,8 @@ def _read_person(content: dict, cameras: np.ndarray, person: int, sequence: str,
     openpose = np.array(content["poses2d"][person], np.float32)  # (frames, 3, 18)
     if poses.shape != (count, 72) or openpose.shape != (count, 3, len(OPENPOSE)):
         raise DamagedFile(
-            f"poses {poses.shape} and poses2d {openpose.shape}, expected ({count}, 72) and ({count}, 3, 18) for {count} cameras"
+            f"poses {poses.shape} and poses2d {openpose.shape}, expected ({count}, 72) and "
+            f"({count}, 3, 18) for {count} cameras"
         )
     betas = numbers(np.asarray(content["betas"][person]).reshape(-1)[:10], (10,), "betas")
     valid = np.asarray(content["campose_valid"][person]).astype(bool)
@@ -110,7 +111,9 @@ def _read_person(content: dict, cameras: np.ndarray, person: int, sequence: str,
     finite = [np.isfinite(part.reshape(count, -1)).all(1) for part in (poses, cameras, openpose)]
     usable = np.logical_and.reduce(finite) & (np.abs(poses) < 1e3).all(1)
     for index in np.flatnonzero(~usable):
-        reading.corrupt.append(Corrupt(f"{sequence}/image_{index:05d}/{person}", "pose, camera or 2D joints are no finite numbers"))
+        reading.corrupt.append(
+            Corrupt(f"{sequence}/image_{index:05d}/{person}", "pose, camera or 2D joints are no finite numbers")
+        )
     chosen = np.flatnonzero(usable)
     if not len(chosen):
         return
@@ -123,8 +126,8 @@ def _read_person(content: dict, cameras: np.ndarray, person: int, sequence: str,
             box = box_around(projected[index])
         reading.records.append(
             Record(
-                f"{name}/{person}", Frame(name, folder / f"image_{index:05d}.jpg"), box,
-                coco_from(openpose[index], OPENPOSE), poses[index].reshape(24, 3), betas, GENDERS[gender], valid=bool(valid[index]),
+                f"{name}/{person}", Frame(name, folder / f"image_{index:05d}.jpg"), box, coco_from(openpose[index], OPENPOSE),
+                poses[index].reshape(24, 3), betas, GENDERS[gender], valid=bool(valid[index]),
             )
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ SOURCE = Source(
     "trainval.txt and, for each line /<number>_image.png in it, <number>_image.png, <number>_joints.npy, <number>_body.pkl",
     "https://files.is.tuebingen.mpg.de/classner/up/",
 )
-LISTS = {"train": ("trainval.txt",)}  # Table 2 and 3 know UP-3D as training data only
+LISTS = {"train": ("trainval.txt",)}  # the paper trains on it and reports nothing on it
 
 
 def frames(root: Path, split: str = "train") -> list[Frame]:

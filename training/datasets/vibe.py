@@ -15,8 +15,8 @@ from hmr_ros.training.datasets.records import J14, Corrupt, DamagedFile, Frame, 
 
 SOURCE = Source(
     "VIBE annotations",
-    "a joblib file with vid_name, frame_id, joints3D, joints2D, shape, pose, bbox, img_name and valid (3dpw_test_db.pt), and "
-    "the pictures it names below the data's folder",
+    "a joblib file with vid_name, frame_id, joints3D, joints2D, shape, pose, bbox, img_name and valid (3dpw_test_db.pt), "
+    "and the pictures it names below the data's folder",
     "https://github.com/mkocabas/VIBE (doc/train.md: lib/data_utils/threedpw_utils.py on the original data)",
 )
 NEEDED = ("vid_name", "frame_id", "joints3D", "joints2D", "shape", "pose", "bbox", "img_name", "valid")
