@@ -93,15 +93,20 @@ class Source:
         return split
 
 
-def read_pickle(path: Path) -> dict:
-    """A pickled dict of numbers, Python 2's included, read without executing it. DamagedFile for anything else."""
+def read_pickle(path: Path, needed: Iterable[str], optional: Iterable[str] = ()) -> dict:
+    """Those entries of a pickled dict, Python 2's included, read without executing it. DamagedFile for anything else."""
+    needed = tuple(needed)
     try:
-        content = inert_pickle.plain(inert_pickle.load(path.read_bytes()))
+        content = inert_pickle.load(path.read_bytes())
+        if not isinstance(content, dict):
+            raise DamagedFile(f"holds {inert_pickle.kind(content)}, expected a dict")
+        wanted = {key: inert_pickle.plain(content[key]) for key in (*needed, *optional) if key in content}
     except Exception as error:  # whatever a broken or hostile pickle makes the machine stumble over
         raise DamagedFile(f"not a readable pickle ({type(error).__name__}: {error})") from error
-    if not isinstance(content, dict):
-        raise DamagedFile(f"the pickle holds a {type(content).__name__}, expected a dict")
-    return content
+    missing = [key for key in needed if key not in wanted]
+    if missing:
+        raise DamagedFile(f"{path.name} lacks {', '.join(missing)}; found {', '.join(map(str, content)) or 'nothing'}")
+    return wanted
 
 
 def read_npz(path: Path, needed: Iterable[str], optional: Iterable[str] = ()) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ SOURCE = Source(
     "sequenceFiles/<train|validation|test>/<sequence>.pkl and imageFiles/<sequence>/image_00000.jpg",
     "https://virtualhumans.mpi-inf.mpg.de/3DPW/",
 )
+NEEDED = ("poses", "betas", "genders", "poses2d", "cam_poses", "campose_valid")
 SPLITS = ("train", "validation", "test")
 # poses2d: OpenPose's 18 joints.
 OPENPOSE = (
@@ -61,19 +62,19 @@ def read(root: Path, split: str = "test") -> Reading:
     for path in _sequences(Path(root), split):
         folder = SOURCE.require(Path(root) / "imageFiles" / path.stem)
         try:
-            content = read_pickle(path)
+            content = read_pickle(path, NEEDED, ("jointPositions", "cam_intrinsics"))
             people = range(len(content["poses"]))
             cameras = np.asarray(content["cam_poses"], np.float32)
             if cameras.ndim != 3 or cameras.shape[1:] != (4, 4):
                 raise DamagedFile(f"cam_poses has shape {cameras.shape}, expected (frames, 4, 4)")
-        except (DamagedFile, KeyError, TypeError, ValueError) as error:
-            reading.corrupt.append(Corrupt(path.stem, _reason(error)))
+        except (DamagedFile, TypeError, ValueError) as error:
+            reading.corrupt.append(Corrupt(path.stem, str(error)))
             continue
         for person in people:
             try:
                 _read_person(content, cameras, person, path.stem, folder, reading)
-            except (DamagedFile, KeyError, IndexError, TypeError, ValueError) as error:
-                reading.corrupt.append(Corrupt(f"{path.stem}, person {person}", _reason(error)))
+            except (DamagedFile, IndexError, TypeError, ValueError) as error:
+                reading.corrupt.append(Corrupt(f"{path.stem}, person {person}", str(error)))
     return reading
 
 
@@ -84,10 +85,6 @@ def _sequences(root: Path, split: str) -> list[Path]:
     if not paths:
         SOURCE.require(folder / "<sequence>.pkl")
     return paths
-
-
-def _reason(error: Exception) -> str:
-    return f"lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _read_person(content: dict, cameras: np.ndarray, person: int, sequence: str, folder: Path, reading: Reading) -> None:
@@ -126,8 +123,9 @@ def _read_person(content: dict, cameras: np.ndarray, person: int, sequence: str,
             box = box_around(projected[index])
         reading.records.append(
             Record(
-                f"{name}/{person}", Frame(name, folder / f"image_{index:05d}.jpg"), box, coco_from(openpose[index], OPENPOSE),
-                poses[index].reshape(24, 3), betas, GENDERS[gender], valid=bool(valid[index]),
+                f"{name}/{person}", Frame(name, folder / f"image_{index:05d}.jpg"), box,
+                coco_from(openpose[index], OPENPOSE), poses[index].reshape(24, 3), betas, GENDERS[gender],
+                valid=bool(valid[index]),
             )
         )  # fmt: skip
 

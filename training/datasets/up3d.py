@@ -47,10 +47,7 @@ def read(root: Path, split: str = "train") -> Reading:
                 if not path.is_file():
                     raise DamagedFile(f"{path.name} is missing")
             points = numbers(_npy(root / f"{name}_joints.npy"), (3, len(J14)), f"{name}_joints.npy").T
-            body = read_pickle(root / f"{name}_body.pkl")
-            missing = [key for key in ("pose", "betas") if key not in body]
-            if missing:
-                raise DamagedFile(f"{name}_body.pkl lacks {', '.join(missing)}")
+            body = read_pickle(root / f"{name}_body.pkl", ("pose", "betas"))
             pose = numbers(np.ravel(body["pose"]), (72,), "pose").reshape(24, 3)
             betas = numbers(np.ravel(body["betas"])[:10], (10,), "betas")
         except DamagedFile as error:

@@ -50,7 +50,9 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             raise DamagedFile(f"starts with {magic!r}, not as an uncompressed joblib file does")
         file.seek(0)
         try:
-            rows = inert_pickle.plain(inert_pickle.load_joblib(file))
+            rows = inert_pickle.load_joblib(file)
+            if isinstance(rows, dict):
+                rows = {key: inert_pickle.plain(rows[key]) for key in NEEDED if key in rows}
         except Exception as error:  # whatever a broken or hostile pickle makes the machine stumble over
             raise DamagedFile(f"not a readable joblib file ({type(error).__name__}: {error})") from error
     if not isinstance(rows, dict) or not set(NEEDED) <= rows.keys():
