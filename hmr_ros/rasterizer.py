@@ -1,8 +1,9 @@
-"""Which triangle does a pixel see, and how far away is it: a z-buffer for the CPU, and its differentiable counterpart.
+"""Which triangle does a pixel see, and how far away is it: a z-buffer for drawing, and point queries for losses.
 
 ``rasterize`` fills whole pictures for drawing and for synthetic data. ``visible_face`` answers the same question for a
 few points, without gradient; ``depth_at`` then recomputes the depth of such a point in torch by intersecting its ray
 with the plane of the face, so that losses reach the vertices. Gradients are interior only: silhouettes do not move.
+The rules live in `face_queries` (numba) and `torch_queries` (GPU); this is what the others import.
 
 Vertices are (x, y in pixels, z in metres, larger is farther); pixel centres are integers, as in OpenCV. Whoever projects
 decides about the camera: ``perspective=True`` interpolates 1/z (x and y came from a division by z), ``False`` z itself.
@@ -16,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-NEAR = 1e-3  # metres: a perspective face with a vertex at or before this plane is left out
-FAR_OUT = 1e6  # px: a face that reaches further is left out, because float64 could not tell its inside from its outside
-FLAT = 1e-9  # px²: a face whose projection is smaller is seen edge-on and covers nothing
+from hmr_ros.face_queries import FLAT, NEAR, corners, query, weights
+
+BACKENDS = ("auto", "numba", "torch", "pytorch3d")
 
 
 class Raster(NamedTuple):
@@ -45,32 +46,50 @@ def rasterize(
     return Raster(face, depth, barycentric)
 
 
-def visible_face(points, vertices, faces, perspective: bool = False, near: float = NEAR):
+def visible_face(points, vertices, faces, perspective: bool = False, near: float = NEAR, backend: str = "auto"):
     """The face that each point sees: (P, 2) px, (V, 3), (F, 3) → (P,) int32, -1 where there is none.
 
-    Also batched: (B, P, 2) and (B, V, 3) → (B, P). Takes numpy or torch and answers in kind; no gradient. Same rules as
-    :func:`rasterize`; the cost grows with faces plus points, not with the picture.
+    Also batched: (B, P, 2) and (B, V, 3) → (B, P). Takes numpy or torch and answers in kind, on the device of `points`;
+    no gradient. Same rules as :func:`rasterize`, computed in float64 from float32 coordinates.
+
+    Backends: "numba" (CPU; CUDA tensors travel there and back), "torch" (on the tensors' device), "pytorch3d" (its
+    rasteriser, likewise; rounds points to a grid and leaves the lines between faces uncovered, see
+    `torch_queries.query_pytorch3d`). "auto" is numba on the CPU and torch on CUDA, which give the same answer; pytorch3d
+    must be asked for, so that results do not depend on what else is installed.
+
+    Raises ValueError for shapes and backends it does not know, ImportError where pytorch3d is asked for and missing.
     """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    shapes = tuple(np.shape(points)), tuple(np.shape(vertices)), tuple(np.shape(faces))
+    _check_shapes(*shapes)
     is_torch = not isinstance(points, np.ndarray) and hasattr(points, "detach")
-    points_np, vertices_np, faces_np = (_to_numpy(v) for v in (points, vertices, faces))
-    if points_np.ndim not in (2, 3) or points_np.ndim != vertices_np.ndim:
-        raise ValueError(
-            f"points {points_np.shape} and vertices {vertices_np.shape} must be (P, 2) with (V, 3) or both batched"
-        )
-    single = points_np.ndim == 2
-    if single:
-        points_np, vertices_np = points_np[None], vertices_np[None]
-    if len(points_np) != len(vertices_np):
-        raise ValueError(f"{len(points_np)} sets of points do not match {len(vertices_np)} sets of vertices")
-    seen = np.full(points_np.shape[:2], -1, np.int32)
-    for row, row_points, row_vertices in zip(seen, points_np, vertices_np, strict=True):
-        _query(np.ascontiguousarray(row_points, np.float32), *_as_mesh(row_vertices, faces_np), perspective, near, row)
-    seen = seen[0] if single else seen
-    if is_torch:
+    if backend == "auto":
+        backend = "torch" if is_torch and points.is_cuda else "numba"
+    if backend == "numba":
+        arrays = [_to_numpy(v) for v in (points, vertices)]
+        arrays = [np.ascontiguousarray(v if v.ndim == 3 else v[None], np.float32) for v in arrays]
+        seen = np.full(arrays[0].shape[:2], -1, np.int32)
+        query(*arrays, np.ascontiguousarray(_to_numpy(faces), np.int32), perspective, near, seen)
+        seen = seen.reshape(shapes[0][:-1])
+        if not is_torch:
+            return seen
         import torch
 
         return torch.from_numpy(seen).to(points.device)
-    return seen
+    import torch
+
+    from hmr_ros import torch_queries
+
+    device = points.device if is_torch else "cpu"
+    tensors = [torch.as_tensor(v, device=device).detach().float() for v in (points, vertices)]
+    tensors = [v if v.ndim == 3 else v[None] for v in tensors]
+    if isinstance(faces, np.ndarray):
+        faces = faces.astype(np.int64)
+    faces = torch.as_tensor(faces, device=device).long()
+    ask = torch_queries.query_torch if backend == "torch" else torch_queries.query_pytorch3d
+    seen = ask(*tensors, faces, perspective, near).reshape(shapes[0][:-1])
+    return seen if is_torch else seen.numpy()
 
 
 def depth_at(points, face_index, vertices, faces, perspective: bool = False):
@@ -126,6 +145,15 @@ def _to_numpy(array) -> np.ndarray:
     return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
 
 
+def _check_shapes(points, vertices, faces) -> None:
+    if len(points) not in (2, 3) or len(points) != len(vertices) or points[-1] != 2:
+        raise ValueError(f"points {points} and vertices {vertices} must be (P, 2) with (V, 3) or both batched")
+    if len(points) == 3 and points[0] != vertices[0]:
+        raise ValueError(f"{points[0]} sets of points do not match {vertices[0]} sets of vertices")
+    if vertices[-1] != 3 or len(faces) != 2 or faces[-1] != 3:
+        raise ValueError(f"a mesh is vertices (V, 3) and faces (F, 3), not {vertices} and {faces}")
+
+
 def _as_mesh(vertices, faces) -> tuple[np.ndarray, np.ndarray]:
     vertices, faces = np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
@@ -134,51 +162,11 @@ def _as_mesh(vertices, faces) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _corners(vertices, face, perspective, near, out):
-    """Copy a face's vertices to out (3, 3, float64); the signed doubled area, 0 where the face is left out."""
-    for i in range(3):
-        index = face[i]
-        if index < 0 or index >= len(vertices):
-            return 0.0
-        for k in range(3):
-            value = vertices[index, k]
-            if not np.isfinite(value):
-                return 0.0
-            out[i, k] = value
-        if abs(out[i, 0]) > FAR_OUT or abs(out[i, 1]) > FAR_OUT:
-            return 0.0
-        if perspective and out[i, 2] <= near:
-            return 0.0
-    area = (out[1, 0] - out[0, 0]) * (out[2, 1] - out[0, 1]) - (out[1, 1] - out[0, 1]) * (out[2, 0] - out[0, 0])
-    return area if abs(area) > FLAT else 0.0
-
-
-@njit(cache=True, nogil=True)
-def _weights(t, area, x, y, perspective):
-    """Barycentric weights of the point (x, y) in the triangle t, and the depth there; a negative w0 means outside."""
-    scale = 1.0 / area
-    w0 = ((t[1, 0] - x) * (t[2, 1] - y) - (t[1, 1] - y) * (t[2, 0] - x)) * scale
-    if w0 < 0.0:
-        return -1.0, 0.0, 0.0, 0.0
-    w1 = ((t[2, 0] - x) * (t[0, 1] - y) - (t[2, 1] - y) * (t[0, 0] - x)) * scale
-    if w1 < 0.0:
-        return -1.0, 0.0, 0.0, 0.0
-    w2 = ((t[0, 0] - x) * (t[1, 1] - y) - (t[0, 1] - y) * (t[1, 0] - x)) * scale
-    if w2 < 0.0:
-        return -1.0, 0.0, 0.0, 0.0
-    if not perspective:
-        return w0, w1, w2, w0 * t[0, 2] + w1 * t[1, 2] + w2 * t[2, 2]
-    w0, w1, w2 = w0 / t[0, 2], w1 / t[1, 2], w2 / t[2, 2]
-    total = w0 + w1 + w2
-    return w0 / total, w1 / total, w2 / total, 1.0 / total
-
-
-@njit(cache=True, nogil=True)
 def _fill(vertices, faces, perspective, near, face, depth, barycentric):
     height, width = face.shape
     t = np.empty((3, 3))
     for f in range(len(faces)):
-        area = _corners(vertices, faces[f], perspective, near, t)
+        area = corners(vertices, faces[f], perspective, near, t)
         if area == 0.0:
             continue
         left = max(0.0, np.ceil(min(t[0, 0], t[1, 0], t[2, 0])))
@@ -189,70 +177,13 @@ def _fill(vertices, faces, perspective, near, face, depth, barycentric):
             continue
         for y in range(int(top), int(bottom) + 1):
             for x in range(int(left), int(right) + 1):
-                w0, w1, w2, z = _weights(t, area, x, y, perspective)
+                w0, w1, w2, z = weights(t, area, x, y, perspective)
                 if w0 >= 0.0 and (face[y, x] < 0 or z < depth[y, x]):
                     face[y, x] = f
                     depth[y, x] = z
                     barycentric[y, x, 0] = w0
                     barycentric[y, x, 1] = w1
                     barycentric[y, x, 2] = w2
-
-
-@njit(cache=True, nogil=True)
-def _query(points, vertices, faces, perspective, near, seen):
-    """Sort the points into a grid of cells, then show every face to the points of the cells that it touches."""
-    count = len(points)
-    usable = np.zeros(count, np.bool_)
-    x0, y0, x1, y1 = np.inf, np.inf, -np.inf, -np.inf
-    for p in range(count):
-        if np.isfinite(points[p, 0]) and np.isfinite(points[p, 1]):
-            usable[p] = True
-            x0, x1 = min(x0, points[p, 0]), max(x1, points[p, 0])
-            y0, y1 = min(y0, points[p, 1]), max(y1, points[p, 1])
-    if x0 > x1:
-        return
-    cells = max(1, min(64, int(np.sqrt(count))))
-    scale_x, scale_y = cells / max(x1 - x0, 1e-6), cells / max(y1 - y0, 1e-6)
-    start = np.zeros(cells * cells + 1, np.int64)
-    cell_of = np.zeros(count, np.int64)
-    for p in range(count):
-        if usable[p]:
-            column = min(cells - 1, int((points[p, 0] - x0) * scale_x))
-            line = min(cells - 1, int((points[p, 1] - y0) * scale_y))
-            cell_of[p] = line * cells + column
-            start[cell_of[p] + 1] += 1
-    for c in range(cells * cells):
-        start[c + 1] += start[c]
-    order = np.empty(start[-1], np.int64)
-    cursor = start.copy()
-    for p in range(count):
-        if usable[p]:
-            order[cursor[cell_of[p]]] = p
-            cursor[cell_of[p]] += 1
-    nearest = np.full(count, np.inf)
-    t = np.empty((3, 3))
-    for f in range(len(faces)):
-        area = _corners(vertices, faces[f], perspective, near, t)
-        if area == 0.0:
-            continue
-        left, right = min(t[0, 0], t[1, 0], t[2, 0]), max(t[0, 0], t[1, 0], t[2, 0])
-        top, bottom = min(t[0, 1], t[1, 1], t[2, 1]), max(t[0, 1], t[1, 1], t[2, 1])
-        if right < x0 or left > x1 or bottom < y0 or top > y1:
-            continue
-        column0 = int(min(cells - 1.0, max(0.0, (left - x0) * scale_x)))
-        column1 = int(min(cells - 1.0, max(0.0, (right - x0) * scale_x)))
-        line0 = int(min(cells - 1.0, max(0.0, (top - y0) * scale_y)))
-        line1 = int(min(cells - 1.0, max(0.0, (bottom - y0) * scale_y)))
-        for line in range(line0, line1 + 1):
-            for k in range(start[line * cells + column0], start[line * cells + column1 + 1]):
-                p = order[k]
-                x, y = np.float64(points[p, 0]), np.float64(points[p, 1])
-                if x < left or x > right or y < top or y > bottom:
-                    continue
-                w0, _, _, z = _weights(t, area, x, y, perspective)
-                if w0 >= 0.0 and z < nearest[p]:
-                    nearest[p] = z
-                    seen[p] = f
 
 
 @njit(cache=True, nogil=True)
