@@ -1,0 +1,170 @@
+"""The paper's regressor: ResNet-18 (He et al. 2016) from joint heatmaps and a trimmed depth map to the body, in one pass.
+
+H x W x (K+1) → average pooled 512 → FC 512 → FC 512 → 48 = scale 1, rotation 3, translation 2, shape 10, pose code 32, which the
+frozen pose prior decodes (paper, "Network Architecture"). What the paper leaves open is an option with its default here; what is
+not the paper's says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from smplx.lbs import batch_rodrigues
+from torch import Tensor, nn
+
+from hmr_ros.geometry import matrix_from_6d
+from hmr_ros.networks.lifter import BodyParameters
+from hmr_ros.networks.pose_prior import PosePrior
+from hmr_ros.networks.reliability import Inputs, Reliability
+from hmr_ros.proxies.heatmaps import gaussian_heatmaps
+from hmr_ros.skeleton import COCO_KEYPOINTS
+
+DEPTH_SCALE = 0.5  # metres that become 1 at the network's input, about the median [open in the paper]
+_SHOULDERS, _HIPS, _EARS, _NOSE = (5, 6), (11, 12), (3, 4), 0
+_WIDTHS = 0.32, 0.2  # metres between an adult's shoulders and hips, for the start
+_TORSO, _FACE = 0.52, 0.1  # metres from the shoulders' to the hips' midpoint; from the ears' midpoint to the nose
+
+
+@dataclass(frozen=True)
+class RegressorConfig:
+    """Options of :class:`Resnet18Regressor`; the defaults are the paper's where it says something."""
+
+    size: int = 256
+    """H = W of heatmaps and depth [open; STRAPS]."""
+    width: int = 64
+    """Channels of the first stage: 64 is ResNet-18; less is a thinner one, not the paper's."""
+    sigma: float = 4.0
+    """Of the heatmaps at 256 pixels, in pixels; it shrinks with the size [open; STRAPS]."""
+    rotation: Literal["axis_angle", "6d"] = "axis_angle"
+    """Of the whole body: pi tanh of 3 numbers (48 outputs), or 6D (51 outputs, not the paper's)."""
+    start: Literal["proxies", "frontal"] = "proxies"
+    """What the rotation is relative to [open]: the heading that shoulders, hips and face suggest, or one that faces the camera,
+    from which a third of the bodies ends in a local minimum more than 60 degrees off."""
+    depth_input: bool = True
+    """False: heatmaps alone (the paper's ablation)."""
+    reliability: Inputs = "paper"
+    """What the reliability network is told; "extended" is not the paper's."""
+
+
+class _BasicBlock(nn.Module):
+    """ResNet's basic block: two 3 x 3 convolutions and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        nn.init.zeros_(self.layers[-1].weight)  # every block begins as the identity
+        self.shortcut = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.layers(x) + self.shortcut(x)).relu()
+
+
+class Resnet18Regressor(nn.Module):
+    """(joints (B, 17, 3: x, y in crop coordinates, confidence), depth (B, H, W) trimmed metres) → BodyParameters.
+
+    ``encode`` gives the 48 numbers, ``decode`` makes a body of them; training calls them one by one. Depth may be of another
+    size than ``config.size``: it is resized to it, nearest pixel.
+    """
+
+    def __init__(self, config: RegressorConfig = RegressorConfig(), prior: PosePrior | None = None):
+        super().__init__()
+        self.config = config
+        w = config.width
+        channels = len(COCO_KEYPOINTS) + config.depth_input
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, w, 7, 2, 3, bias=False), nn.BatchNorm2d(w), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+        )
+        stages = [(w, w, 1), (w, w, 1), (w, 2 * w, 2), (2 * w, 2 * w, 1), (2 * w, 4 * w, 2), (4 * w, 4 * w, 1), (4 * w, 8 * w, 2),
+                  (8 * w, 8 * w, 1)]  # fmt: skip
+        self.stages = nn.Sequential(*[_BasicBlock(*stage) for stage in stages])
+        self.rotations = 3 if config.rotation == "axis_angle" else 6
+        head = nn.Linear(512, 1 + self.rotations + 2 + 10 + 32)
+        nn.init.normal_(head.weight, std=1e-3)
+        nn.init.zeros_(head.bias)  # learnable start: phi = 0, the mean shape
+        self.head = nn.Sequential(nn.Linear(8 * w, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), head)
+        # Frozen; without a prior for weights that are loaded next.
+        self.pose_decoder = (PosePrior() if prior is None else prior).decoder.requires_grad_(False)
+        self.reliability = Reliability(config.reliability)
+        self.register_buffer("upright", torch.diag(torch.tensor([1.0, -1.0, -1.0])))  # y up to y down, facing the camera
+
+    def forward(self, joints: Tensor, depth: Tensor) -> BodyParameters:
+        rotations, betas, camera = self.decode(self.encode(joints, depth), joints, depth)
+        return BodyParameters(rotations, betas, camera, self.reliability(joints, depth))
+
+    def encode(self, joints: Tensor, depth: Tensor) -> Tensor:
+        """The network proper: (B, 48), or 51 with 6D rotations."""
+        size = self.config.size
+        pixels = torch.cat([(joints[..., :2] + 1) * size / 2 - 0.5, joints[..., 2:]], dim=-1)
+        channels = [gaussian_heatmaps(pixels, size, self.config.sigma * size / 256)]
+        if self.config.depth_input:
+            resized = nn.functional.interpolate(depth[:, None], (size, size), mode="nearest-exact")
+            channels.append(centred_depth(resized[:, 0])[:, None])
+        x = torch.cat(channels, dim=1)
+        if not torch.compiler.is_exporting():
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.head(self.stages(self.stem(x)).mean((2, 3)))
+
+    def decode(self, said: Tensor, joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 48) → rotations (B, 24, 3, 3) with the first in camera axes, betas (B, 10), weak camera (B, 3)."""
+        scale, turn, translation, betas, phi = said.float().split([1, self.rotations, 2, 10, 32], dim=1)
+        if self.config.rotation == "axis_angle":
+            turn = batch_rodrigues(torch.pi * torch.tanh(turn))
+        else:
+            turn = matrix_from_6d(turn + turn.new_tensor([1.0, 0, 0, 0, 1, 0]))
+        start = self.upright
+        if self.config.start == "proxies":
+            heading = start_heading(joints, depth if self.config.depth_input else None)
+            zero = torch.zeros_like(heading)
+            start = start @ batch_rodrigues(torch.stack([zero, heading, zero], dim=1))
+        pose = batch_rodrigues(self.pose_decoder(torch.tanh(phi)).reshape(-1, 3)).reshape(-1, 23, 3, 3)
+        rotations = torch.cat([(turn @ start)[:, None], pose], dim=1)
+        return rotations, betas, torch.cat([scale.exp(), translation], dim=1)
+
+
+def centred_depth(depth: Tensor) -> Tensor:
+    """Depth as the network sees it (B, H, W): relative to the median of the valid pixels, in units of ``DEPTH_SCALE``, within
+    ±3; 0 where unknown."""
+    flat = depth.flatten(1)
+    valid = flat > 0
+    count = valid.sum(1, keepdim=True)
+    ordered = torch.where(valid, flat, torch.full_like(flat, 1e6)).sort(dim=1).values
+    median = ordered.gather(1, ((count - 1).clamp(min=0)) // 2)
+    return torch.where(valid, ((flat - median) / DEPTH_SCALE).clamp(-3, 3), torch.zeros_like(flat)).reshape(depth.shape)
+
+
+def depth_at_joints(joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth (B, K) at joints (B, K, 3) in crop coordinates, and whether it is known; joints without confidence are not."""
+    size = depth.shape[-1]
+    pixel = ((joints[..., :2] + 1) * size / 2 - 0.5).round()
+    inside = ((pixel >= 0) & (pixel < size)).all(-1)
+    column, row = pixel.clamp(0, size - 1).long().unbind(-1)
+    values = depth.flatten(1).gather(1, row * size + column)
+    return values, inside & (values > 0) & (joints[..., 2] > 0)
+
+
+def start_heading(joints: Tensor, depth: Tensor | None) -> Tensor:
+    """Heading (B,) about the body's vertical, radians, 0 faces the camera, that the proxies alone suggest: where left shoulder
+    and hip lie beside the right ones, how much deeper they are, and where the nose is beside the ears. Without gradient."""
+    joints = joints.detach()
+    xy, sure = joints[..., :2], joints[..., 2] > 0
+    torso = (xy[:, _SHOULDERS].mean(1) - xy[:, _HIPS].mean(1)).norm(dim=-1)
+    wide = (xy[:, _SHOULDERS[0]] - xy[:, _SHOULDERS[1]]).norm(dim=-1)
+    metre = torch.maximum(torso / _TORSO, wide / _WIDTHS[0]).clamp(min=0.1)  # crop units; a bent torso is short
+    cosine, sine, weight = torch.zeros_like(metre), torch.zeros_like(metre), torch.full_like(metre, 1e-6)
+    z, known = (None, None) if depth is None else depth_at_joints(joints, depth)
+    for (left, right), width in zip((_SHOULDERS, _HIPS), _WIDTHS):
+        cosine = cosine + ((xy[:, left, 0] - xy[:, right, 0]) / (metre * width)).clamp(-1, 1) / 2
+        if z is not None:
+            both = known[:, left] & known[:, right]
+            sine = sine + both * ((z[:, left] - z[:, right]) / width).clamp(-1, 1)
+            weight = weight + both
+    face = sure[:, _EARS].all(1) & sure[:, _NOSE]
+    sine = sine + face * ((xy[:, _NOSE, 0] - xy[:, _EARS, 0].mean(1)) / (metre * _FACE)).clamp(-1, 1)
+    return torch.atan2(sine / (weight + face), cosine + 1e-6)
