@@ -1,323 +1,324 @@
-"""``hmr-ros train``: the lifter and its reliability, with the truth of rendered people.
+"""``hmr-ros train``: the paper's self-supervised training, from proxies shards alone.
 
-Reads what ``hmr-ros data rendered`` wrote. First the regressor learns, from one view a person and epoch (as first seen or in
-a mirror, with the coarse depth or a depth camera's), and its averaged weights are kept. Then its reliability learns to tell
-right joints from wrong ones on the tenth of the people whom the regressor has not seen: on those it has, it errs too little.
-The self-supervised training of the paper belongs beside this file and reads proxies only.
+The regressor says a body of every person's proxies, the body is projected and rendered, and must agree with the proxies
+(losses.py). Lightning Fabric runs it on a CPU, a GPU or several (DDP). The order of people, their mirroring and so every step
+depend on the seed and the step's number only: a killed run that goes on from ``resume.pt`` ends in the same weights.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 import tyro
+from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import track
-from torch.nn import functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
 
 import hmr_ros
 from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import save_checkpoint
-from hmr_ros.geometry import sixd_from_matrix
-from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features
-from hmr_ros.networks.lifter import BETAS, RIGHT, Lifter
-from hmr_ros.posed_keypoints import PosedKeypoints
-from hmr_ros.refinement import Refiner
-from hmr_ros.skeleton import LIMB_KEYPOINTS
-from hmr_ros.training.evaluate import auroc, mpjpe, pa_mpjpe
-from hmr_ros.training.samples import DEPTHS, LOOKS, Samples, load_people, make_samples
+from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
+from hmr_ros.networks.pose_prior import load_pose_prior
+from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
+from hmr_ros.training.coarse_body import CoarseBody
+from hmr_ros.training.losses import LossConfig, Losses, self_consistency
+from hmr_ros.training.proxy_data import Corruption, DepthSource, ProxyData, corrupt, load, mirrored, trimmed
 
-_LIMBS = list(LIMB_KEYPOINTS)
-_HIPS = [11, 12]
-_JUDGED = 10  # of so many pictures one is kept from the regressor, for its reliability
+WEIGHTS, RESUME = "regressor.safetensors", "resume.pt"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train the lifter and its reliability on rendered people."""
+    """Train the paper's networks on proxies shards, without labels."""
 
-    data: tuple[Path, ...]
-    """Folders written by `hmr-ros data rendered`, for training."""
-    val: tuple[Path, ...]
-    """Folders written by `hmr-ros data rendered --split val`: their scores are shown and logged."""
-    out: Path = Path("runs/lifter")
-    """Where lifter.safetensors and metrics.json go."""
-    people: int | None = None
-    """Learn from the first so many people only (their reliability from a tenth as many more)."""
-    leave_out_everyday: bool = False
-    """Learn from recorded motion only: how well do everyday situations do that were never seen?"""
-    epochs: int = 30
-    """An epoch shows one view of everybody."""
-    batch: int = 256
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    average: float = 0.998
-    """Of the weights, exponential moving average a step: what is evaluated and kept."""
-    width: int = 640
-    blocks: int = 2
-    dropout: float = 0.1
-    members: int = 3
-    """Networks that learn side by side, each in its own order, and are averaged."""
-    appearance: bool = True
-    """Use the landmark network's last activations beside what it says."""
-    weight_joints: float = 10.0
-    """Of the root-relative 3D joints and keypoints, L1 in metres."""
-    weight_rotations: float = 1.0
-    """Of the rotation matrices, mean squared."""
-    weight_betas: float = 0.2
-    """Of the shape, mean squared."""
-    weight_projection: float = 2.0
-    """Of the keypoints seen by the weak camera, L1 in crop coordinates."""
-    reliability_epochs: int = 20
+    data: tuple[Path, ...] = ()
+    """Folders of proxies shards: `hmr-ros extract` or `hmr-ros data rendered` (whose truth is not opened)."""
+    out: Path = Path("runs/selfsup")
+    """Where regressor.safetensors, resume.pt and TensorBoard's events go; an unfinished run in it is continued."""
+    init: Path | None = None
+    """Start from the weights of this regressor.safetensors; its options count, not --regressor."""
+    depth: DepthSource = "depth"
+    """The extractor's coarse depth, or that of a depth camera."""
+    trim: bool = True
+    """T_IQR (eq. 1-3); without it outliers go into input and loss (the paper's ablation)."""
+    corruption: Corruption = field(default_factory=Corruption)
+    """Faults added to the proxies, for experiments."""
+    regressor: RegressorConfig = field(default_factory=RegressorConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    epochs: int = 50
+    """[open in the paper]"""
+    steps: int | None = None
+    """Instead of epochs."""
+    batch: int = 64
+    """Over all processes."""
+    lr: float = 1e-5
+    """Adam's."""
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    mirror: bool = True
+    """Half of the people as a mirror shows them [open]."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of the networks; losses are float32."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    """More than one: DDP."""
+    nodes: int = 1
+    save_every: int = 200
+    """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between TensorBoard's scalars; pictures come ten times less often."""
     seed: int = 0
 
 
+PRESETS = {
+    "paper": ("256 x 256, ResNet-18, Adam 1e-5, batch 64, betas regularised after 10 epochs; for a GPU",
+              TrainConfig(loss=LossConfig(beta_from_epoch=10))),
+    "ablation": ("48 x 48, a thin ResNet-18, 2,000 steps: minutes on a CPU",
+                 TrainConfig(regressor=RegressorConfig(size=48, width=32), steps=2000, lr=1e-3, schedule="one_cycle",
+                             precision="bf16-mixed")),
+    "tiny": ("32 x 32, seconds: to see that it works",
+             TrainConfig(regressor=RegressorConfig(size=32, width=8), steps=60, batch=32, lr=2e-3, schedule="one_cycle",
+                         save_every=20, log_every=5)),
+}  # fmt: skip
+
+
+class SelfConsistency(nn.Module):
+    """What is trained: (joints, depth) → the regressor's numbers and the joints' reliability (None where not in use)."""
+
+    def __init__(self, regressor: Resnet18Regressor, weighted: bool):
+        super().__init__()
+        self.regressor, self.weighted = regressor, weighted
+        regressor.reliability.requires_grad_(weighted)
+
+    def forward(self, joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor | None]:
+        reliability = self.regressor.reliability(joints, depth) if self.weighted else None
+        return self.regressor.encode(joints, depth), reliability
+
+
 def train(config: TrainConfig, console: Console = Console()) -> dict:
-    """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics."""
-    for name in ("epochs", "reliability_epochs", "members", "batch"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
-    torch.manual_seed(config.seed)
-    body = BodyModel.load(None)
-    skeleton = PosedKeypoints(body)
-    started = time.monotonic()
-    with console.status("reading rendered people"):
-        learned, judged = _people(config, skeleton)
-        held_out = make_samples(load_people(config.val), skeleton)
-    console.print(
-        f"{len(learned) // _VIEWS} people to learn from, {len(judged) // _VIEWS} to learn reliability from, "
-        f"{len(held_out)} held out, {FEATURE_COUNT} features"
-    )
-    lifter = Lifter(config.width, config.blocks, config.dropout, config.members, config.appearance)
-    _set_statistics(lifter, learned)
-    history = _train_regressor(lifter, learned, held_out, skeleton, config, console)
-    _shrink_betas(lifter, judged)
-    reliability = _train_reliability(lifter, judged, held_out, skeleton, config, console)
-    scores = history[-1] | reliability
-    metrics = {"scores": scores, "people": len(learned) // _VIEWS, "history": history, "seconds": round(time.monotonic() - started, 1)}
-    save_checkpoint(
-        config.out / "lifter.safetensors", _halved(lifter), _metadata(config, len(learned) // _VIEWS, body, scores)
-    )
-    (config.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    console.print(
-        f"MPJPE {scores['mpjpe']:.1f} mm, PA-MPJPE {scores['pa_mpjpe']:.1f} mm, AUROC of the reliability "
-        f"{scores['auroc']:.3f} on the held-out people; {config.out / 'lifter.safetensors'}"
-    )
-    return metrics
+    """Train and write ``config.out``; returns the last losses. Raises ValueError for a setting or folder that does not fit,
+    FloatingPointError with the people of the batch where the loss is no number."""
+    if config.steps is None and config.epochs < 1 or config.batch < 1 or config.save_every < 1 or config.log_every < 1:
+        raise ValueError(f"epochs {config.epochs}, batch {config.batch}, save_every {config.save_every} and log_every "
+                         f"{config.log_every} must be at least 1")  # fmt: skip
+    fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes,
+                    strategy="ddp" if config.devices * config.nodes > 1 else "auto", precision=config.precision)  # fmt: skip
+    fabric.launch()
+    if config.batch % fabric.world_size:
+        raise ValueError(f"batch {config.batch} is not a multiple of the {fabric.world_size} processes")
+    data, faults = prepare(config)
+    if len(data) < config.batch:
+        raise ValueError(f"{len(data)} people are fewer than one batch of {config.batch}: extract more, or lower --batch")
+    return _Run(config, fabric, data, faults, console).run()
 
 
-# ---- people ---------------------------------------------------------------------------------------------------------
-
-_VIEWS = len(LOOKS) * len(DEPTHS)
-
-
-def _people(config: TrainConfig, skeleton: PosedKeypoints) -> tuple[Samples, Samples]:
-    """Views of those to learn from and of those to judge on, view by view: row v * n + i is view v of person i."""
-    data = load_people(config.data)
-    chosen = data["category"] == "mocap" if config.leave_out_everyday else np.ones(len(data["category"]), bool)
-    judged = data["index"] % _JUDGED == _JUDGED - 1
-    if config.people:
-        chosen &= np.cumsum(chosen & ~judged) <= config.people
-    parts = [{name: rows[chosen & part] for name, rows in data.items()} for part in (~judged, judged)]
-    if len(parts[0]["index"]) < config.batch or not len(parts[1]["index"]):
-        raise ValueError(
-            f"{len(parts[0]['index'])} people to learn from and {len(parts[1]['index'])} to judge on are fewer than one batch "
-            f"of {config.batch} and one person: make more, or lower --batch"
-        )
-    learned, judged = (make_samples(part, skeleton, LOOKS, DEPTHS) for part in parts)
-    return learned, judged
+def prepare(config: TrainConfig, data: ProxyData | None = None) -> tuple[ProxyData, dict]:
+    """People as the networks see them under ``config``: with its faults, trimmed if it says so; and what that changed."""
+    data = corrupt(load(config.data, config.depth) if data is None else data, config.corruption)
+    after, share = trimmed(data)
+    return after if config.trim else data, {"people": len(data), "pixels_trimmed_share": share}
 
 
-def _batches(samples: Samples, size: int) -> list[Samples]:
-    """One view of everybody, at random, in random order; what does not fill a batch is left for another epoch."""
-    people = len(samples) // _VIEWS
-    rows = torch.randperm(people) + people * torch.randint(_VIEWS, (people,))
-    return [samples[index] for index in rows.split(size) if len(index) == size]
+class _Run:
+    """One training run in its folder."""
+
+    def __init__(self, config: TrainConfig, fabric: Fabric, data: ProxyData, faults: dict, console: Console):
+        self.config, self.fabric, self.data, self.faults, self.console = config, fabric, data, faults, console
+        torch.manual_seed(config.seed)
+        self.body_model = BodyModel.load(None)
+        self.body = CoarseBody(self.body_model).to(fabric.device)
+        regressor = load_regressor(config.init) if config.init else Resnet18Regressor(config.regressor, load_pose_prior())
+        self.regressor = regressor.to(memory_format=torch.channels_last)
+        self.per_epoch = len(data) // config.batch
+        self.steps = config.steps or config.epochs * self.per_epoch
+        system = SelfConsistency(self.regressor, config.loss.weighted and config.loss.alpha_depth > 0)
+        learned = [p for p in system.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(learned, lr=config.lr)
+        self.system, self.optimizer = fabric.setup(system, optimizer)
+        self.schedule = None
+        if config.schedule == "one_cycle":
+            self.schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=self.steps, pct_start=0.1)
+        self.step = 0
+        self.last: dict = {}
+
+    def run(self) -> dict:
+        self._resume()
+        if self.fabric.is_global_zero:
+            self.console.print(
+                f"{len(self.data)} people, {self.per_epoch} steps an epoch, {self.steps} steps in all from {self.step}; "
+                f"{100 * self.faults['pixels_trimmed_share']:.2f} % of the depth's pixels trimmed"
+            )
+        started, first = time.monotonic(), self.step
+        writer = self._writer()
+        self.system.train()
+        with self._progress() as progress:
+            task = progress.add_task("", total=self.steps, completed=self.step, said="")
+            while self.step < self.steps:
+                rows, losses = self._learn()
+                self.step += 1
+                if self.step % self.config.log_every == 0 or self.step == self.steps:
+                    self.last = {name: value.item() for name, value in zip(Losses._fields, losses)}
+                    rate = (self.step - first) * self.config.batch / (time.monotonic() - started)
+                    said = ", ".join(f"{name} {value:.4f}" for name, value in self.last.items())
+                    progress.update(task, completed=self.step, said=f"{said}, {rate:.0f} people/s")
+                    self._log(writer, rows, rate)
+                if self.step % self.config.save_every == 0 and self.step < self.steps:
+                    self._save()
+        self._save()
+        if writer:
+            writer.close()
+        seconds = time.monotonic() - started
+        if self.fabric.is_global_zero:
+            self.console.print(f"{self.step} steps, {seconds:.0f} s, {self.last}; {self.config.out / WEIGHTS}")
+        return {**self.last, "steps": self.step, "seconds": round(seconds, 1), **self.faults}
+
+    def _learn(self) -> tuple[Tensor, Losses]:
+        """One step; returns the people and the losses."""
+        rows, flip = self._rows(self.step)
+        batch = self.data[rows]
+        if self.config.mirror:
+            batch = mirrored(batch, flip)
+        joints, depth = (self.fabric.to_device(value) for value in (batch.joints, batch.depth))
+        self.optimizer.zero_grad(set_to_none=True)
+        said, reliability = self.system(joints, depth)
+        losses = consistency(self.regressor, self.body, joints, depth, said, reliability, self.config.loss,
+                             self.step / self.per_epoch)  # fmt: skip
+        if not torch.isfinite(losses.total):
+            raise FloatingPointError(f"loss is {losses.total.item()} in step {self.step} (joint {losses.joint.item()}, depth "
+                                     f"{losses.depth.item()}); people {rows.tolist()} of {self.config.data}")  # fmt: skip
+        self.fabric.backward(losses.total)
+        self.fabric.clip_gradients(self.system, self.optimizer, max_norm=1.0)
+        self.optimizer.step()
+        if self.schedule:
+            self.schedule.step()
+        return rows, losses
+
+    def _rows(self, step: int) -> tuple[Tensor, Tensor]:
+        """The people of a step that are this process's, and who is mirrored: from seed and step alone."""
+        epoch, place = divmod(step, self.per_epoch)
+        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(1_000_003 * self.config.seed + epoch))
+        rows = order[place * self.config.batch : (place + 1) * self.config.batch]
+        flip = torch.rand(len(rows), generator=torch.Generator().manual_seed(7_919 * self.config.seed + step)) < 0.5
+        share = slice(self.fabric.global_rank, None, self.fabric.world_size)
+        return rows[share], flip[share]
+
+    # ---- files ------------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict:
+        return {"model": self.regressor.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
+                "schedule": self.schedule.state_dict() if self.schedule else None, "config": _plain(self.config)}  # fmt: skip
+
+    def _save(self) -> None:
+        """Weights and everything to go on from, each file whole or not at all."""
+        if self.fabric.is_global_zero:
+            self.config.out.mkdir(parents=True, exist_ok=True)
+            partial = self.config.out / f".{RESUME}.{os.getpid()}"
+            torch.save(self._state(), partial)
+            os.replace(partial, self.config.out / RESUME)
+            save_regressor(self.config.out / WEIGHTS, self.regressor, self.body_model, {
+                "config": _plain(self.config), "step": self.step, "losses": self.last, "revision": _revision(),
+                "data": {"people": len(self.data), **self.faults},
+            })  # fmt: skip
+        self.fabric.barrier()
+
+    def _resume(self) -> None:
+        path = self.config.out / RESUME
+        if not path.is_file():
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        expected, found = (_without_place(config) for config in (_plain(self.config), state["config"]))
+        if expected != found:
+            different = [name for name in expected if expected[name] != found.get(name)]
+            raise ValueError(f"{path} is of a run with other settings ({', '.join(different)}); name another --out, or go on "
+                             f"with {({name: found.get(name) for name in different})}")  # fmt: skip
+        self.regressor.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+        self.step = state["step"]
+
+    # ---- what people look at ----------------------------------------------------------------------------------------
+
+    def _progress(self) -> Progress:
+        columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        hidden = not self.fabric.is_global_zero
+        return Progress(*columns, TextColumn("{task.fields[said]}"), console=self.console, disable=hidden)
+
+    def _writer(self):
+        if not self.fabric.is_global_zero:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.config.out), purge_step=self.step)
+
+    def _log(self, writer, rows: Tensor, rate: float) -> None:
+        if writer is None:
+            return
+        for name, value in self.last.items():
+            writer.add_scalar(f"loss/{name}", value, self.step)
+        writer.add_scalar("people_per_second", rate, self.step)
+        writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
+        if self.step % (10 * self.config.log_every) == 0 or self.step == self.steps:
+            from hmr_ros.training.pictures import consistency_picture
+
+            picture = consistency_picture(self.regressor, self.body_model, self.data[rows[:6]])
+            writer.add_image("proxies and what was made of them", picture, self.step, dataformats="HWC")
 
 
-# ---- the regressor --------------------------------------------------------------------------------------------------
+def consistency(
+    regressor: Resnet18Regressor, body: CoarseBody, joints: Tensor, depth: Tensor, said: Tensor, reliability: Tensor | None,
+    config: LossConfig, epoch: float = 0.0,
+) -> Losses:  # fmt: skip
+    """Losses of what the regressor ``said`` (N, 48) of people's proxies."""
+    rotations, betas, camera = regressor.decode(said, joints, depth)
+    posed = body(rotations, betas)
+    projected = camera[:, None, :1] * (posed.keypoints[..., :2] + camera[:, None, 1:])
+    return self_consistency(joints, depth, projected, posed.vertices, camera, betas, reliability, body.faces, config, epoch)
 
 
-def _train_regressor(
-    lifter: Lifter, learned: Samples, held_out: Samples, skeleton: PosedKeypoints, config: TrainConfig, console: Console
-) -> list[dict]:
-    """Train in place and leave the averaged weights; returns losses and scores by epoch."""
-    steps = config.epochs * (len(learned) // _VIEWS // config.batch)
-    optimizer = torch.optim.AdamW(lifter.members.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps, pct_start=0.05)
-    average = torch.optim.swa_utils.AveragedModel(
-        lifter.members, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=False
-    )
-    history = []
-    for epoch in track(range(config.epochs), "regressor", console=console):
-        lifter.train()
-        losses = []
-        for batches in zip(*(_batches(learned, config.batch) for _ in lifter.members)):
-            optimizer.zero_grad(set_to_none=True)
-            for member, batch in zip(lifter.members, batches):
-                said = member(lifter.normalized(batch.features))
-                loss = _loss(*lifter.parameters_of(said), batch, skeleton, config)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, people {batch.person.tolist()[:8]}…")
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(member.parameters(), 1.0)
-                losses.append(loss.item())
-            optimizer.step()
-            schedule.step()
-            average.update_parameters(lifter.members)
-        learning, lifter.members = lifter.members, average.module
-        history.append({"epoch": epoch, "loss": float(np.mean(losses)), **evaluate(lifter, held_out, skeleton)})
-        lifter.members = learning
-        if (epoch + 1) % max(1, config.epochs // 10) == 0:
-            scores = ", ".join(f"{name} {value:.3f}" for name, value in history[-1].items() if name != "epoch")
-            console.print(f"epoch {epoch + 1}: {scores}", highlight=False)
-    lifter.members = average.module
-    return history
+def save_regressor(path: Path, regressor: Resnet18Regressor, body: BodyModel, training: dict) -> None:
+    """Weights as float32, with their options and the body they are for."""
+    metadata = {"network": "resnet18", "options": asdict(regressor.config), "version": hmr_ros.__version__,
+                "body": {"name": body.name, "sha256": body.sha256}, "training": training}  # fmt: skip
+    save_checkpoint(path, regressor.state_dict(), metadata)
 
 
-def _loss(
-    rotations: torch.Tensor, betas: torch.Tensor, weak_camera: torch.Tensor, truth: Samples, skeleton: PosedKeypoints,
-    config: TrainConfig,
-) -> torch.Tensor:  # fmt: skip
-    joints, keypoints = skeleton(rotations, betas)
-    true_joints, true_keypoints = skeleton(truth.rotations, truth.betas)
-    seen = weak_camera[:, None, :1] * (keypoints[..., :2] + weak_camera[:, None, 1:])
-    return (
-        config.weight_joints * F.l1_loss(joints - joints[:, :1], true_joints - true_joints[:, :1])
-        + config.weight_joints * F.l1_loss(_from_hips(keypoints), _from_hips(true_keypoints))
-        + config.weight_rotations * F.mse_loss(rotations, truth.rotations)
-        + config.weight_betas * F.mse_loss(betas, truth.betas)
-        + config.weight_projection * F.l1_loss(seen, truth.keypoints_xy)
-    )
+def load_regressor(path: Path | str) -> Resnet18Regressor:
+    """The regressor in a checkpoint of ``hmr-ros train``. Raises FileNotFoundError, or ValueError for another one."""
+    tensors, metadata = load_checkpoint(path)
+    if metadata.get("network") != "resnet18":
+        raise ValueError(f"{path} holds network {metadata.get('network')!r}, expected 'resnet18', as hmr-ros train writes it")
+    regressor = Resnet18Regressor(RegressorConfig(**metadata["options"]))
+    regressor.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()})
+    return regressor
 
 
-@torch.no_grad()
-def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict[str, float]:
-    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) and shape error on ``samples``."""
-    lifter.eval()
-    prediction = lifter(samples.features)
-    pred, truth = (
-        _from_hips(skeleton(p.rotations, p.betas)[1])[:, _LIMBS].numpy() for p in (prediction, samples)
-    )
-    return {
-        "mpjpe": float(mpjpe(pred, truth).mean()),
-        "pa_mpjpe": float(pa_mpjpe(pred, truth).mean()),
-        "betas_rms": float((prediction.betas - samples.betas).square().mean().sqrt()),
-    }
+def _plain(value):
+    """A configuration as plain JSON values."""
+    return json.loads(json.dumps(asdict(value), default=str))
 
 
-def _from_hips(keypoints: torch.Tensor) -> torch.Tensor:
-    return keypoints - keypoints[:, _HIPS].mean(1, keepdim=True)
+def _without_place(config: dict) -> dict:
+    """What a run's result depends on: not where it stands, or how often it is written down."""
+    return {name: value for name, value in config.items()
+            if name not in ("out", "save_every", "log_every", "accelerator", "devices", "nodes")}  # fmt: skip
 
 
-@torch.no_grad()
-def _shrink_betas(lifter: Lifter, judged: Samples) -> None:
-    """Scale each shape coefficient, in place, to what it is worth on people whom the regressor has not seen: pictures say little
-    about shape, the losses on joints make much of it, and an overstated shape is worse than the mean one."""
-    lifter.eval()
-    said = torch.cat([lifter(features).betas for features in judged.features.split(4096)])
-    worth = ((said * judged.betas).sum(0) / said.square().sum(0).clamp_min(1e-9)).clamp(0, 1)
-    for member in lifter.members:
-        for parameter in member[-1].parameters():  # weight and bias of the last layer
-            parameter[BETAS] *= worth.reshape(-1, *[1] * (parameter.ndim - 1))
-
-
-# ---- its reliability ------------------------------------------------------------------------------------------------
-
-
-def _train_reliability(
-    lifter: Lifter, judged: Samples, held_out: Samples, skeleton: PosedKeypoints, config: TrainConfig, console: Console
-) -> dict[str, float]:
-    """Train the reliability in place, by cross-entropy; the epoch with the lowest on the held-out people is kept."""
-    right, held_out_error = joint_errors(lifter, judged, skeleton) < RIGHT, joint_errors(lifter, held_out, skeleton)
-    held_out_right = held_out_error < RIGHT
-    optimizer = torch.optim.AdamW(lifter.reliability.parameters(), lr=1e-3, weight_decay=config.weight_decay)
-    with torch.no_grad():
-        seen = torch.cat([lifter.said(features)[1] for features in judged.features.split(4096)])  # the regressor stays as it is
-    size = min(config.batch, len(judged))
-    batches = len(judged) // size
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=config.reliability_epochs * batches)
-    best, kept = None, None
-    for _ in track(range(config.reliability_epochs), "reliability", console=console):
-        for index in torch.randperm(len(judged)).split(size)[:batches]:
-            lifter.reliability.train()
-            loss = F.binary_cross_entropy_with_logits(lifter.reliability(seen[index]), right[index].float())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        lifter.eval()
-        with torch.no_grad():
-            reliability = lifter(held_out.features).reliability
-        entropy = float(F.binary_cross_entropy(reliability, held_out_right.float()))
-        if best is None or entropy < best["reliability_entropy"]:
-            worst = held_out_error > held_out_error.flatten().quantile(0.8)
-            best = {
-                "reliability_entropy": entropy,
-                "auroc": auroc(-reliability.numpy().ravel(), worst.numpy().ravel()),
-                "right_share": float(held_out_right.float().mean()),
-            }
-            kept = {name: value.clone() for name, value in lifter.reliability.state_dict().items()}
-    lifter.reliability.load_state_dict(kept)
-    return best
-
-
-@torch.no_grad()
-def joint_errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> torch.Tensor:
-    """3D error of the 12 limb joints (N, 12) in metres, relative to the hips' midpoint, refined as in the estimator."""
-    lifter.eval()
-    refine = Refiner(skeleton)
-    errors = []
-    for rows in torch.arange(len(samples)).split(1024):
-        some = samples[rows]
-        rotations, betas, cameras, _ = (value.numpy() for value in lifter(some.features))
-        targets, confidence = keypoints_in_features(some.features.numpy())
-        refined, _ = refine(rotations, betas, cameras, targets, confidence)
-        pred = skeleton(torch.from_numpy(refined), torch.from_numpy(betas))[1]
-        truth = skeleton(some.rotations, some.betas)[1]
-        errors.append((_from_hips(pred) - _from_hips(truth))[:, _LIMBS].norm(dim=-1))
-    return torch.cat(errors)
-
-
-# ---- the checkpoint -------------------------------------------------------------------------------------------------
-
-
-def _set_statistics(lifter: Lifter, samples: Samples) -> None:
-    """Centre the lifter's input and output on the training set."""
-    lifter.feature_mean.copy_(samples.features.mean(0))
-    lifter.feature_std.copy_(samples.features.std(0).clamp_min(1e-3))
-    lifter.mean_rotations.copy_(sixd_from_matrix(samples.rotations).mean(0))
-    camera = samples.weak_camera
-    lifter.mean_camera.copy_(torch.cat([camera[:, :1].clamp_min(1e-3).log(), camera[:, 1:]], dim=1).mean(0))
-
-
-def _halved(lifter: Lifter) -> dict[str, torch.Tensor]:
-    """Weight matrices as float16: half the file for a tenth of a millimetre; statistics and biases stay float32."""
-    return {name: tensor.half() if tensor.ndim == 2 and tensor.numel() > 4096 else tensor for name, tensor in lifter.state_dict().items()}
-
-
-def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -> dict:
-    return {
-        "network": "lifter",
-        "options": {name: getattr(config, name) for name in ("width", "blocks", "dropout", "members", "appearance")},
-        "feature_layout": FEATURE_LAYOUT,
-        "body": {"name": body.name, "sha256": body.sha256},
-        "training": asdict(config) | {
-            "data": [folder.name for folder in config.data],
-            "val": [folder.name for folder in config.val],
-            "out": config.out.name,
-            "people": people,
-        },
-        "scores": scores,
-        "version": hmr_ros.__version__,
-    }
+def _revision() -> str:
+    """The checkout that runs this, where there is one."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or f"hmr_ros {hmr_ros.__version__}"
 
 
 def main(argv: list[str]) -> int:
-    train(tyro.cli(TrainConfig, args=argv, prog="hmr-ros train"))
+    config = tyro.extras.overridable_config_cli(PRESETS, args=argv, prog="hmr-ros train")
+    if not config.data:
+        raise ValueError("nothing to learn from: name folders of proxies shards as --data; `hmr-ros extract` makes them")
+    train(config)
     return 0
