@@ -1,0 +1,256 @@
+"""``hmr-ros ablate``: the paper's Table 1 on rendered people, purely self-supervised, several seeds, with what stands beside it.
+
+Every variant is a training run (train.py) of its own folder, so that a stopped table goes on where it was; scores are made with
+the truth afterwards, once, and kept as JSON beside the weights. Rows and faults of the proxies are data here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hmr_ros.body_model import BodyModel
+from hmr_ros.networks.regressor import Resnet18Regressor
+from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.skeleton import LIMB_KEYPOINTS
+from hmr_ros.training.coarse_body import CoarseBody
+from hmr_ros.training.datasets import rendered
+from hmr_ros.training.evaluate import auroc, mpjpe, pa_mpjpe
+from hmr_ros.training.mediapipe_correction import from_hips
+from hmr_ros.training.proxy_data import HARSH, Corruption, ProxyData, of_rows
+from hmr_ros.training.rendered_scores import WORST, WRONG_2D, Truth
+from hmr_ros.training.test_time import TestTimeConfig, decoded, optimise, regress
+from hmr_ros.training.train import PRESETS, WEIGHTS, TrainConfig, load_regressor, prepare, train
+
+_LIMBS = list(LIMB_KEYPOINTS)
+
+Variant = Literal["ours", "no_uncertainty", "no_uncertainty_no_trimming", "no_uncertainty_no_sampling", "no_depth_input", "joints_only"]
+
+
+def _unweighted(config: TrainConfig) -> TrainConfig:
+    return replace(config, loss=replace(config.loss, weighted=False))
+
+
+def _without_depth_input(config: TrainConfig) -> TrainConfig:
+    return replace(config, regressor=replace(config.regressor, depth_input=False))
+
+
+def _joints_only(config: TrainConfig) -> TrainConfig:
+    config = _without_depth_input(config)
+    return replace(config, loss=replace(config.loss, alpha_depth=0.0))
+
+
+# Table 1's rows in its order, with the paper's figures on 3DPW (MPJPE, PA-MPJPE), and the joints alone.
+VARIANTS: dict[str, tuple[str, Callable[[TrainConfig], TrainConfig], tuple[float, float] | None]] = {
+    "ours": ("ours", lambda config: config, (159.4, 89.5)),
+    "no_uncertainty": ("- uncertainty", _unweighted, (166.9, 93.4)),
+    "no_uncertainty_no_trimming": (
+        "- uncertainty - T_IQR", lambda config: replace(_unweighted(config), trim=False), (208.2, 113.5),
+    ),
+    "no_uncertainty_no_sampling": (
+        "- uncertainty - sampling",
+        lambda config: replace(config, loss=replace(config.loss, weighted=False, points="pixels")), (182.6, 99.2),
+    ),
+    "no_depth_input": ("- depth input", _without_depth_input, (165.9, 97.6)),
+    "joints_only": ("joints only", _joints_only, None),
+}  # fmt: skip
+CONDITIONS = {"clean": Corruption(), "harsh": HARSH}
+
+
+@dataclass(frozen=True)
+class AblateConfig:
+    """Train the paper's variants without labels and compare them on rendered people with exact truth."""
+
+    data: tuple[Path, ...]
+    """Folders of `hmr-ros data rendered`, training split; proxies only are read."""
+    test: Path
+    """Folder of the test split (`--frozen` for the numbers in the docs), with its truth."""
+    out: Path = Path("runs/ablation")
+    """One folder a run; a stopped table goes on there."""
+    variants: tuple[Variant, ...] = tuple(VARIANTS)
+    seeds: int = 3
+    condition: Literal["clean", "harsh"] = "harsh"
+    """Faults added to the proxies, of training and test alike: none, or those of training/proxy_data.py's HARSH."""
+    depth: Literal["depth", "sensor_depth"] = "sensor_depth"
+    """The extractor's coarse depth, or the simulated depth camera's, which like the paper's shows the surface."""
+    preset: Literal["ablation", "tiny", "paper"] = "ablation"
+    steps: int | None = None
+    """Instead of the preset's."""
+    refine: tuple[Variant, ...] = ("ours",)
+    """Variants that are refined by their own losses as well; with `ours`, the same losses are optimised from the mean pose."""
+    refinement: TestTimeConfig = field(default_factory=TestTimeConfig)
+    json: Path | None = None
+    """File for all figures."""
+
+
+def run(config: AblateConfig, console: Console) -> dict:
+    """Train what is missing, score what is not scored, write ``config.json``; returns what goes into it."""
+    unknown = set(config.refine) - set(config.variants)
+    if unknown and config.refine != ("ours",):
+        raise ValueError(f"--refine names {', '.join(sorted(unknown))}, expected some of --variants")
+    benchmark = Benchmark(rendered.load(config.test), config.depth)
+    base = replace(PRESETS[config.preset][1], data=config.data, depth=config.depth, corruption=CONDITIONS[config.condition])
+    if config.steps:
+        base = replace(base, steps=config.steps)
+    result: dict = {
+        "settings": json.loads(json.dumps(asdict(base), default=lambda value: getattr(value, "name", str(value)))),
+        "condition": config.condition, "refinement": asdict(config.refinement), "test": config.test.name,
+        "proxies": benchmark.faults(replace(base, trim=True)), "mean_pose": benchmark.mean_pose(), "variants": {},
+    }  # fmt: skip
+    for name in config.variants:
+        label, change, paper = VARIANTS[name]
+        runs = []
+        for seed in range(config.seeds):
+            variant = replace(change(base), seed=seed, out=config.out / config.condition / f"{name}-{seed}")
+            runs.append(_scored(variant, label, benchmark, name in config.refine, name == "ours", config, console))
+        paper_figures = {"paper_3dpw": {"mpjpe": paper[0], "pa_mpjpe": paper[1]}} if paper else {}
+        result["variants"][name] = {"label": label, "runs": runs, **spread(runs), **paper_figures}
+    if config.json:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        config.json.write_text(json.dumps(result, indent=1, allow_nan=False))
+    console.print(table(result))
+    return result
+
+
+def _scored(
+    config: TrainConfig, label: str, benchmark: Benchmark, refine: bool, plain: bool, ablate: AblateConfig, console: Console
+) -> dict:
+    """One run's figures: from its folder where they are, else after training it."""
+    path = config.out / "scores.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    console.print(f"{label}, seed {config.seed}")
+    said = train(config, console)
+    figures = {"training": said, **benchmark.score(config, refine, refine and plain, ablate.refinement)}
+    path.write_text(json.dumps(figures, indent=1, allow_nan=False))
+    return figures
+
+
+class Benchmark:
+    """Rendered people with their truth; missed ones count as the mean pose, as in ``hmr-ros eval rendered``."""
+
+    def __init__(self, data: dict[str, np.ndarray], depth: str):
+        self.truth = Truth(data)
+        self.proxies = of_rows(self.truth.found, depth)
+        self.body_model = BodyModel.load(None)
+        self.body, self.skeleton = CoarseBody(self.body_model), PosedKeypoints(self.body_model)
+        self.mean = self._limbs(_mean_rotations()[None], np.zeros((1, 10), np.float32))[0]
+
+    def people(self, config: TrainConfig) -> ProxyData:
+        """The found, with the faults and the trimming of a training configuration."""
+        return prepare(config, self.proxies)[0]
+
+    def faults(self, config: TrainConfig) -> dict:
+        """What is wrong with the proxies: shares of trimmed pixels, of joints off by more than a tenth of the diagonal."""
+        people, said = prepare(config, self.proxies)
+        off = np.linalg.norm(people.joints[:, _LIMBS, :2].numpy() - self.truth.seen, axis=-1) / self.truth.diagonal[:, None]
+        sure = people.joints[:, _LIMBS, 2].numpy() > 0
+        return {**said, "wrong_joints_share": float((off > WRONG_2D)[sure].mean()), "confident_joints_share": float(sure.mean())}
+
+    def mean_pose(self) -> dict:
+        return self._errors(np.repeat(self.mean[None], self.truth.count_found, 0))[0]
+
+    def score(self, config: TrainConfig, refine: bool, plain: bool, steps: TestTimeConfig) -> dict:
+        """Figures of a trained run: the network alone, refined, and (``plain``) optimisation from the mean pose."""
+        regressor = load_regressor(config.out / WEIGHTS)
+        people = self.people(config)
+        said, reliability = regress(regressor, people)
+        figures, errors = self._of(regressor, people, said)
+        figures |= self._aurocs(people, reliability, errors) if config.loss.weighted and config.loss.alpha_depth else {}
+        if refine:
+            weights = reliability if config.loss.weighted else None
+            refined = optimise(regressor, self.body, people, said, weights, config.loss, steps)
+            figures["refined"] = self._of(regressor, people, refined)[0]
+            if plain:
+                start = 0 * said
+                fitted = optimise(regressor, self.body, people, start, None, config.loss, steps)
+                figures["optimised_from_mean_pose"] = self._of(regressor, people, fitted)[0]
+        return figures
+
+    def _of(self, regressor: Resnet18Regressor, people: ProxyData, said) -> tuple[dict, np.ndarray]:
+        rotations, betas, _ = decoded(regressor, people, said)
+        return self._errors(self._limbs(rotations, betas))
+
+    def _limbs(self, rotations: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.no_grad():
+            return from_hips(self.skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][:, _LIMBS].numpy())
+
+    def _errors(self, limbs: np.ndarray) -> tuple[dict, np.ndarray]:
+        """MPJPE and PA-MPJPE over everybody and over the found; joint errors of the found in metres."""
+        missed = np.broadcast_to(self.mean, (self.truth.count - self.truth.count_found, *self.mean.shape))
+        everybody = np.concatenate([limbs, missed])
+        plain, aligned = mpjpe(everybody, self.truth.limbs), pa_mpjpe(everybody, self.truth.limbs)
+        parts = {name: self.truth.parts[name] for name in ("all", "found", "mocap", "everyday")}
+        figures = {name: {"mpjpe": float(plain[mask].mean()), "pa_mpjpe": float(aligned[mask].mean())} for name, mask in parts.items()}
+        return figures, np.linalg.norm(limbs - self.truth.limbs[: len(limbs)], axis=-1)
+
+    def _aurocs(self, people: ProxyData, reliability, errors: np.ndarray) -> dict:
+        """Does reliability tell the worst fifth of the joints, and those detected at the wrong place? Beside the detector."""
+        worst = errors > np.quantile(errors, 1 - WORST)
+        off = np.linalg.norm(people.joints[:, _LIMBS, :2].numpy() - self.truth.seen, axis=-1) / self.truth.diagonal[:, None]
+        w, confidence = reliability.numpy(), people.joints[:, _LIMBS, 2].numpy()
+        return {
+            "reliability": {"mean": float(w.mean()), "std": float(w.std()), "between_people": float(w.std(0).mean())},
+            "auroc": {
+                name: {"worst_3d": float(auroc(-values.ravel(), worst.ravel())),
+                       "detected_wrong": float(auroc(-values.ravel(), (off > WRONG_2D).ravel()))}
+                for name, values in (("reliability", w), ("detector_confidence", confidence))
+            },
+        }  # fmt: skip
+
+
+def _mean_rotations() -> np.ndarray:
+    """The mean pose that every benchmark of rendered people uses: the embedded checkpoint's."""
+    from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
+    from hmr_ros.geometry import matrix_from_6d
+
+    return matrix_from_6d(load_lifter(EMBEDDED_CHECKPOINT)[0].mean_rotations).numpy()
+
+
+def spread(runs: list[dict]) -> dict:
+    """Mean and standard deviation over seeds of every figure that all runs have."""
+    result = {}
+    for kind in ("network", "refined", "optimised_from_mean_pose"):
+        sources = [run if kind == "network" else run.get(kind) for run in runs]
+        if all(sources):
+            values = {part: {score: [source[part][score] for source in sources] for score in ("mpjpe", "pa_mpjpe")}
+                      for part in ("all", "found", "mocap", "everyday")}  # fmt: skip
+            result[kind] = {
+                part: {score: {"mean": float(np.mean(some)), "std": float(np.std(some, ddof=1)) if len(some) > 1 else 0.0}
+                       for score, some in scores.items()} for part, scores in values.items()
+            }  # fmt: skip
+    return result
+
+
+def table(result: dict) -> Table:
+    """Everybody, millimetres, mean ± standard deviation over seeds; the paper's figures (3DPW) in their own columns."""
+    faults = result["proxies"]
+    shown = Table(title=f"{result['condition']}: {100 * faults['pixels_trimmed_share']:.1f} % of the pixels trimmed, "
+                        f"{100 * faults['wrong_joints_share']:.1f} % of the joints wrong")  # fmt: skip
+    for column in ("variant", "MPJPE", "PA-MPJPE", "paper: MPJPE", "paper: PA-MPJPE"):
+        shown.add_column(column, justify="left" if column == "variant" else "right")
+    mean = result["mean_pose"]["all"]
+    shown.add_row("mean pose", f"{mean['mpjpe']:.1f}", f"{mean['pa_mpjpe']:.1f}", "", "")
+    names = {"network": "", "refined": ", refined", "optimised_from_mean_pose": "'s losses, optimised from the mean pose"}
+    for variant in result["variants"].values():
+        for kind, suffix in names.items():
+            if kind in variant:
+                scores = [f"{score['mean']:.1f} ± {score['std']:.1f}" for score in variant[kind]["all"].values()]
+                paper = variant.get("paper_3dpw", {}) if kind == "network" else {}
+                shown.add_row(variant["label"] + suffix, *scores, *(str(paper.get(n, "")) for n in ("mpjpe", "pa_mpjpe")))
+    return shown
+
+
+def main(argv: list[str]) -> int:
+    run(tyro.cli(AblateConfig, args=argv, prog="hmr-ros ablate"), Console())
+    return 0
