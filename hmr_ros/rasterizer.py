@@ -69,8 +69,7 @@ def visible_face(points, vertices, faces, perspective: bool = False, near: float
     if backend == "numba":
         arrays = [_to_numpy(v) for v in (points, vertices)]
         arrays = [np.ascontiguousarray(v if v.ndim == 3 else v[None], np.float32) for v in arrays]
-        seen = np.full(arrays[0].shape[:2], -1, np.int32)
-        query(*arrays, np.ascontiguousarray(_to_numpy(faces), np.int32), perspective, near, seen)
+        seen = query(*arrays, np.ascontiguousarray(_to_numpy(faces), np.int32), perspective, near)
         seen = seen.reshape(shapes[0][:-1])
         if not is_torch:
             return seen

@@ -1,6 +1,7 @@
 """The backends of visible_face against each other, against a ray tracer's answers, and on people who hide each other."""
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,11 +67,12 @@ metres = st.sampled_from([1.0, 1.0, 1.0, 2.0, 3.0, 0.5, 1e-3, 0.0, -1.0, float("
     faces=st.lists(st.tuples(*[st.integers(-1, 10)] * 3), max_size=25),
     points=st.lists(st.tuples(pixel, pixel), max_size=12),
     perspective=st.booleans(),
+    near=st.sampled_from([1e-3, 0.5, 1.0]),
 )
-def test_torch_and_numba_agree_on_degenerate_meshes(vertices, faces, points, perspective):
+def test_torch_and_numba_agree_on_degenerate_meshes(vertices, faces, points, perspective, near):
     vertices, points = np.array(vertices, np.float32), np.array(points, np.float32).reshape(-1, 2)
     faces = np.array(faces, np.int32).reshape(-1, 3)
-    numba, by_torch = (visible_face(points, vertices, faces, perspective, backend=b) for b in ("numba", "torch"))
+    numba, by_torch = (visible_face(points, vertices, faces, perspective, near, b) for b in ("numba", "torch"))
     assert isinstance(by_torch, np.ndarray) and by_torch.dtype == np.int32
     assert np.array_equal(numba, by_torch)
 
@@ -123,6 +125,18 @@ def test_of_two_people_the_nearer_hides_the_other(golden, backend, perspective):
     assert torch.equal(ask(*swapped), expected)
 
 
+def test_a_large_batch_is_answered_body_by_body_also_from_many_threads(golden):
+    """Bodies shifted by their place in the batch: 37 are shared unevenly among threads; four callers at once."""
+    shift = torch.arange(37.0)[:, None, None]
+    pixels = golden.weak.pixels + shift * torch.tensor([3.0, 1.0, 0.1])
+    points = golden.weak.points[:50] + shift * torch.tensor([3.0, 1.0])
+    one_by_one = torch.stack([visible_face(p, v, golden.body.faces) for p, v in zip(points, pixels, strict=True)])
+    assert (one_by_one >= 0).float().mean() > 0.5
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: visible_face(points, pixels, golden.body.faces), range(4)))
+    assert all(torch.equal(answer, one_by_one) for answer in answers)
+
+
 def test_backends_are_chosen_by_name(golden):
     points, pixels = golden.weak.points[:5], golden.weak.pixels
     with pytest.raises(ValueError, match="'opengl' is unknown; expected one of auto, numba, torch, pytorch3d"):
@@ -147,7 +161,7 @@ def test_nothing_to_see_in_any_backend(backend):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128), (128, 96)])
 def test_pixels_in_pytorch3ds_coordinates(height, width):
-    """Its documented formula, for centres: -range/2 + (range i + range/2) / S, with x counted from the right, y from below."""
+    """Its documented formula for centres, -range/2 + (range i + range/2) / S: x counted from the right, y from below."""
 
     def pix_to_non_square_ndc(i, s1, s2):  # pytorch3d 0.7, renderer/mesh/rasterize_meshes.py
         ndc_range = 2.0 * s1 / s2 if s1 > s2 else 2.0
