@@ -1,7 +1,8 @@
 """The rules by which a triangle covers a point, in numba, and which triangles points see on the CPU by them.
 
-The z-buffer (`rasterizer`) draws with the same two functions. Large batches are shared among Python threads, without the lock: numba's own
-threads (prange) survive neither a fork nor, in one of its layers, two callers at once. `torch_queries` is the GPU's version.
+The z-buffer (`rasterizer`) draws with the same two functions. Large batches are shared among Python threads, which the
+kernels leave the lock to: numba's own threads (prange) survive neither a fork nor, in one of its layers, two callers at
+once. `torch_queries` is the GPU's version.
 """
 
 from __future__ import annotations
