@@ -1,17 +1,20 @@
 """The rules by which a triangle covers a point, in numba, and which triangles points see on the CPU by them.
 
-The z-buffer (`rasterizer`) draws with the same two functions. Not thread-parallel on purpose: numba's threads survive
-neither a fork nor, in its default layer, two callers at once; the lock of Python is released instead. The GPU's version of
-the same rules is `torch_queries`.
+The z-buffer (`rasterizer`) draws with the same two functions. Large batches are shared among Python threads, which the
+kernels leave the lock to: numba's own threads (prange) survive neither a fork nor, in one of its layers, two callers at
+once. `torch_queries` is the GPU's version.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-from numba import njit
+from numba import config, njit
 
 NEAR = 1e-3  # metres: a perspective face with a vertex at or before this plane is left out
 FAR_OUT = 1e6  # px: a face that reaches further is left out, because float64 could not tell its inside from its outside
+BODIES_A_THREAD = 8  # fewer in a batch are not worth another thread
 FLAT = 1e-9  # px²: a face whose projection is smaller is seen edge-on and covers nothing
 
 
@@ -112,8 +115,22 @@ def _query(points, vertices, faces, perspective, near, seen):
                     seen[p] = f
 
 
+def query(points, vertices, faces, perspective, near) -> np.ndarray:
+    """points (B, P, 2), vertices (B, V, 3; both float32), faces (F, 3) int32 → (B, P) int32 face or -1."""
+    seen = np.full(points.shape[:2], -1, np.int32)
+    threads = max(1, min(config.NUMBA_NUM_THREADS, len(points) // BODIES_A_THREAD))
+    shares = [slice(len(points) * i // threads, len(points) * (i + 1) // threads) for i in range(threads)]
+    if threads == 1:
+        _query_batch(points, vertices, faces, perspective, near, seen)
+        return seen
+    with ThreadPoolExecutor(threads) as pool:
+        work = [pool.submit(_query_batch, points[s], vertices[s], faces, perspective, near, seen[s]) for s in shares]
+        for done in work:
+            done.result()
+    return seen
+
+
 @njit(cache=True, nogil=True)
-def query(points, vertices, faces, perspective, near, seen):
-    """Write to seen (B, P, int32; -1 before) what points (B, P, 2) see of vertices (B, V, 3, both float32)."""
+def _query_batch(points, vertices, faces, perspective, near, seen):
     for b in range(len(points)):
         _query(points[b], vertices[b], faces, perspective, near, seen[b])

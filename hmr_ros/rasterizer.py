@@ -69,8 +69,7 @@ def visible_face(points, vertices, faces, perspective: bool = False, near: float
     if backend == "numba":
         arrays = [_to_numpy(v) for v in (points, vertices)]
         arrays = [np.ascontiguousarray(v if v.ndim == 3 else v[None], np.float32) for v in arrays]
-        seen = np.full(arrays[0].shape[:2], -1, np.int32)
-        query(*arrays, np.ascontiguousarray(_to_numpy(faces), np.int32), perspective, near, seen)
+        seen = query(*arrays, np.ascontiguousarray(_to_numpy(faces), np.int32), perspective, near)
         seen = seen.reshape(shapes[0][:-1])
         if not is_torch:
             return seen
@@ -92,11 +91,15 @@ def visible_face(points, vertices, faces, perspective: bool = False, near: float
     return seen if is_torch else seen.numpy()
 
 
-def depth_at(points, face_index, vertices, faces, perspective: bool = False):
+def depth_at(points, face_index, vertices, faces, perspective: bool = False, steepest: float | None = None):
     """Depth where the rays of points meet the planes of given faces; torch, differentiable in vertices and points.
 
-    points (P, 2) px, face_index (P,) from :func:`visible_face`, vertices (V, 3), faces (F, 3) → (P,) metres; also
-    batched with a leading B. Points that see nothing (face_index < 0) get 0 and no gradient.
+    points (P, 2) px, face_index (P,) from :func:`visible_face`, vertices (V, 3), faces (F, 3) → (P,) metres, of the
+    vertices' dtype; also batched with a leading B. Points that see nothing (face_index < 0), and those whose face is seen
+    edge-on, get 0 and no gradient. Computed in float64: in float32 the weights of a grazing face cancel.
+
+    The gradient to x and y is the slope of the face, which has no bound where it is grazed (to z it is at most 1 without
+    perspective). Beyond `steepest` (metres per px) x and y get no gradient, only z; None: the exact gradient everywhere.
     """
     import torch
 
@@ -105,19 +108,33 @@ def depth_at(points, face_index, vertices, faces, perspective: bool = False):
     seen = face_index >= 0
     corners = faces.long()[face_index.clamp(min=0).long()]  # (..., P, 3) vertex indices
     flat = corners.flatten(-2)
-    triangle = torch.gather(vertices, -2, flat.unsqueeze(-1).expand(*flat.shape, 3)).unflatten(-2, (-1, 3))
-    a, b, c = (triangle[..., i, :2] - points for i in range(3))  # (..., P, 2)
+    triangle = torch.gather(vertices, -2, flat.unsqueeze(-1).expand(*flat.shape, 3)).unflatten(-2, (-1, 3)).double()
+    with torch.no_grad():
+        xy = triangle[..., :2]
+        area = _cross(xy[..., 1, :] - xy[..., 0, :], xy[..., 2, :] - xy[..., 0, :])
+        usable = seen & (area.abs() > FLAT)  # not NaN either
+    # Where there is nothing to see, a triangle that is harmless in the backward pass too.
+    harmless = triangle.new_tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    triangle = torch.where(usable[..., None, None], triangle, harmless)
+    point = torch.where(usable[..., None], points.double(), torch.zeros_like(harmless[0, :2]))
+    a, b, c = (triangle[..., i, :2] - point for i in range(3))  # (..., P, 2)
     weights = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], dim=-1)
-    area = weights.sum(-1, keepdim=True)
-    usable = seen & (area[..., 0].abs() > FLAT)
-    weights = weights / torch.where(usable[..., None], area, torch.ones_like(area))
+    weights = weights / weights.sum(-1, keepdim=True)
     z = triangle[..., 2]
-    if perspective:
-        z = torch.where(usable[..., None], z, torch.ones_like(z))
-        depth = 1.0 / torch.where(usable, (weights / z).sum(-1), torch.ones_like(z[..., 0]))
-    else:
-        depth = (weights * z).sum(-1)
-    return torch.where(usable, depth, torch.zeros_like(depth))
+    if steepest is not None:
+        steep = _slope(triangle.detach(), weights.detach(), perspective) > steepest
+        weights = torch.where(steep[..., None], weights.detach(), weights)
+    depth = 1.0 / (weights / z).sum(-1) if perspective else (weights * z).sum(-1)
+    return torch.where(usable, depth, torch.zeros_like(depth)).to(vertices.dtype)
+
+
+def _slope(triangle, weights, perspective):
+    """Change of depth per pixel (..., P) at the points with these weights in the planes of triangles (..., P, 3, 3)."""
+    value = 1.0 / triangle[..., 2] if perspective else triangle[..., 2]
+    opposite = triangle[..., [1, 2, 0], :2] - triangle[..., [2, 0, 1], :2]
+    area = _cross(triangle[..., 1, :2] - triangle[..., 0, :2], triangle[..., 2, :2] - triangle[..., 0, :2])
+    slope = (value[..., None] * opposite).sum(-2).norm(dim=-1) / area.abs()
+    return slope / (weights * value).sum(-1).square() if perspective else slope
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

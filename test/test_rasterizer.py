@@ -63,8 +63,7 @@ def test_points_see_what_pixels_see(seed, triangles, perspective):
     assert seen.dtype == np.int32
     assert np.array_equal(seen, raster.face.ravel())
     depth = depth_at(torch.tensor(points), seen, torch.tensor(vertices), faces, perspective=perspective)
-    # The weights of a long thin triangle cancel in float32; its plane is then known to about a millimetre.
-    np.testing.assert_allclose(depth.numpy(), raster.depth.ravel(), atol=2e-3)
+    np.testing.assert_allclose(depth.numpy(), raster.depth.ravel(), rtol=1e-6)  # both float32 of a float64 depth
 
 
 def test_the_nearer_of_two_squares_hides_the_other_whatever_their_order():
@@ -144,6 +143,62 @@ def test_a_point_that_sees_nothing_has_no_depth_and_no_gradient():
     torch.testing.assert_close(depth, torch.tensor([1.6, 0.0]))
     depth.sum().backward()
     torch.testing.assert_close(vertices.grad[:, 2], torch.tensor([0.6, 0.2, 0.2]))
+
+
+def grazed(width: float, dtype=torch.float32):
+    """A slanting face one metre deep and about `width` px wide, a point in its middle."""
+    corners = [[50.0, 50, 2], [61.3 + width, 57.9 - width, 3], [72.6, 65.8, 2]]
+    vertices = torch.tensor(corners, dtype=dtype, requires_grad=True)
+    point = vertices.detach()[:, :2].double().mean(0, keepdim=True).to(dtype).requires_grad_()
+    return point, vertices, np.array([[0, 1, 2]])
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+@pytest.mark.parametrize("width", [1.0, 1e-2, 1e-4])
+def test_a_grazed_face_has_the_depth_of_its_inside_and_finite_gradients(width, perspective):
+    point, vertices, faces = grazed(width)
+    depth = depth_at(point, torch.tensor([0]), vertices, faces, perspective=perspective)
+    assert depth.dtype == torch.float32 and 2 < depth.item() < 3
+    in_double = depth_at(point.double(), torch.tensor([0]), vertices.double(), faces, perspective=perspective)
+    assert depth.item() == pytest.approx(in_double.item(), rel=1e-6)  # nothing cancels
+    depth.sum().backward()
+    assert vertices.grad.isfinite().all() and point.grad.isfinite().all()
+    assert point.grad.norm() > 0.5 / width  # the slope: exact, hence large
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_faces_beyond_the_steepest_slope_push_along_the_ray_only(perspective):
+    for width, moves_sideways in ((1e-3, False), (1.0, True)):  # slopes above 500 and below 2 m/px
+        point, vertices, faces = grazed(width)
+        arguments = (point, torch.tensor([0]), vertices, faces)
+        exact = depth_at(*arguments, perspective=perspective)
+        capped = depth_at(*arguments, perspective=perspective, steepest=5.0)
+        assert torch.equal(capped, exact)
+        of_points, of_vertices = torch.autograd.grad(capped.sum(), (point, vertices))
+        assert of_points.any() == of_vertices[:, :2].any() == moves_sideways
+        torch.testing.assert_close(of_vertices[:, 2], torch.autograd.grad(exact.sum(), vertices)[0][:, 2])
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_the_slope_that_is_compared_is_the_length_of_the_points_gradient(perspective):
+    point, vertices, faces = grazed(7.0, torch.float64)
+    depth = depth_at(point, torch.tensor([0]), vertices, faces, perspective=perspective)
+    slope = torch.autograd.grad(depth.sum(), point)[0].norm().item()
+    for factor, moves_sideways in ((0.999, False), (1.001, True)):
+        depth = depth_at(point, torch.tensor([0]), vertices, faces, perspective=perspective, steepest=slope * factor)
+        assert torch.autograd.grad(depth.sum(), point)[0].any() == moves_sideways
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_broken_vertices_of_other_faces_do_not_reach_the_gradient(perspective):
+    vertices = torch.tensor([[torch.nan, 0, 1], [10, 0, 2], [0, 10, -3], [0, 0, 1], [10, 0, 2], [0, 10, 3]])
+    vertices.requires_grad_()
+    points = torch.tensor([[2.0, 2.0], [50.0, 50.0], [torch.nan, 1.0]], requires_grad=True)
+    faces = np.array([[0, 1, 2], [3, 4, 5]])
+    seen = visible_face(points, vertices, faces, perspective=perspective)
+    assert seen.tolist() == [1, -1, -1]
+    depth_at(points, seen, vertices, faces, perspective=perspective).sum().backward()
+    assert vertices.grad.isfinite().all() and points.grad.isfinite().all() and not vertices.grad[:3].any()
 
 
 def ball(count: int = 24) -> tuple[np.ndarray, np.ndarray]:
