@@ -229,7 +229,7 @@ def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) 
             name: {"detected": found[name], "missed": missed[name]} for name in sorted(found | missed)
         },
     }
-    shard_work.write_json(config.out / "manifest.json", manifest)
+    shard_work.finish(config.out, manifest)
     return manifest
 
 

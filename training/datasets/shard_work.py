@@ -48,6 +48,13 @@ def claim(folder: Path, identity: dict) -> None:
     write_json(path, identity)
 
 
+def finish(folder: Path, manifest: dict) -> None:
+    """Write manifest.json once every shard is there, and remove what killed runs left half-written."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+    write_json(folder / "manifest.json", manifest)
+
+
 def write_json(path: Path, content: dict) -> None:
     """Atomically; keys in order, so that equal contents are equal bytes."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

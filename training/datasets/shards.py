@@ -7,8 +7,8 @@ the same names with ``missed_`` before them.
 Proxies: ``index`` (n,) picture, ``image_size`` (n, 2: H, W), ``score`` (n,), ``box`` (n, 4), ``keypoints`` (n, 17, 3),
 ``crop`` (n, 3), ``mask`` (n, 64, 64) uint8 of 255, ``depth`` (n, 64, 64) float16 metres, ``agreed`` (n,) bool, ``landmarks``
 (n, 33, 4), ``world`` (n, 33, 3), ``region`` (n, 4), ``appearance`` (n, 1152) float16. Where they are known: ``sensor_depth``
-(n, 64, 64) float16 metres, what a depth camera's image would have given in the place of ``depth``; ``mirrored_landmarks`` and
-so on, of a second look in a mirror; ``name`` (n,) str, the picture. Beside the rows ``images`` (2,), the shard's pictures.
+(n, 64, 64) float16 metres, what a depth camera's image would have given in the place of ``depth``; ``mirrored_landmarks``
+and so on, of a second look in a mirror; ``name`` (n,) str, the picture. Beside them ``images`` (2,), the shard's pictures.
 
 Truth: ``pose`` (n, 24, 3) axis-angle with row 0 into camera axes, ``ray_orient`` (n, 3) row 0 into ray axes,
 ``ray_rotation`` (n, 3, 3) camera axes to ray axes, ``betas`` (n, 10), ``translation`` (n, 3), ``intrinsics`` (n, 4),
@@ -201,8 +201,8 @@ def proxy_row(
 
 
 def _small(depth: np.ndarray) -> np.ndarray:
-    nearest = cv2.resize(depth, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_NEAREST)  # unknown (0) must not blend with known
-    return nearest.astype(np.float16)
+    nearest = cv2.INTER_NEAREST  # unknown (0) must not blend with known
+    return cv2.resize(depth, (MAP_SIZE, MAP_SIZE), interpolation=nearest).astype(np.float16)
 
 
 def _look(person: PersonProxies) -> dict[str, np.ndarray]:
