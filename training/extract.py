@@ -76,6 +76,8 @@ def summary(manifest: dict) -> str:
         f"{manifest['frames']} frames of {manifest['source']} ({manifest['kind']}): {manifest['people']} people, "
         f"{manifest['frames_without_people']} frames without people, {len(bad)} unreadable"
     )
+    if manifest["lost_files"]:
+        text += f", besides {len(manifest['lost_files'])} whole files (in manifest.json)"
     if bad:
         text += ": " + ", ".join(list(bad)[:SHOWN]) + (", ... (all in manifest.json)" if len(bad) > SHOWN else "")
     return text
@@ -107,7 +109,7 @@ def extract(config: ExtractConfig) -> dict:
     ]
     maker = partial(_maker, config, listing._replace(frames=[]))
     shard_work.make_shards(maker, missing, len(chosen), config.workers, f"looking at {config.source.name}")
-    manifest = {**identity, **_count(config, [shard for shard, _ in spans])}
+    manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
     shard_work.finish(config.out, manifest)
     return manifest
 
@@ -159,8 +161,8 @@ def _look(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth
         depth = np.zeros(image.shape[:2], np.float32)  # unknown everywhere: every row has the same names
     if depth is not None and depth.shape != image.shape[:2]:
         raise ValueError(
-            f"depth image of {config.depth_topic} has shape {depth.shape}, the image {image.shape[:2]}; expected a depth topic "
-            "that is aligned with the image (aligned_depth_to_color or so)"
+            f"depth image of {config.depth_topic} has shape {depth.shape}, the image {image.shape[:2]}; expected a depth "
+            "topic that is aligned with the image (aligned_depth_to_color or so)"
         )
     return [shards.proxy_row(index, image.shape[:2], person, depth) for person in extractor(image)]
 

@@ -24,11 +24,13 @@ DEPTH_TOLERANCE = 20_000_000  # nanoseconds between an image and the depth image
 
 
 class FrameList(NamedTuple):
-    """``depth``: number of the depth message that belongs to an image message of a bag, by the image's number."""
+    """``depth``: number of the depth message that belongs to an image message of a bag, by the image's number. ``lost``: files
+    of a dataset whose frames could not even be counted, with the reason."""
 
     kind: str
     frames: list[Frame]
     depth: dict[int, int] = {}
+    lost: dict[str, str] = {}
 
 
 class Look(NamedTuple):
@@ -60,7 +62,9 @@ def list_frames(
         raise ValueError(f"source {source} does not exist, expected pictures, a video, a bag or a dataset")
     if kind in READERS:
         reader = importlib.import_module(f"hmr_ros.training.datasets.{READERS[kind]}")
-        listing = FrameList(kind, list(reader.frames(source, split)))
+        corrupt: list = []
+        found = reader.frames(source, split, corrupt) if kind == "human36m" else reader.frames(source, split)
+        listing = FrameList(kind, list(found), lost={name: reason for name, reason in corrupt})
     elif kind == "images":
         listing = FrameList(kind, _pictures(source))
     elif kind == "video":
@@ -108,7 +112,7 @@ def _bag_frames(source: Path, topic: str, depth_topic: str) -> FrameList:
             pairs[i] = nearest[1]
     if not pairs:
         raise ValueError(f"bag {source} has no message of {depth_topic} within {DEPTH_TOLERANCE / 1e6:g} ms of an image, "
-                         "expected a depth image for most images; compare their stamps, or leave out --depth-topic")  # fmt: skip
+                         "expected one for most images; compare their stamps, or leave out --depth-topic")  # fmt: skip
     return FrameList("bag", frames, pairs)
 
 
