@@ -21,6 +21,7 @@ COMMANDS = {
     "replay": ("hmr_ros.ros.replay:main", "publish a picture, video or bag as a camera would (takes --ros-args)"),
     "demo": ("hmr_ros.commands.demo:main", "replay and live node together: see it work, with a table of results"),
     "data rendered": ("hmr_ros.training.datasets.rendered:main", "make training data: rendered people with their truth"),
+    "extract": ("hmr_ros.training.extract:main", "make training data from pictures, a video, a bag or a dataset"),
     "train": ("hmr_ros.training.train:main", "train the networks"),
     "eval rendered": ("hmr_ros.training.rendered_benchmark:main", "score the pose on rendered people, beside other methods"),
     "eval 3dpw": ("hmr_ros.training.pose_benchmarks:main_3dpw", "score the estimator on 3DPW, which you bring"),

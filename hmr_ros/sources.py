@@ -29,7 +29,7 @@ class Source:
             for file in self.files:
                 yield read_picture(file)
         else:
-            yield from _captured(_open_capture(self.name))
+            yield from _captured(open_capture(self.name))
 
     @property
     def length(self) -> int | None:
@@ -38,7 +38,7 @@ class Source:
             return len(self.files)
         if self.kind != "video":
             return None
-        capture = _open_capture(self.name)
+        capture = open_capture(self.name)
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
         return count if count > 0 else None
@@ -53,7 +53,7 @@ def open_source(text: str) -> Source:
     """What SOURCE on a command line means. ValueError, with what was found and expected, if it is none of these."""
     path = Path(text)
     if text.isdigit() and not path.exists():
-        _open_capture(text).release()
+        open_capture(text).release()
         return Source("camera", text, 30.0)
     if not path.exists():
         raise ValueError(f"source {text} does not exist, expected a picture, a folder, a video, a bag or a camera index")
@@ -64,7 +64,7 @@ def open_source(text: str) -> Source:
     if path.suffix.lower() in PICTURE_SUFFIXES:
         read_picture(path)
         return Source("picture", text, PICTURE_RATE, (path,))
-    capture = _open_capture(text)
+    capture = open_capture(text)
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return Source("video", text, rate if 0 < rate <= 240 else 25.0)
@@ -89,7 +89,8 @@ def read_picture(path: Path) -> np.ndarray:
     return picture
 
 
-def _open_capture(name: str) -> cv2.VideoCapture:
+def open_capture(name: str) -> cv2.VideoCapture:
+    """A video by its path or a camera by its index. ValueError if OpenCV cannot open it."""
     capture = cv2.VideoCapture(int(name) if name.isdigit() and not Path(name).exists() else name)
     if not capture.isOpened():
         raise ValueError(f"{name} cannot be opened, expected a video that OpenCV can read or the index of a camera")

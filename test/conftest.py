@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,34 @@ def people(tmp_path_factory):
     for split, count in (("train", 60), ("val", 16)):
         rendered.generate(rendered.RenderedConfig(root / split, count=count, split=split, workers=1, seed=3))
     return root
+
+
+@pytest.fixture(scope="session")
+def wait_until():
+    """Function: wait until a condition is true."""
+
+    def wait(condition, patience: float = 90.0):
+        end = time.monotonic() + patience
+        while not condition():
+            assert time.monotonic() < end, "it did not happen"
+            time.sleep(0.1)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def processes_of_session():
+    """Function: living processes of a session, from /proc."""
+
+    def processes(session: int) -> list[int]:
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, _, sid = stat.read_text().rpartition(")")[2].split()[:4]
+            except (OSError, ValueError):  # it has just ended
+                continue
+            if int(sid) == session and state != "Z":
+                found.append(int(stat.parent.name))
+        return found
+
+    return processes

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,7 +252,7 @@ def test_an_interrupted_run_is_completed_with_the_same_bytes(tiny):
     assert not list(out.glob("*.partial")) and not list(out.glob(".*.partial"))
 
 
-def test_a_killed_run_leaves_no_process_behind_and_is_completed(tiny, tmp_path):
+def test_a_killed_run_leaves_no_process_behind_and_is_completed(tiny, tmp_path, wait_until, processes_of_session):
     """SIGKILL while two workers render: they notice, nothing half-written counts, and the next run adds what is missing."""
     code = (
         "from pathlib import Path; from hmr_ros.training.datasets import rendered\n"
@@ -270,26 +269,6 @@ def test_a_killed_run_leaves_no_process_behind_and_is_completed(tiny, tmp_path):
     assert manifest == tiny[1]
     for path in tiny[0].glob("*.npz"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
-
-
-def wait_until(condition, patience: float = 90.0):
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.2)
-
-
-def processes_of_session(session: int) -> list[int]:
-    """Living processes of a session, from /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, sid = stat.read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):  # it has just ended
-            continue
-        if int(sid) == session and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 def test_the_frozen_test_split_is_what_its_manifest_says():

@@ -31,6 +31,7 @@ ENCODINGS = {
     "yuyv": (2, cv2.COLOR_YUV2BGR_YUYV),
 }
 EVERYDAY = {"bgr8", "rgb8", "mono8"}  # a cv_bridge that gets one of these wrong is not trusted with anything
+DEPTH_ENCODINGS = {"16UC1": ("u2", 1e-3), "mono16": ("u2", 1e-3), "32FC1": ("f4", 1.0)}  # type, metres a unit (REP 118)
 COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
 
 
@@ -71,6 +72,24 @@ def compressed_image_from_message(message) -> np.ndarray:
             "decoded, expected a whole jpeg or png; look for lost fragments between camera and node"
         )
     return image
+
+
+def depth_from_message(message) -> np.ndarray:
+    """sensor_msgs/Image with 16UC1 (millimetres) or 32FC1 (metres) → float32 (H, W) metres, 0 where unknown (REP 118).
+
+    ``step`` and ``is_bigendian`` are honoured. Raises ValueError for another encoding or a message that contradicts itself.
+    """
+    if message.encoding not in DEPTH_ENCODINGS:
+        raise ValueError(f'depth image has encoding "{message.encoding}", expected one of {", ".join(DEPTH_ENCODINGS)}')
+    kind, unit = DEPTH_ENCODINGS[message.encoding]
+    kind = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    width, height, step = message.width, message.height, message.step
+    if width == 0 or height == 0 or step < width * kind.itemsize or len(message.data) < height * step:
+        raise ValueError(f"depth image of {width}x{height} {message.encoding} has step {step}, {len(message.data)} bytes, "
+                         f"expected a step of {width * kind.itemsize} or more and height * step bytes")  # fmt: skip
+    rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, : width * kind.itemsize]
+    depth = np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(unit)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
 
 def image_to_message(image: np.ndarray, header):

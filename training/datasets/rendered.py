@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -21,10 +19,9 @@ import cv2
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hmr_ros.proxies import ProxyExtractor
-from hmr_ros.training.datasets import shards
+from hmr_ros.training.datasets import shard_work, shards
 from hmr_ros.training.datasets.backgrounds import SUFFIXES
 from hmr_ros.training.datasets.poses import SPLITS
 from hmr_ros.training.datasets.scene import Scene, SceneConfig, SceneMaker
@@ -129,34 +126,11 @@ def generate(config: RenderedConfig) -> dict:
         raise ValueError(
             f"count {config.count}, shard_size {config.shard_size} and workers {config.workers} must be at least 1"
         )
-    config.out.mkdir(parents=True, exist_ok=True)
     identity = _identity(config)
-    _claim(config.out, identity)
-    spans = [
-        (shard, range(start, min(start + config.shard_size, config.count)))
-        for shard, start in enumerate(range(0, config.count, config.shard_size))
-    ]
+    shard_work.claim(config.out, identity)
+    spans = shard_work.spans(config.count, config.shard_size)
     missing = [(shard, images) for shard, images in spans if not shards.is_complete(config.out, shard, images)]
-    done = config.count - sum(len(images) for _, images in missing)
-    columns = (
-        TextColumn("rendered people"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} /s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=config.count, completed=done, rate=0.0)
-
-        def show(made: int) -> None:
-            elapsed = progress.tasks[task].elapsed or 1e-9
-            progress.update(task, completed=done + made, rate=made / elapsed)
-
-        if missing and config.workers == 1:
-            _make_here(config, missing, show)
-        elif missing:
-            _make_in_processes(config, missing, show)
+    shard_work.make_shards(partial(_maker, config), missing, config.count, config.workers, "rendered people")
     return _write_manifest(config, identity, [shard for shard, _ in spans])
 
 
@@ -176,66 +150,11 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
     writer.save(config.out, shard, images)
 
 
-def _tools(config: RenderedConfig) -> tuple[SceneMaker, ProxyExtractor]:
+def _maker(config: RenderedConfig) -> shard_work.Maker:
     from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
 
     extractor = EmbeddedExtractor(threads=1, config=ExtractorConfig(mirrored=True))
-    return SceneMaker(config.split, config.backgrounds, config.scene), extractor
-
-
-def _make_here(config: RenderedConfig, missing: list[tuple[int, range]], show) -> None:
-    maker, extractor = _tools(config)
-    made = 0
-
-    def tick() -> None:
-        nonlocal made
-        made += 1
-        show(made)
-
-    for shard, images in missing:
-        render_shard(config, maker, extractor, shard, images, tick)
-
-
-def _make_in_processes(config: RenderedConfig, missing: list[tuple[int, range]], show) -> None:
-    context = multiprocessing.get_context("spawn")  # OpenVINO and torch do not survive a fork
-    made = context.Value("q", 0)
-    workers = min(config.workers, len(missing))
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(config, made)) as pool:
-        pending = {pool.submit(_work, shard, images) for shard, images in missing}
-        try:
-            while pending:
-                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                show(made.value)
-                for future in finished:
-                    future.result()
-        except BaseException:
-            for future in pending:
-                future.cancel()
-            raise
-
-
-_worker: tuple | None = None  # of this process: config, scene maker, extractor, shared counter
-
-
-def _start_worker(config: RenderedConfig, made) -> None:
-    global _worker
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    _worker = (config, *_tools(config), made)
-
-
-def _work(shard: int, images: range) -> None:
-    config, maker, extractor, made = _worker
-
-    def tick() -> None:
-        if multiprocessing.parent_process() is None or not multiprocessing.parent_process().is_alive():
-            os._exit(1)  # who asked for the pictures is gone: nobody waits for them
-        with made.get_lock():
-            made.value += 1
-
-    render_shard(config, maker, extractor, shard, images, tick)
+    return partial(render_shard, config, SceneMaker(config.split, config.backgrounds, config.scene), extractor)
 
 
 # ---- manifest -------------------------------------------------------------------------------------------------------
@@ -266,18 +185,6 @@ def photos_sha256(photos: list[Path]) -> str:
     for path in photos:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _claim(folder: Path, identity: dict) -> None:
-    path = folder / "config.json"
-    text = json.dumps(identity, indent=1, sort_keys=True)
-    if path.is_file() and path.read_text() != text:
-        old = json.loads(path.read_text())
-        changed = [name for name in identity if identity[name] != old.get(name)]
-        raise ValueError(f"{folder} holds another data set (different: {', '.join(changed)}); choose another --out")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) -> dict:
@@ -322,10 +229,7 @@ def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) 
             name: {"detected": found[name], "missed": missed[name]} for name in sorted(found | missed)
         },
     }
-    path = config.out / "manifest.json"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    os.replace(partial, path)
+    shard_work.finish(config.out, manifest)
     return manifest
 
 

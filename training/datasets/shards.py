@@ -5,8 +5,10 @@ Row i of a truth shard belongs to row i of its proxies shard. People whom the de
 the same names with ``missed_`` before them.
 
 Proxies: ``index`` (n,) picture, ``image_size`` (n, 2: H, W), ``score`` (n,), ``box`` (n, 4), ``keypoints`` (n, 17, 3),
-``crop`` (n, 3), ``landmarks`` (n, 33, 4), ``world`` (n, 33, 3), ``mask`` (n, 64, 64) uint8 of 255, ``depth`` (n, 64, 64)
-float16 metres, ``sensor_depth`` (n, 64, 64) float16 metres: what a depth camera's image would have given in its place.
+``crop`` (n, 3), ``mask`` (n, 64, 64) uint8 of 255, ``depth`` (n, 64, 64) float16 metres, ``agreed`` (n,) bool, ``landmarks``
+(n, 33, 4), ``world`` (n, 33, 3), ``region`` (n, 4), ``appearance`` (n, 1152) float16. Where they are known: ``sensor_depth``
+(n, 64, 64) float16 metres, what a depth camera's image would have given in the place of ``depth``; ``mirrored_landmarks``
+and so on, of a second look in a mirror; ``name`` (n,) str, the picture. Beside them ``images`` (2,), the shard's pictures.
 
 Truth: ``pose`` (n, 24, 3) axis-angle with row 0 into camera axes, ``ray_orient`` (n, 3) row 0 into ray axes,
 ``ray_rotation`` (n, 3, 3) camera axes to ray axes, ``betas`` (n, 10), ``translation`` (n, 3), ``intrinsics`` (n, 4),
@@ -35,6 +37,7 @@ from hmr_ros.training.datasets.scene import PersonTruth, Scene
 
 MAP_SIZE = 64  # side of stored masks and depth maps
 MATCH = 0.15  # of the true person's diagonal: a detection whose confident joints are further off is of somebody else
+NOT_ROWS = ("images", "ghosts", "unreadable", "reasons", "backend")  # of a shard as a whole
 
 Rows = dict[str, list]
 
@@ -76,19 +79,29 @@ class ShardWriter:
         pairs = match(detected, scene.people)
         self.ghosts += len(detected) - len(pairs)
         for i, j in sorted(pairs, key=lambda pair: pair[1]):
-            _append(self.proxies, _proxy_row(index, scene, detected[i]))
-            _append(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
+            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth))
+            add_row(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
         found = {j for _, j in pairs}
         for j, person in enumerate(scene.people):
             if j not in found:
                 row = _truth_row(index, scene, person, square_crop(person.box))
-                _append(self.truth, {f"missed_{name}": value for name, value in row.items()})
+                add_row(self.truth, {f"missed_{name}": value for name, value in row.items()})
 
     def save(self, folder: Path, shard: int, images: range) -> None:
         span = np.array([images.start, images.stop])
         _save(truth_path(folder, shard), {**_stack(self.truth), "images": span})
-        extra = {"images": span, "ghosts": np.array(self.ghosts)}
-        _save(proxies_path(folder, shard), {**_stack(self.proxies), **extra})
+        save_proxies(folder, shard, images, self.proxies, ghosts=np.array(self.ghosts))
+
+
+def add_row(rows: Rows, row: dict[str, object]) -> None:
+    """One person more; every row of a shard has the same names."""
+    for name, value in row.items():
+        rows.setdefault(name, []).append(value)
+
+
+def save_proxies(folder: Path, shard: int, images: range, rows: Rows, **extra: np.ndarray) -> None:
+    """Write a proxies shard atomically; ``extra`` (names of NOT_ROWS) is about the shard as a whole."""
+    _save(proxies_path(folder, shard), {**_stack(rows), "images": np.array([images.start, images.stop]), **extra})
 
 
 def proxies_path(folder: Path, shard: int) -> Path:
@@ -99,13 +112,10 @@ def truth_path(folder: Path, shard: int) -> Path:
     return Path(folder) / f"truth-{shard:05d}.npz"
 
 
-def is_complete(folder: Path, shard: int, images: range) -> bool:
-    """Both files of a shard are there, for exactly these pictures."""
-    proxies, truth = proxies_path(folder, shard), truth_path(folder, shard)
-    if not (proxies.is_file() and truth.is_file()):
-        return False
-    spans = [_read(path)["images"].tolist() for path in (proxies, truth)]
-    return all(span == [images.start, images.stop] for span in spans)
+def is_complete(folder: Path, shard: int, images: range, truth: bool = True) -> bool:
+    """The shard is there, for exactly these pictures: both its files, or the proxies alone where there is no ``truth``."""
+    paths = [proxies_path(folder, shard)] + ([truth_path(folder, shard)] if truth else [])
+    return all(path.is_file() and _span(path) == [images.start, images.stop] for path in paths)
 
 
 def load_proxies(folder: Path | str) -> dict[str, np.ndarray]:
@@ -133,15 +143,21 @@ def load(folder: Path | str) -> dict[str, np.ndarray]:
 def _concatenate(folder: Path | str, pattern: str) -> dict[str, np.ndarray]:
     paths = sorted(Path(folder).glob(pattern))
     if not paths:
-        raise FileNotFoundError(f"no {pattern} in {folder}; make them with `hmr-ros data rendered --out {folder}`")
+        how = "`hmr-ros data rendered" if "truth" in pattern else "`hmr-ros extract SOURCE` or `hmr-ros data rendered"
+        raise FileNotFoundError(f"no {pattern} in {folder}; make them with {how} --out {folder}`")
     shards = [_read(path) for path in paths]
-    names = dict.fromkeys(name for shard in shards for name in shard if name not in ("images", "ghosts"))
+    names = dict.fromkeys(name for shard in shards for name in shard if name not in NOT_ROWS)
     return {name: np.concatenate([shard[name] for shard in shards if name in shard]) for name in names}
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as data:
         return dict(data)
+
+
+def _span(path: Path) -> list[int]:
+    with np.load(path, allow_pickle=False) as data:
+        return data["images"].tolist()
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -151,34 +167,42 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     os.replace(partial, path)
 
 
-def _append(rows: Rows, row: dict[str, object]) -> None:
-    for name, value in row.items():
-        rows.setdefault(name, []).append(value)
-
-
 def _stack(rows: Rows) -> dict[str, np.ndarray]:
     return {name: np.stack([np.asarray(value) for value in values]) for name, values in rows.items()}
 
 
-def _proxy_row(index: int, scene: Scene, person: PersonProxies) -> dict[str, object]:
+def proxy_row(
+    index: int, image_size: tuple[int, int], person: PersonProxies, depth: np.ndarray | None = None
+) -> dict[str, object]:
+    """A person's row, by the names in this module's docstring.
+
+    ``image_size`` (H, W); ``depth`` (H, W) metres aligned with the picture, 0 = unknown, gives ``sensor_depth``. The
+    mirrored look is in the row where the person has one.
+    """
     size = (MAP_SIZE, MAP_SIZE)
     mask = cv2.resize(person.mask, size, interpolation=cv2.INTER_AREA)
-    depth = cv2.resize(person.depth, size, interpolation=cv2.INTER_NEAREST)  # unknown (0) must not blend with known
-    sensor = trim_depth(sensor_depth(scene.depth, person.crop, person.mask))
-    return {
+    row = {
         "index": np.int32(index),
-        "image_size": np.array(scene.image.shape[:2], np.int32),
+        "image_size": np.array(image_size, np.int32),
         "score": np.float32(person.score),
         "box": person.box.astype(np.float32),
         "keypoints": person.keypoints.astype(np.float32),
         "crop": person.crop.astype(np.float32),
         "mask": np.rint(np.clip(mask, 0, 1) * 255).astype(np.uint8),
-        "depth": depth.astype(np.float16),
-        "sensor_depth": cv2.resize(sensor, size, interpolation=cv2.INTER_NEAREST).astype(np.float16),
+        "depth": _small(person.depth),
         "agreed": person.agreed,
         **_look(person),
-        **{f"mirrored_{name}": value for name, value in _look(person.mirrored).items()},
     }
+    if depth is not None:
+        row["sensor_depth"] = _small(trim_depth(sensor_depth(depth, person.crop, person.mask)))
+    if person.mirrored is not None:
+        row |= {f"mirrored_{name}": value for name, value in _look(person.mirrored).items()}
+    return row
+
+
+def _small(depth: np.ndarray) -> np.ndarray:
+    nearest = cv2.INTER_NEAREST  # unknown (0) must not blend with known
+    return cv2.resize(depth, (MAP_SIZE, MAP_SIZE), interpolation=nearest).astype(np.float16)
 
 
 def _look(person: PersonProxies) -> dict[str, np.ndarray]:

@@ -1,0 +1,162 @@
+"""Making a folder of shards in several processes: claimed by one data set, resumable after any kill, with progress.
+
+What goes into a shard is the caller's. Shards are written whole or not at all and are skipped when they exist, so a killed
+run goes on where it stopped; workers end when whoever asked for the shards is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Callable
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Task = tuple  # shard number, range of pictures, and what else its maker needs
+Maker = Callable[..., None]  # called with the members of a task and ``tick``, which it calls after every picture
+
+
+def spans(count: int, shard_size: int) -> list[tuple[int, range]]:
+    """(shard number, its pictures) for all of ``count`` pictures."""
+    starts = range(0, count, shard_size)
+    return [(shard, range(start, min(start + shard_size, count))) for shard, start in enumerate(starts)]
+
+
+def claim(folder: Path, identity: dict) -> None:
+    """Make the folder and write ``identity`` (what the content of shards depends on) to its config.json.
+
+    Raises ValueError when the folder holds another data set, or files of one that is not known.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.json"
+    if path.is_file():
+        old = json.loads(path.read_text())
+        new = json.loads(json.dumps(identity))  # lists, as they are read back
+        changed = [name for name in sorted({*new, *old}) if new.get(name) != old.get(name)]
+        if changed:
+            raise ValueError(f"{folder} holds another data set (different: {', '.join(changed)}); choose another --out")
+    elif any(folder.glob("proxies-*.npz")):
+        raise ValueError(f"{folder} holds shards but no config.json that says of what; choose another --out")
+    write_json(path, identity)
+
+
+def finish(folder: Path, manifest: dict) -> None:
+    """Write manifest.json once every shard is there, and remove what killed runs left half-written."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+    write_json(folder / "manifest.json", manifest)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Atomically; keys in order, so that equal contents are equal bytes."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=1, sort_keys=True))
+    os.replace(partial, path)
+
+
+def make_shards(open_maker: Callable[[], Maker], tasks: list[Task], total: int, workers: int, label: str) -> None:
+    """Do ``tasks``, the missing ones of ``total`` pictures, while a bar shows the progress and the pictures a second.
+
+    ``open_maker`` (to be pickled: a partial of a function of a module) is called once a process and returns what makes a
+    shard. Tasks are begun in their order. One worker is this process. Raises what a maker raises, and OSError when a worker
+    is killed; whole shards are kept.
+    """
+    done = total - sum(len(task[1]) for task in tasks)
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.1f} /s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=total, completed=done, rate=0.0)
+
+        def show(made: int) -> None:
+            elapsed = progress.tasks[bar].elapsed or 1e-9
+            progress.update(bar, completed=done + made, rate=made / elapsed)
+
+        if tasks and workers == 1:
+            _make_here(open_maker, tasks, show)
+        elif tasks:
+            _make_in_processes(open_maker, tasks, min(workers, len(tasks)), show)
+
+
+def _make_here(open_maker, tasks: list[Task], show) -> None:
+    make = open_maker()
+    made = 0
+
+    def tick() -> None:
+        nonlocal made
+        made += 1
+        show(made)
+
+    for task in tasks:
+        make(*task, tick)
+
+
+def _make_in_processes(open_maker, tasks: list[Task], workers: int, show) -> None:
+    context = multiprocessing.get_context("spawn")  # OpenVINO and torch do not survive a fork
+    made, stop = context.Value("q", 0), context.Event()
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(open_maker, made, stop)) as pool:
+        pending = {pool.submit(_work, *task) for task in tasks}
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                show(made.value)
+                for future in finished:
+                    future.result()
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a worker ended unexpectedly, perhaps for want of memory; run the same command again, with fewer --workers: "
+                "whole shards are kept"
+            ) from error
+        except BaseException:
+            stop.set()  # nobody wants the rest
+            for future in pending:
+                future.cancel()
+            raise
+
+
+class _Stopped(Exception):
+    """The run is over: an error elsewhere, or Ctrl-C."""
+
+
+_worker: tuple | None = None  # of this process: maker, shared counter, shared stop
+
+
+def _start_worker(open_maker, made, stop) -> None:
+    global _worker
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _worker = (open_maker(), made, stop)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # who asked for the pictures is gone, by SIGKILL perhaps: nobody waits for them
+
+
+def _work(*task) -> None:
+    make, made, stop = _worker
+
+    def tick() -> None:
+        if stop.is_set():
+            raise _Stopped
+        with made.get_lock():
+            made.value += 1
+
+    make(*task, tick)
