@@ -2,7 +2,7 @@
 
     python benchmarks/lifter_options.py --data runs/train runs/train_large --val runs/val --json docs/lifter_options.json
 
-Scores are those of the validation set (hmr-ros train's own: 12 limb joints, root at the hips' midpoint, without refinement).
+Scores are those of the validation set (hmr-ros train lifter's own: 12 limb joints, root at the hips' midpoint, without refinement).
 Rows that the JSON file already holds are not run again, so that the table can be made in pieces.
 """
 
@@ -24,7 +24,7 @@ from torch import nn
 
 from hmr_ros.networks.features import FEATURE_LAYOUT
 from hmr_ros.networks.lifter import OUTPUTS, Lifter
-from hmr_ros.training import train as training
+from hmr_ros.training import train_lifter as training
 
 
 class TokenLifter(Lifter):
@@ -86,7 +86,7 @@ class Config:
 
 
 def rows(config: Config) -> dict[str, tuple[dict, dict]]:
-    """Name → (options of hmr-ros train, what is replaced in its module)."""
+    """Name → (options of hmr-ros train lifter, what is replaced in its module)."""
     some = {"people": config.people}
     table: dict[str, tuple[dict, dict]] = {
         f"amount: {count} people": ({"people": count}, {}) for count in (2000, 4000, 8000, 16000, 32000)

@@ -22,8 +22,10 @@ from hmr_ros.checkpoint import load_checkpoint
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import Intrinsics, metric_translation, project_weak, rotvec_from_matrix, to_crop
 from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT
-from hmr_ros.networks.inference import regress
+from hmr_ros.networks.inference import Answers, regress, regress_maps
 from hmr_ros.networks.lifter import Lifter
+from hmr_ros.networks.maps import MAP_SIZE
+from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import CONFIDENT, PersonProxies, ProxyExtractor
 from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
@@ -33,6 +35,7 @@ from hmr_ros.runtime import CompiledModel, compile
 logger = logging.getLogger(__name__)
 
 EMBEDDED_CHECKPOINT = files("hmr_ros") / "assets" / "lifter.safetensors"
+EMBEDDED = {"lifter": EMBEDDED_CHECKPOINT, "resnet18": files("hmr_ros") / "assets" / "resnet18.safetensors"}
 _WRONG = 0.15  # of the person's diagonal: a mesh whose joints lie further from the detected ones, on average, is none
 
 
@@ -53,7 +56,7 @@ class HumanMeshEstimator:
         body_model: BodyModel,
         betas_map: tuple[np.ndarray, np.ndarray],
     ):
-        """``regressor`` and ``body`` are the compiled Lifter and ``body_model``; betas go through A betas + b.
+        """``regressor`` and ``body`` are the compiled Lifter, or Resnet18Regressor, and ``body_model``; betas go through A betas + b.
 
         People whose proxies carry a second look (``PersonProxies.mirrored``) are regressed from both and averaged.
         """
@@ -70,24 +73,29 @@ class HumanMeshEstimator:
         checkpoint: str | Path | None = None,
         threads: int | None = None,
         flip_averaging: bool = False,
+        regressor: str = "lifter",
     ) -> HumanMeshEstimator:
         """Load the embedded detectors and checkpoint.
 
         backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
         never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
-        body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: one written by ``hmr-ros train``.
+        body_model: SMPL's .pkl or .npz instead of the embedded body. regressor: "lifter" (trained with rendered people's truth), or
+        "resnet18", the paper's, trained without labels. checkpoint: one of that kind, written by ``hmr-ros train``.
         flip_averaging: look at everybody in a mirror as well and average both; one more landmark pass a person.
         Raises FileNotFoundError or ValueError that name what is wrong with a file or a backend.
         """
         body_model = BodyModel.load(body_model)
-        lifter, trained_with = load_lifter(checkpoint or EMBEDDED_CHECKPOINT)
+        if regressor not in EMBEDDED:
+            raise ValueError(f"regressor is {regressor!r}, expected one of {', '.join(EMBEDDED)}")
+        load, inputs = _KINDS[regressor]
+        network, trained_with = load(checkpoint or EMBEDDED[regressor])
         options = {"backend": backend, "threads": threads}
-        regressor = compile(lifter.eval(), (torch.zeros(1, FEATURE_COUNT),), **options)
+        compiled = compile(network.eval(), inputs, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
         betas_map = _betas_map(trained_with, body_model)
         extractor = EmbeddedExtractor(threads, ExtractorConfig(mirrored=flip_averaging))
-        estimator = cls(extractor, regressor, body, body_model, betas_map)
+        estimator = cls(extractor, compiled, body, body_model, betas_map)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
 
@@ -111,7 +119,7 @@ class HumanMeshEstimator:
         people = [person for person in people if person.torso_is_seen]
         if not people:
             return []
-        answers = regress(self._regressor, self._pelvis, people)
+        answers = self._regress(people)
         finite = np.logical_and.reduce([np.isfinite(a.reshape(len(people), -1)).all(1) for a in answers])
         if not finite.all():
             logger.error("%d of %d bodies came out of %s with non-finite numbers and are left out",
@@ -146,6 +154,11 @@ class HumanMeshEstimator:
             for i, person in enumerate(people)
         ]
         return [body for body in bodies if body.reprojection_error() <= _WRONG]
+
+    def _regress(self, people: list[PersonProxies]) -> Answers:
+        if len(self._regressor.inputs) == 1:
+            return regress(self._regressor, self._pelvis, people)
+        return regress_maps(self._regressor, people)
 
     def _mapped(self, betas: np.ndarray) -> np.ndarray:
         matrix, offset = self._betas_map
@@ -205,18 +218,38 @@ def load_lifter(path: str | Path) -> tuple[Lifter, dict]:
 
     Raises ValueError where the checkpoint holds another network or another feature layout.
     """
-    tensors, metadata = load_checkpoint(path)
-    if metadata.get("network") != "lifter":
-        raise ValueError(f"{path} holds network {metadata.get('network')!r}, expected 'lifter', as hmr-ros train writes it")
+    tensors, metadata = _load(path, "lifter", "hmr-ros train lifter")
     layout = [[name, list(shape)] for name, shape in FEATURE_LAYOUT]
     if metadata.get("feature_layout") != layout:
         raise ValueError(
             f"{path} was trained with other features ({metadata.get('feature_layout', 'of an earlier version')}), expected "
-            f"{layout}; train it again with this version: hmr-ros train"
+            f"{layout}; train it again with this version: hmr-ros train lifter"
         )
     lifter = Lifter(**metadata["options"])
     lifter.load_state_dict(tensors)
     return lifter, metadata["body"]
+
+
+def load_resnet18(path: str | Path) -> tuple[Resnet18Regressor, dict]:
+    """The paper's regressor in a checkpoint and the ``body`` it was trained with. Raises as :func:`load_lifter`."""
+    tensors, metadata = _load(path, "resnet18", "hmr-ros train")
+    regressor = Resnet18Regressor(RegressorConfig(**metadata["options"]))
+    regressor.load_state_dict(tensors)
+    return regressor, metadata["body"]
+
+
+def _load(path: str | Path, network: str, command: str) -> tuple[dict, dict]:
+    tensors, metadata = load_checkpoint(path)
+    if metadata.get("network") != network:
+        raise ValueError(f"{path} holds network {metadata.get('network')!r}, expected {network!r}, as {command} writes it")
+    return tensors, metadata
+
+
+# regressor → what reads its checkpoint, and an example of its inputs
+_KINDS = {
+    "lifter": (load_lifter, (torch.zeros(1, FEATURE_COUNT),)),
+    "resnet18": (load_resnet18, (torch.zeros(1, 17, 3), torch.zeros(1, MAP_SIZE, MAP_SIZE))),
+}
 
 
 def _betas_map(trained_with: dict, body: BodyModel) -> tuple[np.ndarray, np.ndarray]:

@@ -41,7 +41,7 @@ TABLE = {
     "lifter.safetensors": {
         "origin": "trained by this project on renderings of body.npz in the poses of poses.npz",
         "licence": "Apache-2.0",
-        "tool": "hmr-ros train",
+        "tool": "hmr-ros train lifter",
     },
     "demo/astronaut.jpg": {
         "origin": "PyPI scikit-image 0.26.0, skimage/data/astronaut.png (NASA), re-encoded",

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hmr_ros.body_model import BodyModel
+from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter, load_resnet18
+from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.regressor import Resnet18Regressor
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import LIMB_KEYPOINTS
@@ -28,7 +30,7 @@ from hmr_ros.training.mediapipe_correction import from_hips
 from hmr_ros.training.proxy_data import HARSH, Corruption, ProxyData, of_rows
 from hmr_ros.training.rendered_scores import WORST, WRONG_2D, Truth
 from hmr_ros.training.test_time import TestTimeConfig, decoded, optimise, regress
-from hmr_ros.training.train import PRESETS, WEIGHTS, TrainConfig, load_regressor, prepare, train
+from hmr_ros.training.train import PRESETS, WEIGHTS, TrainConfig, prepare, train
 
 _LIMBS = list(LIMB_KEYPOINTS)
 
@@ -160,7 +162,7 @@ class Benchmark:
 
     def score(self, config: TrainConfig, refine: bool, plain: bool, steps: TestTimeConfig) -> dict:
         """Figures of a trained run: the network alone, refined, and (``plain``) optimisation from the mean pose."""
-        regressor = load_regressor(config.out / WEIGHTS)
+        regressor = load_resnet18(config.out / WEIGHTS)[0]
         people = self.people(config)
         said, reliability = regress(regressor, people)
         figures, errors = self._of(regressor, people, said)
@@ -211,9 +213,6 @@ class Benchmark:
 
 def _mean_rotations() -> np.ndarray:
     """The mean pose that every benchmark of rendered people uses: the embedded checkpoint's."""
-    from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
-    from hmr_ros.geometry import matrix_from_6d
-
     return matrix_from_6d(load_lifter(EMBEDDED_CHECKPOINT)[0].mean_rotations).numpy()
 
 

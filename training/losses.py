@@ -19,6 +19,7 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 PER_BONE = 5  # both ends and three points between: 60 in all
 _FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
 _PICTURE = 256  # pixels that the crop counts as where faces are looked for
+_STEEPEST = 0.05  # metres a pixel: surfaces seen edge-on say nothing of where they should lie
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def rendered_depth(points: Tensor, vertices: Tensor, camera: Tensor, faces) -> t
     seen = camera[:, None, :1] * (vertices[..., :2] + camera[:, None, 1:])
     pixels = torch.cat([seen * _PICTURE / 2, vertices[..., 2:]], dim=-1)
     face = visible_face(points.detach() * _PICTURE / 2, pixels.detach(), faces)
-    return depth_at(points * _PICTURE / 2, face, pixels, faces), face >= 0
+    return depth_at(points * _PICTURE / 2, face, pixels, faces, steepest=_STEEPEST), face >= 0
 
 
 def depth_points(

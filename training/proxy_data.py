@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmr_ros.geometry import to_crop
-from hmr_ros.proxies import CONFIDENT
+from hmr_ros.networks.maps import joints_in_crop
 from hmr_ros.proxies.depth import trim_depth
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS
 from hmr_ros.training.datasets import shards
@@ -75,10 +74,7 @@ def load(folders: Sequence[Path], depth: DepthSource = "depth") -> ProxyData:
 
 def of_rows(rows: dict[str, np.ndarray], depth: DepthSource = "depth") -> ProxyData:
     """People of ``shards.load_proxies``."""
-    confidence = rows["keypoints"][..., 2:]
-    xy = to_crop(rows["keypoints"][..., :2], rows["crop"])
-    confidence = np.where(confidence > CONFIDENT, np.clip(confidence, 0, 1), 0)
-    joints = np.concatenate([xy * (confidence > 0), confidence], axis=-1).astype(np.float32)
+    joints = joints_in_crop(rows["keypoints"], rows["crop"])
     return ProxyData(torch.from_numpy(joints), torch.from_numpy(np.ascontiguousarray(rows[depth], np.float16)))
 
 

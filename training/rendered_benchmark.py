@@ -72,7 +72,7 @@ def run(config: EvalConfig, console: Console) -> dict:
     if trained_with["sha256"] != body.sha256:
         raise ValueError(
             f"{checkpoint} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), rendered people are "
-            f"{body.name} ({body.sha256[:8]}); train it again with this version: hmr-ros train"
+            f"{body.name} ({body.sha256[:8]}); train it again with this version: hmr-ros train lifter"
         )
     data = rendered.load(config.data)
     truth, correction = Truth(data), mediapipe_correction.load(config.correction)

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 import hmr_ros
 from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
+from hmr_ros.checkpoint import save_checkpoint
+from hmr_ros.estimator import load_resnet18
 from hmr_ros.networks.pose_prior import load_pose_prior
 from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
 from hmr_ros.training.coarse_body import CoarseBody
@@ -133,7 +134,7 @@ class _Run:
         torch.manual_seed(config.seed)
         self.body_model = BodyModel.load(None)
         self.body = CoarseBody(self.body_model).to(fabric.device)
-        regressor = load_regressor(config.init) if config.init else Resnet18Regressor(config.regressor, load_pose_prior())
+        regressor = load_resnet18(config.init)[0] if config.init else Resnet18Regressor(config.regressor, load_pose_prior())
         self.regressor = regressor.to(memory_format=torch.channels_last)
         self.per_epoch = len(data) // config.batch
         self.steps = config.steps or config.epochs * self.per_epoch
@@ -287,16 +288,6 @@ def save_regressor(path: Path, regressor: Resnet18Regressor, body: BodyModel, tr
     metadata = {"network": "resnet18", "options": asdict(regressor.config), "version": hmr_ros.__version__,
                 "body": {"name": body.name, "sha256": body.sha256}, "training": training}  # fmt: skip
     save_checkpoint(path, regressor.state_dict(), metadata)
-
-
-def load_regressor(path: Path | str) -> Resnet18Regressor:
-    """The regressor in a checkpoint of ``hmr-ros train``. Raises FileNotFoundError, or ValueError for another one."""
-    tensors, metadata = load_checkpoint(path)
-    if metadata.get("network") != "resnet18":
-        raise ValueError(f"{path} holds network {metadata.get('network')!r}, expected 'resnet18', as hmr-ros train writes it")
-    regressor = Resnet18Regressor(RegressorConfig(**metadata["options"]))
-    regressor.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()})
-    return regressor
 
 
 def _plain(value):

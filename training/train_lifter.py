@@ -1,9 +1,9 @@
-"""``hmr-ros train``: the lifter and its reliability, with the truth of rendered people.
+"""``hmr-ros train lifter``: the lifter and its reliability, with the truth of rendered people.
 
 Reads what ``hmr-ros data rendered`` wrote. First the regressor learns, from one view a person and epoch (as first seen or in
 a mirror, with the coarse depth or a depth camera's), and its averaged weights are kept. Then its reliability learns to tell
 right joints from wrong ones on the tenth of the people whom the regressor has not seen: on those it has, it errs too little.
-The self-supervised training of the paper belongs beside this file and reads proxies only.
+The paper's self-supervised training, train.py, reads proxies only.
 """
 
 from __future__ import annotations
@@ -319,5 +319,5 @@ def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -
 
 
 def main(argv: list[str]) -> int:
-    train(tyro.cli(TrainConfig, args=argv, prog="hmr-ros train"))
+    train(tyro.cli(TrainConfig, args=argv, prog="hmr-ros train lifter"))
     return 0

@@ -37,6 +37,8 @@ class ImageConfig:
     """SMPL's .pkl or .npz; without it the embedded body."""
     checkpoint: Path | None = None
     """Another checkpoint than the embedded one."""
+    regressor: Literal["lifter", "resnet18"] = "lifter"
+    """resnet18: the paper's, trained without labels."""
     flip_averaging: bool = False
     """Look at everybody in a mirror as well and average both: better, for one more landmark pass a person."""
     fov: float | None = None
@@ -50,8 +52,9 @@ def main(argv: list[str]) -> int:
     config.out.mkdir(parents=True, exist_ok=True)
     with console.status("loading the networks"):
         estimator = HumanMeshEstimator.from_default(
-            config.backend, config.body_model, config.checkpoint, flip_averaging=config.flip_averaging
-        )
+            config.backend, config.body_model, config.checkpoint,
+            flip_averaging=config.flip_averaging, regressor=config.regressor,
+        )  # fmt: skip
     console.print(f"body model {estimator.body_model.name}; {estimator.backend}")
     failed = 0
     for path, stem in zip(inputs, _stems(inputs)):

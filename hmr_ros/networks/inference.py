@@ -1,4 +1,4 @@
-"""People's proxies → what the lifter says of them, in camera axes; averaged with what it says of them in a mirror."""
+"""People's proxies → what a regressor says of them, in camera axes; averaged with what it says of them in a mirror."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from hmr_ros.geometry import nearest_rotation
 from hmr_ros.networks.features import person_features, turn_back
+from hmr_ros.networks.maps import person_maps
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
 
@@ -26,11 +27,23 @@ def regress(
     will be posed (of another body than the lifter's the camera is off by what their pelvises differ, until it is refitted).
     Whoever has a second look (``mirrored``) gets the mean of both.
     """
+    def say(views: Sequence[PersonProxies]) -> Answers:
+        rotations, betas, cameras, reliability = lifter(np.stack([person_features(view) for view in views]))
+        angles = np.array([view.region[3] for view in views])
+        rotations, cameras = turn_back(rotations, cameras, pelvis(betas), angles)
+        return rotations, betas, cameras, reliability
+
+    return _averaged(say, people)
+
+
+def regress_maps(regressor: Callable[[np.ndarray, np.ndarray], Answers], people: Sequence[PersonProxies]) -> Answers:
+    """The same by the paper's regressor: joints (M, 17, 3) and depth (M, MAP_SIZE, MAP_SIZE) → BodyParameters as arrays."""
+    return _averaged(lambda views: tuple(regressor(*person_maps(views))), people)
+
+
+def _averaged(say: Callable[[Sequence[PersonProxies]], Answers], people: Sequence[PersonProxies]) -> Answers:
     second = [i for i, person in enumerate(people) if person.mirrored is not None]
-    views = [*people, *(people[i].mirrored for i in second)]
-    rotations, betas, cameras, reliability = lifter(np.stack([person_features(view) for view in views]))
-    angles = np.array([view.region[3] for view in views])
-    rotations, cameras = turn_back(rotations, cameras, pelvis(betas), angles)
+    rotations, betas, cameras, reliability = say([*people, *(people[i].mirrored for i in second)])
     count = len(people)
     answers = rotations[:count], betas[:count], cameras[:count], reliability[:count]
     if not second:

@@ -104,8 +104,8 @@ class Resnet18Regressor(nn.Module):
         pixels = torch.cat([(joints[..., :2] + 1) * size / 2 - 0.5, joints[..., 2:]], dim=-1)
         channels = [gaussian_heatmaps(pixels, size, self.config.sigma * size / 256)]
         if self.config.depth_input:
-            resized = nn.functional.interpolate(depth[:, None], (size, size), mode="nearest-exact")
-            channels.append(centred_depth(resized[:, 0])[:, None])
+            nearest = ((torch.arange(size, device=depth.device) + 0.5) * depth.shape[-1] / size).long()
+            channels.append(centred_depth(depth[:, nearest][:, :, nearest])[:, None])
         x = torch.cat(channels, dim=1)
         if not torch.compiler.is_exporting():
             x = x.contiguous(memory_format=torch.channels_last)

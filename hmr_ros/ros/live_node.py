@@ -52,6 +52,7 @@ def default_estimator(parameters: LiveParameters):
         body_model=parameters.body_model or None,
         threads=parameters.threads or None,
         flip_averaging=parameters.flip_averaging,
+        regressor=parameters.regressor,
     )
 
 

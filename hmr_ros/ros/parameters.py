@@ -35,6 +35,10 @@ class LiveParameters:
         choices=("auto", "torch", "openvino", "tensorrt"),
     )  # fmt: skip
     body_model: str = _parameter("", "path of an SMPL file (.npz or .pkl); empty: the embedded body")
+    regressor: str = _parameter(
+        "lifter", "lifter: the default, trained with rendered people's truth; resnet18: the paper's, trained without labels",
+        choices=("lifter", "resnet18"),
+    )  # fmt: skip
     flip_averaging: bool = _parameter(
         False, "look at everybody in a mirror as well and average both: better, for one more landmark pass a person"
     )

@@ -31,11 +31,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from hmr_ros.geometry import Intrinsics, square_crop
+from hmr_ros.networks.maps import MAP_SIZE
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.depth import sensor_depth, trim_depth
 from hmr_ros.training.datasets.scene import PersonTruth, Scene
 
-MAP_SIZE = 64  # side of stored masks and depth maps
 MATCH = 0.15  # of the true person's diagonal: a detection whose confident joints are further off is of somebody else
 NOT_ROWS = ("images", "ghosts", "unreadable", "reasons", "backend")  # of a shard as a whole
 

@@ -13,7 +13,7 @@ from hmr_ros.networks.lifter import Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import SMPL_MIRROR
 from hmr_ros.training import samples
-from hmr_ros.training import train as training
+from hmr_ros.training import train_lifter as training
 from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
 
 
