@@ -32,9 +32,9 @@ class LossConfig:
     """Where depth is compared: evenly along bones (eq. 6), or at every pixel of a grid (the paper's ablation of sampling)."""
     weighted: bool = True
     """Depth points weighted by the learned reliability (eq. 7), or not (eq. 6)."""
-    collapse: float = 0.002
-    """Of the remedy against w -> 0, see collapse_penalty. In the depth term's units: w settles where a point's squared error is
-    about its mean over all."""
+    collapse: float = 0.02
+    """Of the remedy against w -> 0, see collapse_penalty: w rests at this over the squared error in m², so that a point 0.2 m off
+    has lost half its say. With a tenth of it, w was 0.09 on average, and depth taught as little."""
     by_confidence: bool = True
     """Joints count by the detector's confidence [open]; False: all alike, as eq. 5 reads."""
     align: Literal["shift", "none"] = "shift"
