@@ -41,9 +41,10 @@ ROS = [
 ROS_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64' and python_version >= '3.11'"
 EXTRAS = {
     "ros": ROS,
+    "training": ["lightning-fabric>=2.4", "tensorboard>=2.14"],  # hmr-ros train: devices and processes; curves and pictures
     "bags": ["rosbags>=0.10"],
     "benchmarks": ["cdflib>=1,<2"],  # Human3.6M's positions; imported when they are read
-    "dev": ["pytest>=7", "hypothesis>=6", "rosbags>=0.10", "catkin-pkg", "cdflib>=1,<2", "joblib>=1.2,<2"],
+    "dev": ["lightning-fabric>=2.4", "tensorboard>=2.14", "pytest>=7", "hypothesis>=6", "rosbags>=0.10", "catkin-pkg", "cdflib>=1,<2", "joblib>=1.2,<2"],
 }
 
 

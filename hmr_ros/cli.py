@@ -44,6 +44,8 @@ INSTALL = {
     "launch_ros": "comes with a ROS 2 installation: source it",
     "cv_bridge": "comes with a ROS 2 installation: source it",
 }
+for _training_package in ("lightning_fabric", "tensorboard"):
+    INSTALL[_training_package] = "`pip install hmr_ros[training]`, or lightning-fabric and tensorboard by themselves"
 for _message_package in ("std", "sensor", "geometry", "visualization", "diagnostic", "lifecycle"):
     INSTALL[f"{_message_package}_msgs"] = INSTALL["rclpy"]
 
