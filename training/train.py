@@ -80,8 +80,8 @@ class TrainConfig:
 PRESETS = {
     "paper": ("256 x 256, ResNet-18, Adam 1e-5, batch 64, betas regularised after 10 epochs; for a GPU",
               TrainConfig(loss=LossConfig(beta_from_epoch=10))),
-    "ablation": ("48 x 48, a thin ResNet-18: minutes on a CPU",
-                 TrainConfig(regressor=RegressorConfig(size=48, width=16), steps=2000, batch=32, lr=2e-3, schedule="one_cycle",
+    "ablation": ("32 x 32, a thin ResNet-18: minutes on a CPU",
+                 TrainConfig(regressor=RegressorConfig(size=32, width=16), steps=1200, lr=2e-3, schedule="one_cycle",
                              loss=LossConfig(alpha_depth=0.15))),
     "tiny": ("32 x 32, seconds: to see that it works",
              TrainConfig(regressor=RegressorConfig(size=32, width=8), steps=60, batch=32, lr=2e-3, schedule="one_cycle",
