@@ -21,6 +21,7 @@ COMMANDS = {
     "replay": ("hmr_ros.ros.replay:main", "publish a picture, video or bag as a camera would (takes --ros-args)"),
     "demo": ("hmr_ros.commands.demo:main", "replay and live node together: see it work, with a table of results"),
     "data rendered": ("hmr_ros.training.datasets.rendered:main", "make training data: rendered people with their truth"),
+    "train prior": ("hmr_ros.training.pose_prior:main", "train the pose prior, an adversarial auto-encoder of poses"),
     "train": ("hmr_ros.training.train:main", "train the networks"),
     "eval rendered": ("hmr_ros.training.rendered_benchmark:main", "score the pose on rendered people, beside other methods"),
     "doctor": ("hmr_ros.commands.doctor:main", "what is installed, what is missing, what to do about it"),
