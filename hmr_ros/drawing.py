@@ -71,6 +71,19 @@ def side_by_side(image: np.ndarray, bodies: Sequence[BodyEstimate], faces: np.nd
     return np.hstack([draw_overlay(image, bodies, faces), draw_side_view(bodies, faces, image.shape[:2])])
 
 
+def draw_grid(vertices: np.ndarray, faces: np.ndarray, tile: int = 220) -> np.ndarray:
+    """Bodies (N, V, 3) in camera axes, metres, side by side in a nearly square sheet; all at the same scale, 2.2 m a tile."""
+    columns = int(np.ceil(np.sqrt(len(vertices))))
+    rows = -(-len(vertices) // columns)
+    canvas = np.full((rows * tile, columns * tile, 3), BACKDROP, np.uint8)
+    for i, body in enumerate(vertices):
+        y, x = tile * (i // columns), tile * (i % columns)
+        middle = (body.min(0) + body.max(0)) / 2
+        pixels = (body - middle) * np.array([tile / 2.2, tile / 2.2, 1]) + np.array([tile / 2, tile / 2, 0])
+        _draw_meshes(canvas[y : y + tile, x : x + tile], [(pixels, body)], faces, 1.0)
+    return canvas
+
+
 def draw_keypoints(image: np.ndarray, keypoints: np.ndarray, min_confidence: float = 0.2) -> np.ndarray:
     """Draw COCO-17 skeletons: (17, 3) or (N, 17, 3) x, y px, confidence → a new picture. Left is green, right orange."""
     canvas = image.copy()

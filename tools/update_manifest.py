@@ -43,6 +43,11 @@ TABLE = {
         "licence": "Apache-2.0",
         "tool": "hmr-ros train lifter",
     },
+    "pose_prior.safetensors": {
+        "origin": "trained by this project on the poses of poses.npz and procedural everyday situations",
+        "licence": "Apache-2.0",
+        "tool": "hmr-ros train prior",
+    },
     "demo/astronaut.jpg": {
         "origin": "PyPI scikit-image 0.26.0, skimage/data/astronaut.png (NASA), re-encoded",
         "licence": "public domain",

@@ -1,4 +1,4 @@
 """What is learned: proxies as vectors (features) and the network that lifts them to body parameters (lifter).
 
-The paper's ResNet-18, its reliability network and the adversarial pose prior belong beside them.
+The adversarial pose prior (pose_prior) is a frozen decoder of poses; the paper's ResNet-18 and its reliability network belong beside them.
 """
