@@ -30,7 +30,7 @@ from hmr_ros.training.mediapipe_correction import from_hips
 from hmr_ros.training.proxy_data import HARSH, Corruption, ProxyData, of_rows
 from hmr_ros.training.rendered_scores import WORST, WRONG_2D, Truth
 from hmr_ros.training.test_time import TestTimeConfig, decoded, optimise, regress
-from hmr_ros.training.train import PRESETS, WEIGHTS, TrainConfig, prepare, train
+from hmr_ros.training.train import PRESETS, WEIGHTS, TrainConfig, prepare, require_same, train
 
 _LIMBS = list(LIMB_KEYPOINTS)
 
@@ -125,9 +125,11 @@ def run(config: AblateConfig, console: Console) -> dict:
 def _scored(
     config: TrainConfig, label: str, benchmark: Benchmark, refine: bool, plain: bool, ablate: AblateConfig, console: Console
 ) -> dict:
-    """One run's figures: from its folder where they are, else after training it."""
+    """One run's figures: from its folder where they are, else after training it. ValueError where those there are of a run with
+    other settings."""
     path = config.out / "scores.json"
     if path.is_file():
+        require_same(config)
         return json.loads(path.read_text())
     console.print(f"{label}, seed {config.seed}")
     said = train(config, console)

@@ -73,7 +73,7 @@ def read_depth(points: Tensor, depth: Tensor) -> Tensor:
     size = depth.shape[-1]
     pixel = ((points + 1) * size / 2 - 0.5).round()
     inside = ((pixel >= 0) & (pixel < size)).all(-1)
-    column, row = pixel.clamp(0, size - 1).long().unbind(-1)
+    column, row = torch.where(inside[..., None], pixel, torch.zeros_like(pixel)).long().unbind(-1)  # a joint may be no number
     return depth.flatten(1).gather(1, row * size + column) * inside
 
 

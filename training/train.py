@@ -213,7 +213,8 @@ class _Run:
 
     def _state(self) -> dict:
         return {"model": self.regressor.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
-                "schedule": self.schedule.state_dict() if self.schedule else None, "config": _plain(self.config)}  # fmt: skip
+                "schedule": self.schedule.state_dict() if self.schedule else None, "losses": self.last,
+                "config": _plain(self.config)}  # fmt: skip
 
     def _save(self) -> None:
         """Weights and everything to go on from, each file whole or not at all."""
@@ -233,16 +234,12 @@ class _Run:
         if not path.is_file():
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
-        expected, found = (_without_place(config) for config in (_plain(self.config), state["config"]))
-        if expected != found:
-            different = [name for name in expected if expected[name] != found.get(name)]
-            raise ValueError(f"{path} is of a run with other settings ({', '.join(different)}); name another --out, or go on "
-                             f"with {({name: found.get(name) for name in different})}")  # fmt: skip
+        require_same(self.config, state)
         self.regressor.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule:
             self.schedule.load_state_dict(state["schedule"])
-        self.step = state["step"]
+        self.step, self.last = state["step"], state.get("losses", {})
 
     # ---- what people look at ----------------------------------------------------------------------------------------
 
@@ -299,6 +296,17 @@ def _without_place(config: dict) -> dict:
     """What a run's result depends on: not where it stands, or how often it is written down."""
     return {name: value for name, value in config.items()
             if name not in ("out", "save_every", "log_every", "accelerator", "devices", "nodes")}  # fmt: skip
+
+
+def require_same(config: TrainConfig, state: dict | None = None) -> None:
+    """ValueError where the run in ``config.out``, finished or not (its ``state``, by default resume.pt), has other settings."""
+    path = config.out / RESUME
+    state = torch.load(path, map_location="cpu", weights_only=True) if state is None else state
+    expected, found = (_without_place(some) for some in (_plain(config), state["config"]))
+    if expected != found:
+        different = [name for name in expected if expected[name] != found.get(name)]
+        raise ValueError(f"{path} is of a run with other settings ({', '.join(different)}); name another --out, or go on "
+                         f"with {({name: found.get(name) for name in different})}")  # fmt: skip
 
 
 def _revision() -> str:

@@ -144,9 +144,10 @@ def depth_at_joints(joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     size = depth.shape[-1]
     pixel = ((joints[..., :2] + 1) * size / 2 - 0.5).round()
     inside = ((pixel >= 0) & (pixel < size)).all(-1)
-    column, row = pixel.clamp(0, size - 1).long().unbind(-1)
+    column, row = torch.where(inside[..., None], pixel, torch.zeros_like(pixel)).long().unbind(-1)  # a joint may be no number
     values = depth.flatten(1).gather(1, row * size + column)
-    return values, inside & (values > 0) & (joints[..., 2] > 0)
+    known = inside & (values > 0) & (joints[..., 2] > 0)
+    return torch.where(known, values, torch.zeros_like(values)), known
 
 
 def start_heading(joints: Tensor, depth: Tensor | None) -> Tensor:

@@ -1,0 +1,209 @@
+"""``hmr-ros train`` on a few rendered people: it learns from proxies alone, goes on where it was killed, and says what is wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hmr_ros.body_model import BodyModel
+from hmr_ros.checkpoint import load_checkpoint
+from hmr_ros.networks.pose_prior import load_pose_prior
+from hmr_ros.networks.regressor import Resnet18Regressor
+from hmr_ros.training.ablation import Benchmark
+from hmr_ros.training.datasets import rendered
+from hmr_ros.training.losses import LossConfig
+from hmr_ros.training.proxy_data import Corruption
+from hmr_ros.training.test_time import TestTimeConfig
+from hmr_ros.training.train import PRESETS, RESUME, WEIGHTS, _Run, save_regressor, train
+
+BATCH = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums in the same order everywhere: weights are compared bit by bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def proxies(people, tmp_path_factory):
+    """The training people's proxies, with a truth that nobody could read."""
+    folder = tmp_path_factory.mktemp("proxies") / "train"
+    shutil.copytree(people / "train", folder)
+    truth = list(folder.glob("truth-*"))
+    assert truth
+    for path in truth:
+        path.write_bytes(b"nothing that could be read")
+    return folder
+
+
+def configured(folder, out, **changes):
+    settings = {"batch": BATCH, "steps": 24, "save_every": 2, "accelerator": "cpu", "depth": "sensor_depth", **changes}
+    return replace(PRESETS["tiny"][1], data=(folder,), out=out, **settings)
+
+
+def arguments(config):
+    """The same configuration as a command's."""
+    return [
+        sys.executable, "-P", "-m", "hmr_ros.cli", "train", "tiny", "--data", str(config.data[0]), "--out", str(config.out), "--batch",
+        str(config.batch), "--steps", str(config.steps), "--save-every", str(config.save_every), "--accelerator", "cpu", "--depth",
+        config.depth,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(proxies, tmp_path_factory):
+    """A run in one go: its folder."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(configured(proxies, out, save_every=100))
+    return out
+
+
+def test_it_learns_poses_without_ever_opening_the_truth(people, proxies, tmp_path):
+    config = configured(proxies, tmp_path / "run", steps=100, save_every=1000, log_every=1, lr=3e-3)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        learn = _Run._learn
+        patch.setattr(_Run, "_learn", lambda run: (seen.append((answer := learn(run))[1].total.item()), answer)[1])
+        said = train(config)
+    assert len(seen) == 100 and said["steps"] == 100 and all(np.isfinite(value) for value in said.values())
+    assert np.mean(seen[-10:]) < 0.6 * np.mean(seen[:3])
+    benchmark = Benchmark(rendered.load(people / "train"), "sensor_depth")
+    untrained = replace(config, out=tmp_path / "untrained")
+    torch.manual_seed(0)
+    save_regressor(untrained.out / WEIGHTS, Resnet18Regressor(config.regressor, load_pose_prior()), BodyModel.load(None), {})
+    before, after = (benchmark.score(some, False, False, TestTimeConfig())["found"] for some in (untrained, config))
+    print(np.mean(seen[:3]), np.mean(seen[-10:]), before, after)
+    assert after["pa_mpjpe"] < 0.9 * before["pa_mpjpe"] and after["mpjpe"] < 0.9 * before["mpjpe"]
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_weights_bit_for_bit(proxies, undisturbed, tmp_path, wait_until):
+    config = configured(proxies, tmp_path / "run")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(arguments(config), stdout=log, stderr=log, env=environment, start_new_session=True)
+        wait_until(lambda: (config.out / WEIGHTS).is_file() or process.poll() is not None)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    done = torch.load(config.out / RESUME, weights_only=True)["step"]
+    assert 0 < done < config.steps
+    (config.out / f".{RESUME}.1").write_bytes(b"half")
+    assert train(config)["steps"] == config.steps
+    expected, found = (load_file(folder / WEIGHTS) for folder in (undisturbed, config.out))
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert torch.equal(expected[name], found[name]), name
+    states = [torch.load(folder / RESUME, weights_only=True) for folder in (undisturbed, config.out)]
+    assert states[0]["step"] == states[1]["step"] == config.steps
+
+
+def test_a_finished_run_is_left_as_it_is_and_another_one_does_not_fit_into_its_folder(proxies, undisturbed):
+    before, metadata = load_checkpoint(undisturbed / WEIGHTS)
+    said = train(configured(proxies, undisturbed, save_every=7, log_every=3))
+    after, again = load_checkpoint(undisturbed / WEIGHTS)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert again["training"]["losses"] == metadata["training"]["losses"] and again["training"]["losses"].items() <= said.items()
+    assert metadata["training"]["losses"]["total"] > 0
+    for change in ({"steps": 25}, {"lr": 1e-4}, {"loss": LossConfig(collapse=0.1)}, {"corruption": Corruption(blobs=0.5)}, {"trim": False}):
+        with pytest.raises(ValueError, match=rf"other settings \({next(iter(change))}\).*another --out"):
+            train(configured(proxies, undisturbed, **change))
+
+
+def changed(folder, out, **change):
+    """A copy of the proxies in which some columns are what a function makes of them."""
+    out.mkdir()
+    for path in sorted(folder.glob("proxies-*.npz")):
+        with np.load(path) as shard:
+            rows = dict(shard)
+        for name, function in change.items():
+            rows[name] = function(rows[name].copy())
+        np.savez(out / path.name, **rows)
+    for path in folder.glob("*.json"):
+        shutil.copy(path, out)
+    return out
+
+
+def test_a_loss_that_is_no_number_stops_training_and_names_the_people(proxies, tmp_path):
+    def no_place(keypoints):
+        keypoints[3, 9] = np.nan, np.nan, 0.9
+        return keypoints
+
+    def endless(depth):
+        depth[3][depth[3] > 0] = np.inf
+        return depth
+
+    broken = changed(proxies, tmp_path / "joints", keypoints=no_place)
+    with pytest.raises(FloatingPointError, match=rf"step \d+ .*people \[.*\b3\b.*\] of .*{broken.name}"):
+        train(configured(broken, tmp_path / "a", mirror=False))
+    endless_depth = changed(proxies, tmp_path / "depth", sensor_depth=endless)
+    with pytest.raises(FloatingPointError, match=r"people \[.*\b3\b"):
+        train(configured(endless_depth, tmp_path / "b", trim=False))
+    said = train(configured(endless_depth, tmp_path / "c", steps=5))  # trimming knows that as unknown
+    assert all(np.isfinite(value) for value in said.values())
+
+
+def test_settings_and_folders_without_sense_are_refused(proxies, tmp_path):
+    with pytest.raises(ValueError, match="fewer than one batch of 5000"):
+        train(configured(proxies, tmp_path, batch=5000))
+    with pytest.raises(ValueError, match="save_every 0"):
+        train(configured(proxies, tmp_path, save_every=0))
+    with pytest.raises(FileNotFoundError):
+        train(configured(tmp_path, tmp_path))
+
+
+RANKS = """
+import json, sys
+from pathlib import Path
+import torch
+from hmr_ros.training.train import _Run, train
+from test_train import configured
+
+folder, out = map(Path, sys.argv[1:])
+rows, run = [], []
+learn = _Run._learn
+def noted(self):
+    run[:] = [self]
+    answer = learn(self)
+    rows.append(answer[0].tolist())
+    return answer
+_Run._learn = noted
+
+if __name__ == "__main__":
+    train(configured(folder, out, steps=4, devices=2))
+    system = run[0].system
+    learned = torch.cat([p.detach().flatten() for p in system.parameters() if p.requires_grad])
+    rank = run[0].fabric.global_rank
+    Path(out, f"rank-{rank}.json").write_text(json.dumps({"rows": rows, "world": run[0].fabric.world_size}))
+    torch.save(learned, Path(out, f"rank-{rank}.pt"))
+"""
+
+
+def test_two_processes_share_the_people_and_keep_the_same_weights(proxies, tmp_path):
+    """Batch statistics are each process's own, so the weights are not those of one process."""
+    script, out = tmp_path / "ranks.py", tmp_path / "run"
+    script.write_text(RANKS)
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-P", str(script), str(proxies), str(out)], env=environment, capture_output=True, text=True,
+                          timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    ranks = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [rank["world"] for rank in ranks] == [2, 2]
+    for one, other in zip(*(rank["rows"] for rank in ranks)):
+        assert len(one) == len(other) == BATCH // 2 and not set(one) & set(other)
+    assert [len(rank["rows"]) for rank in ranks] == [4, 4]
+    learned = [torch.load(out / f"rank-{rank}.pt") for rank in (0, 1)]
+    assert torch.equal(*learned) and torch.isfinite(learned[0]).all()
+    assert len(list(out.glob("*.safetensors"))) == len(list(out.glob("*resume*"))) == 1
+    assert torch.load(out / RESUME, weights_only=True)["step"] == 4
