@@ -21,16 +21,17 @@ from rich.console import Console
 
 import hmr_ros
 from hmr_ros.estimator import EMBEDDED
+from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.ablation import VARIANTS
 from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
 from hmr_ros.training.figure_people import Painter, Rendered, Trained, depth_panel, grid, labelled, people_in_footage
 from hmr_ros.training.proxy_data import CHANGED, HARSH, corrupt, of_rows, trimmed
-from hmr_ros.training.rendered_scores import yaw_to_viewer
 from hmr_ros.training.train import WEIGHTS
 
 Number = Literal[2, 3, 4, 5]
 LARGEST = 300_000  # bytes of a picture
+OUTLIER = 1.4  # metres: HARSH moves outliers by 1.5 and more, what else it moves by 0.5 at most
 HIDDEN = 0.8  # of whom less than this share is seen counts as hidden
 _SIDES = {2: 128, 3: 168, 4: 136, 5: 168}  # pixels of a panel
 _DEPTHS = {"sensor_depth": "the simulated depth camera's depth", "depth": "the extractor's coarse depth"}
@@ -72,33 +73,36 @@ def run(config: FiguresConfig, command: str, console: Console) -> None:
     trained = Trained.load(config.checkpoint or Path(str(EMBEDDED["resnet18"]))) if {3, 5} & set(config.only) else None
     config.out.mkdir(parents=True, exist_ok=True)
     makers = {2: lambda: figure2(config, benchmark), 3: lambda: figure3(config, benchmark, trained),
-              4: lambda: figure4(config, benchmark), 5: lambda: figure5(config, benchmark, trained)}  # fmt: skip
+              4: lambda: figure4(config, benchmark, console), 5: lambda: figure5(config, benchmark, trained)}  # fmt: skip
     for number in sorted(set(config.only)):
         with console.status(f"figure {number}"):
             picture, said = makers[number]()
             save(picture, config.out / f"figure{number}.jpg")
         height, width = picture.shape[:2]
         _note(config.out / "figures.md", number, f"{said}\n\n{width} x {height} px; hmr_ros {hmr_ros.__version__}; made by\n`{command}`")
-        console.print(f"{config.out / f'figure{number}.jpg'}: {said}", highlight=False)
+        console.print(f"{config.out / f'figure{number}.jpg'}: {width} x {height} px", highlight=False)
+    console.print(f"{config.out / 'figures.md'} says what they show and how people were chosen", highlight=False)
 
 
 def figure2(config: FiguresConfig, benchmark: Rendered) -> tuple[np.ndarray, str]:
     """Depth maps before (first row) and after (second row) T_IQR, each normalised by itself."""
     source = "sensor_depth" if "sensor_depth" in benchmark.rows else "depth"
-    before = corrupt(of_rows(benchmark.rows, source), HARSH)
-    after = trimmed(before)[0]
-    maps = [data.depth.float().numpy() for data in (before, after)]
-    share = ((maps[0] - maps[1]) > CHANGED).sum((1, 2)) / np.maximum((maps[0] > 0).sum((1, 2)), 1)
-    faulty = np.flatnonzero(share >= 0.01)
+    measured = of_rows(benchmark.rows, source)
+    before = corrupt(measured, HARSH)
+    maps = [data.depth.float().numpy() for data in (before, trimmed(before)[0])]
+    planted = (maps[0] - measured.depth.float().numpy()).max((1, 2)) > OUTLIER
+    lowered = ((maps[0] - maps[1]) > CHANGED).sum((1, 2)) >= 0.01 * (maps[0] > 0).sum((1, 2))
+    faulty = np.flatnonzero(planted & lowered)
     if not len(faulty):
         raise ValueError(f"nobody in {config.data} has outliers to trim; make more pictures, or leave figure 2 out by --only")
     shown = faulty[np.unique(np.linspace(0, len(faulty) - 1, config.people + 2).round().astype(int))]
     panels = [depth_panel(depth[row], _SIDES[2]) for depth in maps for row in shown]
     said = (
         f"Depth maps before (first row) and after (second row) trimming by T_IQR, each normalised by itself from its nearest "
-        f"(dark) to its farthest value (bright). {len(shown)} of the {len(faulty)} people of `{config.data.name}` of whose valid "
-        f"pixels trimming lowers 1 % or more, evenly spaced in the order of pictures. The depth is {_DEPTHS[source]}; its outliers are "
-        f"not the sensor's but added by us: round parts 1.5 to 8 m behind (training/proxy_data.py, HARSH)."
+        f"(dark) to its farthest value (bright). The depth is {_DEPTHS[source]}; the outliers are not its own but added by us: in half of "
+        f"the people a round part 1.5 to 8 m behind (training/proxy_data.py, HARSH). Shown are {len(shown)} people of "
+        f"`{config.data.name}`, evenly spaced in the order of pictures among the {len(faulty)} of {planted.sum()} with outliers in "
+        f"whom trimming lowers 1 % of the pixels or more; in the others it changes hardly anything."
     )
     return grid(panels, len(shown)), said
 
@@ -130,7 +134,7 @@ def figure3(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
         left, right = (column + empty * (length - len(column)) for column in (cells, real))
         cells = [cell for pair in zip(left, right) for cell in pair]
     said = (
-        f"Results with a second view: picture, body over it, body from the side. Rendered people of `{config.data.name}`: one of each "
+        f"Results with a second view: picture (grey is outside it), body over it, body from the side. Rendered people of `{config.data.name}`: one of each "
         f"of {len(chosen)} categories evenly spaced in their alphabetical list, the middle one in the order of pictures; seen with "
         f"{_DEPTHS[trained.depth]}; errors are MPJPE. "
         + (f"Real people (right half): {', '.join(f'`{path.name}`' for path in config.footage)} in equal spans, of each the first "
@@ -141,7 +145,7 @@ def figure3(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
     return grid(cells, 2, gap=12), said
 
 
-def figure4(config: FiguresConfig, benchmark: Rendered) -> tuple[np.ndarray, str]:
+def figure4(config: FiguresConfig, benchmark: Rendered, console: Console) -> tuple[np.ndarray, str]:
     """The same people by every variant of the ablation that there is."""
     painter, runs = Painter(_SIDES[4]), _runs(config)
     chosen = benchmark.evenly(config.people - 2)
@@ -163,6 +167,8 @@ def figure4(config: FiguresConfig, benchmark: Rendered) -> tuple[np.ndarray, str
     heads = [labelled(np.zeros((0, _SIDES[4], 3), np.uint8), [text])
              for text in ("picture, proxies", *(_SHORT.get(name, VARIANTS[name][0]) for name in runs))]  # fmt: skip
     missing = [name for name in VARIANTS if name not in runs]
+    if missing:
+        console.print(f"figure 4 lacks {', '.join(missing)}: `hmr-ros ablate` has not trained them, or not yet")
     said = (
         f"The paper's variants side by side, each body over the picture and from the side below, with its MPJPE; below the picture "
         f"the depth and joints that the first variant was given. {len(chosen)} people of `{config.data.name}`, one of each of as "
@@ -190,14 +196,16 @@ def figure5(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
     joints = people.joints[:, list(LIMB_KEYPOINTS)].numpy()
     sure = joints[..., 2] > 0
     off = 100 * np.linalg.norm(joints[..., :2] - truth.seen, axis=-1) / truth.diagonal[:, None]
-    heading = (_yaw(prediction.rotations[:, 0]) - truth.yaw[:count] + 180) % 360 - 180
+    outside = (np.abs(truth.seen) > 1).any(-1).sum(1)
+    true = matrix_from_rotvec(benchmark.rows["ray_orient"])
+    turned = np.degrees(np.arccos(np.clip((np.einsum("nij,nij->n", prediction.rotations[:, 0], true) - 1) / 2, -1, 1)))
 
     def cell(row: int) -> np.ndarray:
         picture = painter.picture(benchmark.image(row), benchmark.rows["crop"][row])
-        wrong = f"joints {off[row][sure[row]].mean():.0f} % off" if sure[row].any() else "no joints"
+        wrong = f", the others {off[row][sure[row]].mean():.0f} % off" if sure[row].any() else ""
         lines = [
-            f"{benchmark.rows['category'][row]}: {errors[row]:.0f} mm, aligned {aligned[row]:.0f}; heading off by {abs(heading[row]):.0f} deg",
-            f"{100 * (1 - seen[row]):.0f} % of the person hidden; {wrong}, {(~sure[row]).sum()} of 12 not detected",
+            f"{benchmark.rows['category'][row]}: {errors[row]:.0f} mm, aligned {aligned[row]:.0f}; body turned by {turned[row]:.0f} deg",
+            f"{100 * (1 - seen[row]):.0f} % hidden; joints: {outside[row]} outside the crop, {(~sure[row]).sum()} not detected{wrong}",
         ]
         return labelled(np.hstack([picture, *painter.body_panels(picture, prediction, row, benchmark.rows)]), lines)
 
@@ -209,8 +217,8 @@ def figure5(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
         f"Failures: picture, body over it, body from the side. Left: the {len(left)} largest MPJPE among people of `{config.data.name}` "
         f"of whom less than {100 * HIDDEN:.0f} % is seen (outside the picture, or behind objects and people: {(seen < HIDDEN).sum()} of "
         f"{count}, mean {_mean(errors[seen < HIDDEN])}); right: the {len(right)} largest among the others (mean "
-        f"{_mean(errors[seen >= HIDDEN])}). Joints off: mean distance of the confident limb joints from the true ones, in percent of the box's "
-        f"diagonal. Found people only, as detected, with {_DEPTHS[trained.depth]}; one pass, nothing refined. Checkpoint "
+        f"{_mean(errors[seen >= HIDDEN])}). Of the 12 limb joints: how many truly lie outside the crop, which is the detector's; how many were not "
+        f"detected; the others' mean distance from the true ones in percent of the box's diagonal. Grey is outside the picture. Found people only, as detected, with {_DEPTHS[trained.depth]}; one pass, nothing refined. Checkpoint "
         f"{_checkpoint(config, trained)}."
     )
     return grid(cells, 2, gap=12), said
@@ -254,12 +262,6 @@ def _runs(config: FiguresConfig) -> dict[str, Path]:
 
 def _shares(total: int, parts: int) -> list[int]:
     return [total // parts + (number < total % parts) for number in range(parts)] if parts else []
-
-
-def _yaw(rotations: np.ndarray) -> np.ndarray:
-    from hmr_ros.geometry import rotvec_from_matrix
-
-    return yaw_to_viewer(rotvec_from_matrix(rotations))
 
 
 def _mean(errors: np.ndarray) -> str:
