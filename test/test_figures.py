@@ -105,7 +105,8 @@ def test_the_true_body_covers_its_person_in_the_picture(people):
     whole = (rows["visible_fraction"] > 0.97) & (rows["people"] == 1)
     assert whole.sum() >= 3
     pose = np.concatenate([rows["ray_orient"][:, None], rows["pose"][:, 1:]], axis=1)
-    cameras = fit_weak_camera(rows["keypoints3d"], to_crop(rows["keypoints2d"], rows["crop"]), np.ones((len(pose), 17), np.float32))
+    seen, weights = to_crop(rows["keypoints2d"], rows["crop"]), np.ones((len(pose), 17), np.float32)
+    cameras = fit_weak_camera(rows["keypoints3d"], seen, weights)
     exact = Prediction(None, None, rows["betas"], np.ones((len(pose), 12), np.float32), matrix_from_rotvec(pose), cameras)
     overlaps = []
     for row in np.flatnonzero(whole)[:5]:

@@ -123,7 +123,7 @@ class Rendered:
 
 
 def people_in_footage(source: Path, count: int) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """Proxies of up to ``count`` people, as rows of shards, and their pictures: the footage in ``count`` equal spans, of each the
+    """Proxies of up to ``count`` people, as rows of shards, and their pictures: footage in ``count`` equal spans, of each the
     first picture in which somebody's torso is seen, of that the person whose box is highest.
 
     Raises ValueError where the footage cannot be read, or nobody is in it.

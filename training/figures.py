@@ -79,7 +79,8 @@ def run(config: FiguresConfig, command: str, console: Console) -> None:
             picture, said = makers[number]()
             save(picture, config.out / f"figure{number}.jpg")
         height, width = picture.shape[:2]
-        _note(config.out / "figures.md", number, f"{said}\n\n{width} x {height} px; hmr_ros {hmr_ros.__version__}; made by\n`{command}`")
+        made = f"{width} x {height} px; hmr_ros {hmr_ros.__version__}; made by\n`{command}`"
+        _note(config.out / "figures.md", number, f"{said}\n\n{made}")
         console.print(f"{config.out / f'figure{number}.jpg'}: {width} x {height} px", highlight=False)
     console.print(f"{config.out / 'figures.md'} says what they show and how people were chosen", highlight=False)
 
@@ -98,11 +99,12 @@ def figure2(config: FiguresConfig, benchmark: Rendered) -> tuple[np.ndarray, str
     shown = faulty[np.unique(np.linspace(0, len(faulty) - 1, config.people + 2).round().astype(int))]
     panels = [depth_panel(depth[row], _SIDES[2]) for depth in maps for row in shown]
     said = (
-        f"Depth maps before (first row) and after (second row) trimming by T_IQR, each normalised by itself from its nearest "
-        f"(dark) to its farthest value (bright). The depth is {_DEPTHS[source]}; the outliers are not its own but added by us: in half of "
-        f"the people a round part 1.5 to 8 m behind (training/proxy_data.py, HARSH). Shown are {len(shown)} people of "
-        f"`{config.data.name}`, evenly spaced in the order of pictures among the {len(faulty)} of {planted.sum()} with outliers in "
-        f"whom trimming lowers 1 % of the pixels or more; in the others it changes hardly anything."
+        "Depth maps before (first row) and after (second row) trimming by T_IQR, each normalised by itself from its "
+        f"nearest (dark) to its farthest value (bright). The depth is {_DEPTHS[source]}; the outliers are not its own but "
+        "added by us: in half of the people a round part 1.5 to 8 m behind (training/proxy_data.py, HARSH). Shown are "
+        f"{len(shown)} people of `{config.data.name}`, evenly spaced in the order of pictures among the {len(faulty)} of "
+        f"{planted.sum()} with outliers in whom trimming lowers 1 % of the pixels or more; in the others it changes hardly "
+        "anything."
     )
     return grid(panels, len(shown)), said
 
@@ -134,9 +136,9 @@ def figure3(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
         left, right = (column + empty * (length - len(column)) for column in (cells, real))
         cells = [cell for pair in zip(left, right) for cell in pair]
     said = (
-        f"Results with a second view: picture (grey is outside it), body over it, body from the side. Rendered people of `{config.data.name}`: one of each "
-        f"of {len(chosen)} categories evenly spaced in their alphabetical list, the middle one in the order of pictures; seen with "
-        f"{_DEPTHS[trained.depth]}; errors are MPJPE. "
+        "Results with a second view: picture (grey is outside it), body over it, body from the side. Rendered people of "
+        f"`{config.data.name}`: one of each of {len(chosen)} categories evenly spaced in their alphabetical list, the "
+        f"middle one in the order of pictures; seen with {_DEPTHS[trained.depth]}; errors are MPJPE. "
         + (f"Real people (right half): {', '.join(f'`{path.name}`' for path in config.footage)} in equal spans, of each the first "
            "picture with somebody's torso, of that the person with the highest box; seen with the extractor's coarse depth. "
            if real else "No real footage was named. ")
@@ -170,10 +172,11 @@ def figure4(config: FiguresConfig, benchmark: Rendered, console: Console) -> tup
     if missing:
         console.print(f"figure 4 lacks {', '.join(missing)}: `hmr-ros ablate` has not trained them, or not yet")
     said = (
-        f"The paper's variants side by side, each body over the picture and from the side below, with its MPJPE; below the picture "
-        f"the depth and joints that the first variant was given. {len(chosen)} people of `{config.data.name}`, one of each of as "
-        f"many categories evenly spaced in their alphabetical list, the middle one in the order of pictures; proxies with the faults of "
-        f"the variants' training (`{config.condition}`). Seed {config.seed}; SHA-256 of the weights and mean MPJPE: {'; '.join(hashes)}. "
+        "The paper's variants side by side, each body over the picture and from the side below, with its MPJPE; below the "
+        f"picture the depth and joints that the first variant was given. {len(chosen)} people of `{config.data.name}`, one "
+        "of each of as many categories evenly spaced in their alphabetical list, the middle one in the order of pictures; "
+        f"proxies with the faults of the variants' training (`{config.condition}`). Seed {config.seed}; SHA-256 of the "
+        f"weights and mean MPJPE: {'; '.join(hashes)}. "
         + (f"Not there, therefore not shown: {', '.join(missing)}." if missing else "All variants are shown.")
     )
     body = grid([cell for line in zip(*columns) for cell in line], len(columns))
@@ -190,11 +193,12 @@ def figure5(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
     prediction = painter.predict(trained, people)
     count = len(prediction.limbs)
     errors, aligned = mpjpe(prediction.limbs, truth.limbs[:count]), pa_mpjpe(prediction.limbs, truth.limbs[:count])
-    seen = benchmark.rows["visible_fraction"]
+    seen, category = benchmark.rows["visible_fraction"], benchmark.rows["category"]
     order = np.argsort(-errors, kind="stable")
     hidden, plain = ([row for row in order if (seen[row] < HIDDEN) == kind][: config.people - 1] for kind in (True, False))
     joints = people.joints[:, list(LIMB_KEYPOINTS)].numpy()
     sure = joints[..., 2] > 0
+    lost = (~sure).sum(1)
     off = 100 * np.linalg.norm(joints[..., :2] - truth.seen, axis=-1) / truth.diagonal[:, None]
     outside = (np.abs(truth.seen) > 1).any(-1).sum(1)
     true = matrix_from_rotvec(benchmark.rows["ray_orient"])
@@ -204,8 +208,8 @@ def figure5(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
         picture = painter.picture(benchmark.image(row), benchmark.rows["crop"][row])
         wrong = f", the others {off[row][sure[row]].mean():.0f} % off" if sure[row].any() else ""
         lines = [
-            f"{benchmark.rows['category'][row]}: {errors[row]:.0f} mm, aligned {aligned[row]:.0f}; body turned by {turned[row]:.0f} deg",
-            f"{100 * (1 - seen[row]):.0f} % hidden; joints: {outside[row]} outside the crop, {(~sure[row]).sum()} not detected{wrong}",
+            f"{category[row]}: {errors[row]:.0f} mm, aligned {aligned[row]:.0f}; body turned by {turned[row]:.0f} deg",
+            f"{100 * (1 - seen[row]):.0f} % hidden; joints: {outside[row]} outside the crop, {lost[row]} not detected{wrong}",
         ]
         return labelled(np.hstack([picture, *painter.body_panels(picture, prediction, row, benchmark.rows)]), lines)
 
@@ -214,12 +218,13 @@ def figure5(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
     empty = np.full_like((left or right)[0], 255)
     cells = [c for pair in zip(*(some + [empty] * (length - len(some)) for some in (left, right))) for c in pair]
     said = (
-        f"Failures: picture, body over it, body from the side. Left: the {len(left)} largest MPJPE among people of `{config.data.name}` "
-        f"of whom less than {100 * HIDDEN:.0f} % is seen (outside the picture, or behind objects and people: {(seen < HIDDEN).sum()} of "
-        f"{count}, mean {_mean(errors[seen < HIDDEN])}); right: the {len(right)} largest among the others (mean "
-        f"{_mean(errors[seen >= HIDDEN])}). Of the 12 limb joints: how many truly lie outside the crop, which is the detector's; how many were not "
-        f"detected; the others' mean distance from the true ones in percent of the box's diagonal. Grey is outside the picture. Found people only, as detected, with {_DEPTHS[trained.depth]}; one pass, nothing refined. Checkpoint "
-        f"{_checkpoint(config, trained)}."
+        f"Failures: picture, body over it, body from the side. Left: the {len(left)} largest MPJPE among people of "
+        f"`{config.data.name}` of whom less than {100 * HIDDEN:.0f} % is seen (outside the picture, or behind objects and "
+        f"people: {(seen < HIDDEN).sum()} of {count}, mean {_mean(errors[seen < HIDDEN])}); right: the {len(right)} "
+        f"largest among the others (mean {_mean(errors[seen >= HIDDEN])}). Of the 12 limb joints: how many truly lie "
+        "outside the crop, which is the detector's; how many were not detected; the others' mean distance from the true "
+        "ones in percent of the box's diagonal. Grey is outside the picture. Found people only, as detected, with "
+        f"{_DEPTHS[trained.depth]}; one pass, nothing refined. Checkpoint {_checkpoint(config, trained)}."
     )
     return grid(cells, 2, gap=12), said
 
@@ -240,7 +245,8 @@ def save(picture: np.ndarray, path: Path) -> None:
 
 def _note(path: Path, number: int, text: str) -> None:
     """figures.md with this figure's part new and the others as they were."""
-    parts = dict(re.findall(r"^## (figure\d\.jpg)\n\n(.*?)\s*(?=^## |\Z)", path.read_text() if path.is_file() else "", re.M | re.S))
+    before = path.read_text() if path.is_file() else ""
+    parts = dict(re.findall(r"^## (figure\d\.jpg)\n\n(.*?)\s*(?=^## |\Z)", before, re.M | re.S))
     parts[f"figure{number}.jpg"] = text
     path.write_text("\n\n".join(f"## {name}\n\n{said}" for name, said in sorted(parts.items())) + "\n")
 
@@ -249,13 +255,15 @@ def _runs(config: FiguresConfig) -> dict[str, Path]:
     """Weights of the ablation's variants that are there, in the table's order."""
     if config.ablation is None:
         others = " ".join(str(number) for number in config.only if number != 4) or "2 3 5"
-        raise ValueError(f"figure 4 needs the runs of `hmr-ros ablate`: name their folder by --ablation, or leave it out: --only {others}")
+        raise ValueError(
+            f"figure 4 needs the runs of `hmr-ros ablate`: name their folder by --ablation, or leave it out: --only {others}"
+        )
     places = {name: config.ablation / config.condition / f"{name}-{config.seed}" / WEIGHTS for name in VARIANTS}
     runs = {name: path for name, path in places.items() if path.is_file()}
     if not runs:
         raise FileNotFoundError(
-            f"no {next(iter(places.values()))}, nor that of another variant: figure 4 shows what `hmr-ros ablate --out {config.ablation} "
-            f"--condition {config.condition}` trains; name its --ablation, --condition and --seed"
+            f"no {next(iter(places.values()))}, nor that of another variant: figure 4 shows what `hmr-ros ablate --out "
+            f"{config.ablation} --condition {config.condition}` trains; name its --ablation, --condition and --seed"
         )
     return runs
 
