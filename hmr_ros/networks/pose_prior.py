@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from smplx.lbs import batch_rodrigues
 from torch import Tensor, nn
 
