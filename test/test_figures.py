@@ -28,7 +28,7 @@ def ablation(tmp_path_factory):
     for seed, name in enumerate(("ours", "no_uncertainty")):
         torch.manual_seed(seed)
         regressor = Resnet18Regressor(RegressorConfig(size=32, width=8), PosePrior())
-        trained = {"config": {"depth": "sensor_depth", "trim": True, "corruption": {"outliers": 0.5, "seed": 0}}}
+        trained = {"step": 7, "config": {"depth": "sensor_depth", "trim": True, "corruption": {"outliers": 0.5, "seed": 0}}}
         save_regressor(folder / "harsh" / f"{name}-0" / "regressor.safetensors", regressor, body, trained)
     return folder
 
@@ -84,7 +84,7 @@ def test_the_captions_name_weights_variants_and_what_is_missing(made):
     sha256 = Trained.load(made.checkpoint).sha256
     assert sha256 in part(made.text, 3) and sha256 in part(made.text, 5)
     four = part(made.text, 4)
-    assert sha256[:12] in four and "no_uncertainty_no_trimming, no_uncertainty_no_sampling, no_depth_input, joints_only" in four
+    assert f"{sha256[:12]}` (7 steps;" in four and "no_uncertainty_no_trimming, no_uncertainty_no_sampling, no_depth_input, joints_only" in four
     assert "`somebody.png`" in part(made.text, 3)
 
 

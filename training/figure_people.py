@@ -44,6 +44,7 @@ class Trained:
 
     regressor: Resnet18Regressor
     sha256: str
+    steps: int | None = None  # of training; None where the file does not say
     depth: DepthSource = "depth"
     trim: bool = True
     corruption: Corruption = field(default_factory=Corruption)
@@ -52,11 +53,13 @@ class Trained:
     def load(cls, path: Path) -> Trained:
         """Of a regressor.safetensors. Raises as ``load_resnet18``."""
         regressor, _ = load_resnet18(path)
-        config = load_checkpoint(path)[1].get("training", {}).get("config", {})
+        training = load_checkpoint(path)[1].get("training", {})
+        config = training.get("config", {})
         known = {name: config[name] for name in ("depth", "trim") if name in config}
         names = {some.name for some in fields(Corruption)}
         faults = Corruption(**{name: value for name, value in config.get("corruption", {}).items() if name in names})
-        return cls(regressor.eval(), hashlib.sha256(Path(path).read_bytes()).hexdigest(), corruption=faults, **known)
+        sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return cls(regressor.eval(), sha256, training.get("step"), corruption=faults, **known)
 
     def people(self, rows: dict[str, np.ndarray], faults: bool = False, depth: DepthSource | None = None) -> ProxyData:
         """Proxies as training showed them: its depth and trimming, and its ``faults`` where asked for."""

@@ -165,7 +165,7 @@ def figure4(config: FiguresConfig, benchmark: Rendered, console: Console) -> tup
             labelled(np.vstack(painter.body_panels(picture, prediction, row, benchmark.rows)), [f"{errors[row]:.0f} mm"])
             for row, picture in zip(chosen, pictures)
         ])  # fmt: skip
-        hashes.append(f"{VARIANTS[name][0]} `{trained.sha256[:12]}` (all found people: {errors.mean():.1f} mm)")
+        hashes.append(f"{VARIANTS[name][0]} `{trained.sha256[:12]}` ({_steps(trained)}; all found people: {errors.mean():.1f} mm)")
     heads = [labelled(np.zeros((0, _SIDES[4], 3), np.uint8), [text])
              for text in ("picture, proxies", *(_SHORT.get(name, VARIANTS[name][0]) for name in runs))]  # fmt: skip
     missing = [name for name in VARIANTS if name not in runs]
@@ -277,7 +277,12 @@ def _mean(errors: np.ndarray) -> str:
 
 
 def _checkpoint(config: FiguresConfig, trained: Trained) -> str:
-    return f"`{(config.checkpoint or Path(str(EMBEDDED['resnet18']))).name}`, SHA-256 `{trained.sha256}`"
+    return f"`{(config.checkpoint or Path(str(EMBEDDED['resnet18']))).name}`, {_steps(trained)}, SHA-256 `{trained.sha256}`"
+
+
+def _steps(trained: Trained) -> str:
+    """How far training was: a run that is not over has weights as well."""
+    return "training unknown" if trained.steps is None else f"{trained.steps} steps"
 
 
 def main(argv: Sequence[str]) -> int:
