@@ -281,10 +281,11 @@ def consistency(
 
 
 def save_regressor(path: Path, regressor: Resnet18Regressor, body: BodyModel, training: dict) -> None:
-    """Weights as float32, with their options and the body they are for."""
+    """Weights, matrices as float16, with their options and the body they are for."""
     metadata = {"network": "resnet18", "options": asdict(regressor.config), "version": hmr_ros.__version__,
                 "body": {"name": body.name, "sha256": body.sha256}, "training": training}  # fmt: skip
-    save_checkpoint(path, regressor.state_dict(), metadata)
+    halved = {name: value.half() if value.ndim > 1 else value for name, value in regressor.state_dict().items()}
+    save_checkpoint(path, halved, metadata)
 
 
 def _plain(value):
