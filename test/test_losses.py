@@ -248,7 +248,7 @@ def learned_reliability(collapse):
 def test_reliability_collapses_without_the_remedy_and_tells_right_from_wrong_with_it():
     w, _ = learned_reliability(collapse=0.0)
     assert w.max() < 0.02  # equation 7 alone is smallest where nothing counts
-    w, wrong = learned_reliability(collapse=LossConfig().collapse)
+    w, wrong = learned_reliability(collapse=0.002)
     assert w.mean(0).min() > 0.5 and w[~wrong].mean() > 0.8  # of every joint over people
     assert 0.005 < w[wrong].mean() < 0.2  # lambda / error = 0.02 where it can tell
     ends = [4, 5, 10, 11]
