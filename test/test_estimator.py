@@ -216,7 +216,7 @@ def test_non_finite_answers_of_a_network_cost_one_body_and_not_the_others(estima
         answers[0][0, 3] = np.nan
         return answers
 
-    broken.backend = regressor.backend
+    broken.backend, broken.inputs = regressor.backend, regressor.inputs
     whole = estimator.estimate(people)
     estimator._regressor = broken
     try:
