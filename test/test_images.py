@@ -16,7 +16,12 @@ from std_msgs.msg import Header  # noqa: E402
 from hmr_ros.ros import images  # noqa: E402
 from hmr_ros.geometry import pinhole  # noqa: E402
 from hmr_ros.ros.camera import intrinsics_from_message, intrinsics_to_message  # noqa: E402
-from hmr_ros.ros.images import compressed_image_from_message, image_from_message, image_to_message  # noqa: E402
+from hmr_ros.ros.images import (  # noqa: E402
+    compressed_image_from_message,
+    depth_from_message,
+    image_from_message,
+    image_to_message,
+)
 
 TO_BGR = {
     "bgr8": lambda p: p,
@@ -242,3 +247,27 @@ def test_impossible_focal_lengths_are_refused():
         info.k[0] = wrong
         with pytest.raises(ValueError, match="positive focal lengths"):
             intrinsics_from_message(info, 640, 480)
+
+
+@pytest.mark.parametrize("encoding, kind, values", [
+    ("16UC1", ">u2", (1500, 0, 65535)), ("16UC1", "<u2", (1500, 0, 65535)), ("32FC1", "<f4", (1.5, np.nan, 65.535)),
+    ("32FC1", ">f4", (1.5, -1, 65.535)),
+])  # fmt: skip
+def test_depth_images_become_metres_with_zero_for_unknown(encoding, kind, values):
+    rows = np.array([values, values[::-1]], kind)
+    padded = np.concatenate([rows.view(np.uint8), np.full((2, 4), 255, np.uint8)], axis=1)
+    message = Image(height=2, width=3, encoding=encoding, step=padded.shape[1], is_bigendian=int(kind[0] == ">"))
+    message.data = array("B", padded.tobytes())
+    depth = depth_from_message(message)
+    assert depth.dtype == np.float32
+    np.testing.assert_allclose(depth, [[1.5, 0, 65.535], [65.535, 0, 1.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("field, value, words", [
+    ("encoding", "bgr8", 'encoding "bgr8".*16UC1'), ("step", 5, "step 5.*step of 6 or more"), ("height", 3, "12 bytes"),
+])  # fmt: skip
+def test_malformed_depth_images_are_refused(field, value, words):
+    message = Image(height=2, width=3, encoding="16UC1", step=6, data=array("B", bytes(12)))
+    setattr(message, field, value)
+    with pytest.raises(ValueError, match=words):
+        depth_from_message(message)
