@@ -16,7 +16,7 @@ from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.training import prior_report
 from hmr_ros.training.pose_prior import PriorConfig, draw_poses, learn
 
-TINY = ("--poses", "600", "--steps", "160", "--batch", "64", "--evaluated", "90", "--workers", "1", "--lr", "0.002")
+TINY = ("--poses", "400", "--steps", "100", "--batch", "64", "--evaluated", "60", "--workers", "1", "--lr", "0.002")
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,9 @@ def test_it_reproduces_poses_that_it_never_saw(prior, skeleton, held_out, kind, 
 
 
 def test_training_poses_fill_the_box_evenly(prior):
-    theta = torch.from_numpy(draw_poses(PriorConfig(poses=1500, workers=1, seed=11)))
+    theta = torch.from_numpy(draw_poses(PriorConfig(poses=800, workers=1, seed=11)))
     figures = prior_report.evenness(prior.encode(theta))
-    assert figures["ks_mean"] < 0.08 and figures["ks_max"] < 0.15  # 1,500 truly even numbers have 0.022 and 0.034
+    assert figures["ks_mean"] < 0.08 and figures["ks_max"] < 0.15  # 800 truly even numbers have 0.03 and 0.05
     assert figures["correlation_mean_abs"] < 0.15
 
 
@@ -121,10 +121,13 @@ def test_its_middle_is_an_ordinary_pose(prior, skeleton, held_out):
 
 
 def test_descent_from_the_middle_finds_held_out_poses(prior, skeleton, held_out):
-    for theta in held_out.values():
-        phi, errors = prior_report.fit(prior, skeleton, theta[:24])
-        assert phi.abs().max() <= 1
-        assert errors.mean() < 25
+    theta = torch.cat([poses[:12] for poses in held_out.values()])
+    phi, errors = prior_report.fit(prior, skeleton, theta)
+    assert phi.abs().max() <= 1
+    assert errors[:12].mean() < 25 and errors[12:].mean() < 25  # millimetres; about 13 over more poses
+    # From far away: the middle, where the search begins, is no such pose.
+    middle = prior_report.posed(skeleton, prior.decode(torch.zeros(1, 32)))[0]
+    assert 1000 * (middle - prior_report.posed(skeleton, theta)[0]).norm(dim=-1).mean() > 100
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def test_a_tiny_training_run_really_learns(tmp_path):
 
 def test_the_same_seed_gives_the_same_prior():
     def run(seed, workers):
-        config = PriorConfig(poses=1100, steps=4, batch=32, workers=workers, seed=seed)
+        config = PriorConfig(poses=1010, steps=3, batch=32, workers=workers, seed=seed)
         poses = torch.from_numpy(draw_poses(config))
         return poses, learn(config, poses, body)[0].state_dict()
 
