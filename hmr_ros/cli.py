@@ -47,7 +47,7 @@ INSTALL = {
     "cv_bridge": "comes with a ROS 2 installation: source it",
 }
 for _training_package in ("lightning_fabric", "tensorboard"):
-    INSTALL[_training_package] = "`pip install hmr_ros[training]`, or lightning-fabric and tensorboard by themselves"
+    INSTALL[_training_package] = "`pip install lightning-fabric tensorboard`, or the package by `pip install '.[training]'`"
 for _message_package in ("std", "sensor", "geometry", "visualization", "diagnostic", "lifecycle"):
     INSTALL[f"{_message_package}_msgs"] = INSTALL["rclpy"]
 

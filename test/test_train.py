@@ -21,7 +21,7 @@ from hmr_ros.training.ablation import Benchmark
 from hmr_ros.training.datasets import rendered
 from hmr_ros.training.losses import LossConfig
 from hmr_ros.training.proxy_data import Corruption
-from hmr_ros.training.test_time import TestTimeConfig
+from hmr_ros.training.test_time import OptimiseConfig
 from hmr_ros.training.train import PRESETS, RESUME, WEIGHTS, _Run, save_regressor, train
 
 BATCH = 16
@@ -83,7 +83,7 @@ def test_it_learns_poses_without_ever_opening_the_truth(people, proxies, tmp_pat
     untrained = replace(config, out=tmp_path / "untrained")
     torch.manual_seed(0)
     save_regressor(untrained.out / WEIGHTS, Resnet18Regressor(config.regressor, load_pose_prior()), BodyModel.load(None), {})
-    before, after = (benchmark.score(some, False, False, TestTimeConfig())["found"] for some in (untrained, config))
+    before, after = (benchmark.score(some, False, False, OptimiseConfig())["found"] for some in (untrained, config))
     # Measured: 264.7 → 216.2 and 157.3 → 146.5 mm.
     assert after["mpjpe"] < 0.88 * before["mpjpe"] and after["pa_mpjpe"] < 0.97 * before["pa_mpjpe"]
 

@@ -6,11 +6,12 @@ the truth afterwards, once, and kept as JSON beside the weights. Rows and faults
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import tyro
@@ -21,15 +22,17 @@ from hmr_ros.body_model import BodyModel
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter, load_resnet18
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.regressor import Resnet18Regressor
+from hmr_ros.networks.reliability import Inputs
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.coarse_body import CoarseBody
 from hmr_ros.training.datasets import rendered
 from hmr_ros.training.evaluate import auroc, mpjpe, pa_mpjpe
-from hmr_ros.training.mediapipe_correction import from_hips
 from hmr_ros.training.proxy_data import HARSH, Corruption, ProxyData, of_rows
-from hmr_ros.training.rendered_scores import WORST, WRONG_2D, Truth
-from hmr_ros.training.test_time import TestTimeConfig, decoded, optimise, regress
+from hmr_ros.training.reliability_ceiling import ceiling
+from hmr_ros.training.rendered_methods import Prediction, posed
+from hmr_ros.training.rendered_scores import WORST, WRONG_2D, Truth, complete
+from hmr_ros.training.test_time import OptimiseConfig, decoded, optimise, regress
 from hmr_ros.training.train import PRESETS, WEIGHTS, TrainConfig, prepare, require_same, train
 
 _LIMBS = list(LIMB_KEYPOINTS)
@@ -88,7 +91,7 @@ class AblateConfig:
     """Instead of the preset's."""
     refine: tuple[Variant, ...] = ("ours",)
     """Variants that are refined by their own losses as well; with `ours`, the same losses are optimised from the mean pose."""
-    refinement: TestTimeConfig = field(default_factory=TestTimeConfig)
+    refinement: OptimiseConfig = field(default_factory=OptimiseConfig)
     json: Path | None = None
     """File for all figures."""
 
@@ -125,15 +128,18 @@ def run(config: AblateConfig, console: Console) -> dict:
 def _scored(
     config: TrainConfig, label: str, benchmark: Benchmark, refine: bool, plain: bool, ablate: AblateConfig, console: Console
 ) -> dict:
-    """One run's figures: from its folder where they are, else after training it. ValueError where those there are of a run with
-    other settings."""
+    """One run's figures: from its folder where they are of the same people and refinement, else scored again, after training it
+    where that was not done. ValueError where the folder is of a run with other settings."""
     path = config.out / "scores.json"
-    if path.is_file():
+    asked = {"people_sha256": benchmark.sha256, "refinement": asdict(ablate.refinement) if refine else None}
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    if before:
         require_same(config)
-        return json.loads(path.read_text())
+        if before.get("asked") == asked:
+            return before
     console.print(f"{label}, seed {config.seed}")
-    said = train(config, console)
-    figures = {"training": said, **benchmark.score(config, refine, refine and plain, ablate.refinement)}
+    said = before.get("training") or train(config, console)
+    figures = {"asked": asked, "training": said, **benchmark.score(config, refine, refine and plain, ablate.refinement)}
     path.write_text(json.dumps(figures, indent=1, allow_nan=False))
     return figures
 
@@ -144,9 +150,12 @@ class Benchmark:
     def __init__(self, data: dict[str, np.ndarray], depth: str):
         self.truth = Truth(data)
         self.proxies = of_rows(self.truth.found, depth)
+        parts = self.truth.limbs, self.proxies.joints.numpy(), self.proxies.depth.numpy()
+        self.sha256 = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
         self.body_model = BodyModel.load(None)
         self.body, self.skeleton = CoarseBody(self.body_model), PosedKeypoints(self.body_model)
-        self.mean = self._limbs(_mean_rotations()[None], np.zeros((1, 10), np.float32))[0]
+        mean = matrix_from_6d(load_lifter(EMBEDDED_CHECKPOINT)[0].mean_rotations)[None].numpy()  # every benchmark's mean pose
+        self.mean = posed(self.skeleton, mean, np.zeros((1, 10), np.float32), np.array([[1.0, 0, 0]], np.float32)).limbs[0]
 
     def people(self, config: TrainConfig) -> ProxyData:
         """The found, with the faults and the trimming of a training configuration."""
@@ -160,9 +169,9 @@ class Benchmark:
         return {**said, "wrong_joints_share": float((off > WRONG_2D)[sure].mean()), "confident_joints_share": float(sure.mean())}
 
     def mean_pose(self) -> dict:
-        return self._errors(np.repeat(self.mean[None], self.truth.count_found, 0))[0]
+        return self._errors(Prediction(np.repeat(self.mean[None], self.truth.count_found, 0), self.truth.seen))[0]
 
-    def score(self, config: TrainConfig, refine: bool, plain: bool, steps: TestTimeConfig) -> dict:
+    def score(self, config: TrainConfig, refine: bool, plain: bool, steps: OptimiseConfig) -> dict:
         """Figures of a trained run: the network alone, refined, and (``plain``) optimisation from the mean pose."""
         regressor = load_resnet18(config.out / WEIGHTS)[0]
         people = self.people(config)
@@ -180,26 +189,20 @@ class Benchmark:
         return figures
 
     def _of(self, regressor: Resnet18Regressor, people: ProxyData, said) -> tuple[dict, np.ndarray]:
-        rotations, betas, _ = decoded(regressor, people, said)
-        return self._errors(self._limbs(rotations, betas))
+        return self._errors(posed(self.skeleton, *decoded(regressor, people, said)))
 
-    def _limbs(self, rotations: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        import torch
-
-        with torch.no_grad():
-            return from_hips(self.skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][:, _LIMBS].numpy())
-
-    def _errors(self, limbs: np.ndarray) -> tuple[dict, np.ndarray]:
+    def _errors(self, prediction: Prediction) -> tuple[dict, np.ndarray]:
         """MPJPE and PA-MPJPE over everybody and over the found; joint errors of the found in metres."""
-        missed = np.broadcast_to(self.mean, (self.truth.count - self.truth.count_found, *self.mean.shape))
-        everybody = np.concatenate([limbs, missed])
+        limbs = prediction.limbs
+        everybody = complete(prediction, self.mean, self.truth.count - self.truth.count_found)
         plain, aligned = mpjpe(everybody, self.truth.limbs), pa_mpjpe(everybody, self.truth.limbs)
         parts = {name: self.truth.parts[name] for name in ("all", "found", "mocap", "everyday")}
         figures = {name: {"mpjpe": float(plain[mask].mean()), "pa_mpjpe": float(aligned[mask].mean())} for name, mask in parts.items()}
         return figures, np.linalg.norm(limbs - self.truth.limbs[: len(limbs)], axis=-1)
 
     def _aurocs(self, people: ProxyData, reliability, errors: np.ndarray) -> dict:
-        """Does reliability tell the worst fifth of the joints, and those detected at the wrong place? Beside the detector."""
+        """Does reliability tell the worst fifth of the joints, and those detected at the wrong place? Beside the detector, and
+        what the inputs allow with labels."""
         worst = errors > np.quantile(errors, 1 - WORST)
         off = np.linalg.norm(people.joints[:, _LIMBS, :2].numpy() - self.truth.seen, axis=-1) / self.truth.diagonal[:, None]
         w, confidence = reliability.numpy(), people.joints[:, _LIMBS, 2].numpy()
@@ -210,12 +213,8 @@ class Benchmark:
                        "detected_wrong": float(auroc(-values.ravel(), (off > WRONG_2D).ravel()))}
                 for name, values in (("reliability", w), ("detector_confidence", confidence))
             },
+            "auroc_ceiling_worst_3d": {inputs: ceiling(people, worst, inputs) for inputs in get_args(Inputs)},
         }  # fmt: skip
-
-
-def _mean_rotations() -> np.ndarray:
-    """The mean pose that every benchmark of rendered people uses: the embedded checkpoint's."""
-    return matrix_from_6d(load_lifter(EMBEDDED_CHECKPOINT)[0].mean_rotations).numpy()
 
 
 def spread(runs: list[dict]) -> dict:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from hmr_ros.body_model import BodyModel
 from hmr_ros.checkpoint import load_checkpoint
@@ -22,19 +21,16 @@ from hmr_ros.geometry import crop_matrix
 from hmr_ros.networks.regressor import Resnet18Regressor
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies.embedded import EmbeddedExtractor
-from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.sources import open_source
 from hmr_ros.training.datasets import rendered, shards
-from hmr_ros.training.mediapipe_correction import from_hips
-from hmr_ros.training.pictures import with_skeleton
+from hmr_ros.training.pictures import depth_picture, with_skeleton
 from hmr_ros.training.proxy_data import Corruption, DepthSource, ProxyData, of_rows
-from hmr_ros.training.rendered_methods import Prediction
+from hmr_ros.training.rendered_methods import Prediction, posed
 from hmr_ros.training.rendered_scores import Truth
 from hmr_ros.training.rendered_sheets import PicturesAgain, estimate_in
 from hmr_ros.training.test_time import decoded, regress
 from hmr_ros.training.train import TrainConfig, prepare
 
-_LIMBS = list(LIMB_KEYPOINTS)
 _LINE = 17  # pixels of a line of text
 
 
@@ -79,11 +75,8 @@ class Painter:
     def predict(self, trained: Trained, people: ProxyData) -> Prediction:
         """What a regressor says of N people."""
         said, reliability = regress(trained.regressor, people)
-        rotations, betas, cameras = decoded(trained.regressor, people, said)
-        with torch.inference_mode():
-            limbs = self.skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][:, _LIMBS].numpy()
-        seen = cameras[:, None, :1] * (limbs[..., :2] + cameras[:, None, 1:])
-        return Prediction(from_hips(limbs), seen, betas, reliability.numpy(), rotations, cameras)
+        prediction = posed(self.skeleton, *decoded(trained.regressor, people, said))
+        return replace(prediction, reliability=reliability.numpy())
 
     def picture(self, image: np.ndarray, crop: np.ndarray) -> np.ndarray:
         """The crop (3,) of an image as a panel."""
@@ -99,7 +92,7 @@ class Painter:
 
     def proxies(self, people: ProxyData, row: int) -> np.ndarray:
         """Somebody's depth and joints."""
-        grey = depth_panel(people.depth[row].float().numpy(), self.side)
+        grey = depth_picture(people.depth[row].float().numpy(), self.side)
         return with_skeleton(grey[..., ::-1], people.joints[row].numpy())[..., ::-1]
 
 
@@ -149,17 +142,6 @@ def people_in_footage(source: Path, count: int) -> tuple[dict[str, np.ndarray], 
     if not images:
         raise ValueError(f"nobody's torso is seen in --footage {source}; name other pictures, or leave it out")
     return {name: np.stack([np.asarray(value) for value in values]) for name, values in rows.items()}, images
-
-
-def depth_panel(depth: np.ndarray, side: int) -> np.ndarray:
-    """Depth (S, S) as grey, each map from its nearest (dark) to its farthest value (bright), black where unknown: BGR."""
-    depth = cv2.resize(depth, (side, side), interpolation=cv2.INTER_NEAREST)
-    known = depth > 0
-    grey = np.zeros((side, side), np.uint8)
-    if known.any():
-        near, far = depth[known].min(), depth[known].max()
-        grey[known] = 40 + 215 * (depth[known] - near) / max(far - near, 1e-6)
-    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
 
 
 def labelled(panels: np.ndarray, lines: Sequence[str]) -> np.ndarray:

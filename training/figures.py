@@ -25,7 +25,8 @@ from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.ablation import VARIANTS
 from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
-from hmr_ros.training.figure_people import Painter, Rendered, Trained, depth_panel, grid, labelled, people_in_footage
+from hmr_ros.training.figure_people import Painter, Rendered, Trained, grid, labelled, people_in_footage
+from hmr_ros.training.pictures import depth_picture
 from hmr_ros.training.proxy_data import CHANGED, HARSH, corrupt, of_rows, trimmed
 from hmr_ros.training.train import WEIGHTS
 
@@ -97,7 +98,7 @@ def figure2(config: FiguresConfig, benchmark: Rendered) -> tuple[np.ndarray, str
     if not len(faulty):
         raise ValueError(f"nobody in {config.data} has outliers to trim; make more pictures, or leave figure 2 out by --only")
     shown = faulty[np.unique(np.linspace(0, len(faulty) - 1, config.people + 2).round().astype(int))]
-    panels = [depth_panel(depth[row], _SIDES[2]) for depth in maps for row in shown]
+    panels = [depth_picture(depth[row], _SIDES[2]) for depth in maps for row in shown]
     said = (
         "Depth maps before (first row) and after (second row) trimming by T_IQR, each normalised by itself from its "
         f"nearest (dark) to its farthest value (bright). The depth is {_DEPTHS[source]}; the outliers are not its own but "

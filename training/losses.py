@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from hmr_ros.networks.maps import read_depth
 from hmr_ros.proxies.depth import DEPTH_BONES
 from hmr_ros.rasterizer import depth_at, visible_face
 from hmr_ros.skeleton import LIMB_KEYPOINTS
@@ -66,15 +67,6 @@ def bone_points(joints: Tensor) -> Tensor:
     """Points evenly along the bones, both ends kept: (N, 17, C) → (N, 12 x PER_BONE, C)."""
     share = torch.linspace(0, 1, PER_BONE, device=joints.device)[:, None]
     return (joints[:, _FIRST, None] * (1 - share) + joints[:, _LAST, None] * share).flatten(1, 2)
-
-
-def read_depth(points: Tensor, depth: Tensor) -> Tensor:
-    """D at points (N, P, 2) in crop coordinates, nearest pixel; 0 outside the picture. depth (N, S, S) → (N, P)."""
-    size = depth.shape[-1]
-    pixel = ((points + 1) * size / 2 - 0.5).round()
-    inside = ((pixel >= 0) & (pixel < size)).all(-1)
-    column, row = torch.where(inside[..., None], pixel, torch.zeros_like(pixel)).long().unbind(-1)  # a joint may be no number
-    return depth.flatten(1).gather(1, row * size + column) * inside
 
 
 def rendered_depth(points: Tensor, vertices: Tensor, camera: Tensor, faces) -> tuple[Tensor, Tensor]:

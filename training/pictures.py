@@ -62,16 +62,16 @@ def _from_the_side(points: Tensor, middle: Tensor) -> Tensor:
     return torch.stack([z, y, -x], dim=-1) + middle
 
 
-def depth_picture(depth: np.ndarray, span: tuple[float, float] | None = None) -> np.ndarray:
-    """Depth (S, S) metres as grey, near is bright, black where unknown: RGB uint8 (SIDE, SIDE, 3). ``span``: the nearest and
-    farthest depth shown; by default those of this picture."""
-    depth = cv2.resize(np.asarray(depth, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+def depth_picture(depth: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Depth (S, S) metres as grey, from its nearest (dark) to its farthest value (bright), black where unknown: uint8
+    (side, side, 3), RGB or BGR alike."""
+    depth = cv2.resize(np.asarray(depth, np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
     known = depth > 0
-    if not known.any():
-        return np.zeros((SIDE, SIDE, 3), np.uint8)
-    near, far = span or (depth[known].min(), depth[known].max())
-    grey = 255 - 205 * np.clip((depth - near) / max(far - near, 1e-6), 0, 1)
-    return np.repeat(np.where(known, grey, 0).astype(np.uint8)[..., None], 3, axis=2)
+    grey = np.zeros((side, side), np.uint8)
+    if known.any():
+        near, far = depth[known].min(), depth[known].max()
+        grey[known] = 40 + 215 * (depth[known] - near) / max(far - near, 1e-6)
+    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
 
 
 def with_skeleton(picture: np.ndarray, joints: np.ndarray) -> np.ndarray:

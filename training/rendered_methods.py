@@ -41,6 +41,14 @@ class Prediction:
     cameras: np.ndarray | None = None  # (N, 3)
 
 
+def posed(skeleton: PosedKeypoints, rotations: np.ndarray, betas: np.ndarray, cameras: np.ndarray) -> Prediction:
+    """Bodies of N people: rotations (N, 24, 3, 3) into ray axes, betas (N, 10), weak cameras (N, 3)."""
+    with torch.inference_mode():
+        limbs = skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][:, _LIMBS].numpy()
+    seen = cameras[:, None, :1] * (limbs[..., :2] + cameras[:, None, 1:])
+    return Prediction(from_hips(limbs), seen, betas, None, rotations, cameras)
+
+
 class Methods:
     """Everything the methods share: people's proxies, networks and body."""
 
@@ -57,15 +65,15 @@ class Methods:
     def mean_pose(self) -> Prediction:
         rotations = matrix_from_6d(self.lifter.mean_rotations)[None].numpy()
         betas = np.zeros((1, 10), np.float32)
-        limbs = self._posed(rotations, betas)[:, _LIMBS]
-        return self._with_best_camera(np.repeat(from_hips(limbs), len(self.targets), 0), betas.repeat(len(self.targets), 0))
+        limbs = posed(self.skeleton, rotations, betas, np.array([[1.0, 0, 0]], np.float32)).limbs
+        return self._with_best_camera(np.repeat(limbs, len(self.targets), 0), betas.repeat(len(self.targets), 0))
 
     def mediapipe(self, weights: np.ndarray = RAW) -> Prediction:
         return self._with_best_camera(from_hips((weights @ self.found["world"]).astype(np.float32)))
 
     def smplify(self) -> Prediction:
         fit = Smplify(self.skeleton)(gather(list(proxies_of(self.found))))
-        return self._from_body(fit.rotations, fit.betas, fit.weak_camera)
+        return posed(self.skeleton, fit.rotations, fit.betas, fit.weak_camera)
 
     def ours(
         self, people: list[PersonProxies] | None = None, refinement: RefinementConfig | None = RefinementConfig()
@@ -75,7 +83,7 @@ class Methods:
         if refinement is not None:
             refine = Refiner(self.skeleton, refinement)
             rotations, cameras = refine(rotations, betas, cameras, self.targets, self.confidence)
-        return replace(self._from_body(rotations, betas, cameras), reliability=reliability)
+        return replace(posed(self.skeleton, rotations, betas, cameras), reliability=reliability)
 
     def ours_flip(self) -> Prediction:
         looks = zip(proxies_of(self.found), proxies_of(self.found, "mirrored"), strict=True)
@@ -88,15 +96,6 @@ class Methods:
     def _pelvis(self, betas: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return self.skeleton.pelvis(torch.from_numpy(betas)).numpy()
-
-    def _posed(self, rotations: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return self.skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1].numpy()
-
-    def _from_body(self, rotations: np.ndarray, betas: np.ndarray, cameras: np.ndarray) -> Prediction:
-        limbs = self._posed(rotations, betas)[:, _LIMBS]
-        seen = cameras[:, None, :1] * (limbs[..., :2] + cameras[:, None, 1:])
-        return Prediction(from_hips(limbs), seen, betas, None, rotations, cameras)
 
     def _with_best_camera(self, limbs: np.ndarray, betas: np.ndarray | None = None) -> Prediction:
         """What has no camera of its own gets the one that brings it nearest to the detected joints."""

@@ -17,9 +17,7 @@ from hmr_ros.training.train import consistency
 
 
 @dataclass(frozen=True)
-class TestTimeConfig:
-    __test__ = False  # nothing for pytest
-
+class OptimiseConfig:
     steps: int = 50
     lr: float = 0.03
     batch: int = 256
@@ -39,7 +37,7 @@ def regress(regressor: Resnet18Regressor, people: ProxyData, batch: int = 256) -
 
 def optimise(
     regressor: Resnet18Regressor, body: CoarseBody, people: ProxyData, said: Tensor, reliability: Tensor | None,
-    loss: LossConfig, config: TestTimeConfig = TestTimeConfig(),
+    loss: LossConfig, config: OptimiseConfig = OptimiseConfig(),
 ) -> Tensor:  # fmt: skip
     """Adam on the 48 numbers themselves, from ``said`` (N, 48); zeros are the mean pose at the start's heading. Reliability
     stays as it is: it may not grow at somebody's expense."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.lifter import BodyParameters
+from hmr_ros.networks.maps import depth_at_joints
 from hmr_ros.networks.pose_prior import PosePrior
 from hmr_ros.networks.reliability import Inputs, Reliability
 from hmr_ros.proxies.heatmaps import gaussian_heatmaps
@@ -137,17 +138,6 @@ def centred_depth(depth: Tensor) -> Tensor:
     ordered = torch.where(valid, flat, torch.full_like(flat, 1e6)).sort(dim=1).values
     median = ordered.gather(1, ((count - 1).clamp(min=0)) // 2)
     return torch.where(valid, ((flat - median) / DEPTH_SCALE).clamp(-3, 3), torch.zeros_like(flat)).reshape(depth.shape)
-
-
-def depth_at_joints(joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """Depth (B, K) at joints (B, K, 3) in crop coordinates, and whether it is known; joints without confidence are not."""
-    size = depth.shape[-1]
-    pixel = ((joints[..., :2] + 1) * size / 2 - 0.5).round()
-    inside = ((pixel >= 0) & (pixel < size)).all(-1)
-    column, row = torch.where(inside[..., None], pixel, torch.zeros_like(pixel)).long().unbind(-1)  # a joint may be no number
-    values = depth.flatten(1).gather(1, row * size + column)
-    known = inside & (values > 0) & (joints[..., 2] > 0)
-    return torch.where(known, values, torch.zeros_like(values)), known
 
 
 def start_heading(joints: Tensor, depth: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hmr_ros.networks.maps import depth_at_joints
 from hmr_ros.skeleton import COCO_BONES, COCO_KEYPOINTS, LIMB_KEYPOINTS
 
 Inputs = Literal["paper", "extended"]
@@ -25,7 +26,7 @@ class Reliability(nn.Module):
     """w = Sigmoid(FC(FC(v_Len ⊕ v_DD))): (joints (B, 17, 3), depth (B, H, W) trimmed) → (B, 12) in (0, 1), COCO 5..16.
 
     ``inputs``: "paper" (20) or "extended" (98, not the paper's: signed depth differences, coordinates, confidences and whether
-    depth is known, which reach an AUROC of 0.84 where the paper's cannot exceed 0.70 even with labels).
+    depth is known). What either allows with labels is measured by ``hmr-ros ablate`` (training/reliability_ceiling.py).
     """
 
     def __init__(self, inputs: Inputs = "paper"):
@@ -45,8 +46,6 @@ def relations(joints: Tensor, depth: Tensor, inputs: Inputs = "paper") -> Tensor
     """v_Len ⊕ v_DD (B, 20): 2D lengths of the ten bones in crop units (the crop follows the person's size, so they are
     normalised), and the absolute depth differences of their ends, in quarters of a metre; 0 where an end is not seen.
     "extended" appends what its name says, (B, 98)."""
-    from hmr_ros.networks.regressor import depth_at_joints
-
     z, known = depth_at_joints(joints, depth)
     sure = joints[..., 2] > 0
     both = sure[:, _FIRST] & sure[:, _LAST]
