@@ -58,3 +58,11 @@ def processes_of_session():
         return found
 
     return processes
+
+
+@pytest.fixture
+def positions():
+    """Human3.6M's 32 joints of 13 frames, millimetres in camera axes, as its files have them: (13, 96)."""
+    import numpy as np
+
+    return np.random.default_rng(4).normal(0, 500, (13, 96)) + np.tile([0, 0, 5000], 32)
