@@ -200,8 +200,9 @@ def test_a_stopped_run_leaves_no_process_behind_and_is_completed_with_the_same_b
     arguments = ["extract", str(clip), "--out", str(tmp_path), "--frames", "0", "16", "--shard-size", "2", "--workers", "2"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hmr_ros.cli", *arguments], stdout=log, stderr=log, start_new_session=True
-        )
+            [sys.executable, "-P", "-m", "hmr_ros.cli", *arguments], stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )  # fmt: skip
         wait_until(lambda: list(tmp_path.glob("proxies-*.npz")))
         process.send_signal(way)
         assert process.wait(60) == code, (tmp_path / "log").read_text()
