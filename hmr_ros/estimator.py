@@ -80,7 +80,8 @@ class HumanMeshEstimator:
         backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
         never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
         body_model: SMPL's .pkl or .npz instead of the embedded body. regressor: "lifter" (trained with rendered people's truth), or
-        "resnet18", the paper's, trained without labels. checkpoint: one of that kind, written by ``hmr-ros train``.
+        "resnet18", the paper's, trained without labels, whose reliability says how far the proxies agree and is no
+        probability. checkpoint: one of that kind, written by ``hmr-ros train``.
         flip_averaging: look at everybody in a mirror as well and average both; one more landmark pass a person.
         Raises FileNotFoundError or ValueError that name what is wrong with a file or a backend.
         """

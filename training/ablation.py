@@ -171,6 +171,10 @@ class Benchmark:
     def mean_pose(self) -> dict:
         return self._errors(Prediction(np.repeat(self.mean[None], self.truth.count_found, 0), self.truth.seen))[0]
 
+    def errors_of(self, regressor: Resnet18Regressor, people: ProxyData) -> dict:
+        """MPJPE and PA-MPJPE of what a regressor says of ``people``, the found with whatever depth and trimming."""
+        return self._of(regressor, people, regress(regressor, people)[0])[0]
+
     def score(self, config: TrainConfig, refine: bool, plain: bool, steps: OptimiseConfig) -> dict:
         """Figures of a trained run: the network alone, refined, and (``plain``) optimisation from the mean pose."""
         regressor = load_resnet18(config.out / WEIGHTS)[0]

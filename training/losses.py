@@ -45,7 +45,7 @@ class LossConfig:
     beta: float = 0.05
     """Of the squared shape coefficients, towards the mean shape [its weight is open]."""
     beta_from_epoch: int = 0
-    """The paper regularises them after 10 epochs; without it from the start they drift here."""
+    """The paper regularises them after 10 epochs; in a prototype they drifted without it from the start."""
 
 
 class DepthPoints(NamedTuple):
@@ -128,7 +128,7 @@ def collapse_penalty(weights: Tensor, known: Tensor) -> Tensor:
 
     Equation 7 alone is smallest at w = 0 everywhere, and gets there. With this added, lambda times, each w rests where
     w = lambda / error: the maximum-likelihood variance of a Gaussian (Kendall and Gal 2017), as a weight. Normalising w to a mean
-    of one instead makes the network pick the same few joints for everybody.
+    of one instead made a prototype's network pick the same few joints for everybody.
     """
     return -(weights.clamp(min=1e-6).log() * known).sum(1)
 

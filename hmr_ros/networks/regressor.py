@@ -42,7 +42,7 @@ class RegressorConfig:
     """Of the whole body: pi tanh of 3 numbers (48 outputs), or 6D (51 outputs, not the paper's)."""
     start: Literal["proxies", "frontal"] = "proxies"
     """What the rotation is relative to [open]: the heading that shoulders, hips and face suggest, or one that faces the camera,
-    from which a third of the bodies ends in a local minimum more than 60 degrees off."""
+    from which a third of the bodies ended more than 60 degrees off in a prototype."""
     depth_input: bool = True
     """False: heatmaps alone (the paper's ablation)."""
     reliability: Inputs = "paper"
