@@ -3,8 +3,8 @@
     hmr-ros extract vtest.avi --out runs/vtest_train --frames 0 600 --every 2
     hmr-ros extract vtest.avi --out runs/vtest_held --frames 600 795 --every 2
     hmr-ros train ablation --init BEFORE --data runs/vtest_train ... --depth depth --out runs/vtest
-    python benchmarks/real_frames.py --before BEFORE --after runs/vtest/regressor.safetensors --held runs/vtest_held \
-        --test runs/test --json docs/real_frames.json
+    python benchmarks/real_frames.py --weights before BEFORE "after 800 steps" runs/vtest/regressor.safetensors \
+        --held runs/vtest_held --test runs/test --json docs/real_frames.json
 
 Re-projection is the mean distance of the projected joints to the confidently detected ones, in percent of the diagonal of the
 detected box; of the network's own answer, not refined. Rendered people: MPJPE and PA-MPJPE in mm, missed people as the mean pose.
@@ -33,10 +33,8 @@ from hmr_ros.training.test_time import decoded, regress
 
 @dataclass(frozen=True)
 class RealFramesConfig:
-    before: Path
-    """regressor.safetensors before training on real frames."""
-    after: Path
-    """The same, after."""
+    weights: tuple[tuple[str, Path], ...]
+    """What to call them, and the regressor.safetensors: before training on real frames, after, and so on."""
     held: Path
     """Proxies of real frames that were not trained on."""
     test: Path
@@ -66,7 +64,7 @@ def main(config: RealFramesConfig) -> None:
     benchmark = Benchmark(rendered.load(config.test), "depth")
     held = shards.load_proxies(config.held)
     result = {}
-    for name, path in (("before", config.before), ("after", config.after)):
+    for name, path in config.weights:
         regressor = load_resnet18(path)[0].eval()
         people = trimmed(benchmark.proxies)[0]
         result[name] = {

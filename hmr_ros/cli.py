@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except ImportError as error:
         return fail(command, missing_module(error))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         return fail(command, " ".join(str(error).split()) or type(error).__name__)
 
 

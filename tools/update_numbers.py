@@ -131,6 +131,58 @@ def footage() -> str:
     return _table(header, rows)
 
 
+def _spread(scores: dict) -> list[str]:
+    return [f"{score['mean']:.1f} ± {score['std']:.1f}" for score in scores["all"].values()]
+
+
+def _ablation(name: str) -> str:
+    result = _read(name)
+    rows = [["mean pose", *(f"{value:.1f}" for value in result["mean_pose"]["all"].values()), ""]]
+    kinds = {"network": "", "refined": ", refined by its own losses", "optimised_from_mean_pose": "'s losses, optimised from the mean pose"}
+    for variant in result["variants"].values():
+        for kind, what in kinds.items():
+            if kind in variant:
+                paper = _pair(variant["paper_3dpw"]) if kind == "network" and "paper_3dpw" in variant else ""
+                rows.append([variant["label"] + what, *_spread(variant[kind]), paper])
+    return _table(["variant", "MPJPE", "PA-MPJPE", "the paper's, on 3DPW"], rows)
+
+
+def ablation_clean() -> str:
+    return _ablation("ablation_clean.json")
+
+
+def ablation_harsh() -> str:
+    return _ablation("ablation_harsh.json")
+
+
+def reliability_without_labels() -> str:
+    rows = []
+    for name in ("clean", "harsh"):
+        runs = _read(f"ablation_{name}.json")["variants"]["ours"]["runs"]
+
+        def mean(*path: str) -> str:
+            values = runs
+            for key in path:
+                values = [value[key] for value in values]
+            return f"{sum(values) / len(values):.3f}"
+
+        rows.append([name, mean("reliability", "mean"), mean("auroc", "reliability", "worst_3d"),
+                     *(mean("auroc_ceiling_worst_3d", inputs) for inputs in ("paper", "extended")),
+                     mean("auroc", "detector_confidence", "worst_3d"), mean("auroc", "reliability", "detected_wrong"),
+                     mean("auroc", "detector_confidence", "detected_wrong")])  # fmt: skip
+    header = ["proxies", "mean w", "AUROC, worst fifth in 3D", "ceiling, the paper's inputs", "ceiling, extended inputs",
+              "detector's confidence", "AUROC, detected at the wrong place", "detector's confidence"]  # fmt: skip
+    return _table(header, rows)
+
+
+def real_frames() -> str:
+    rows = []
+    for label, figures in _read("real_frames.json").items():
+        held = figures["held_frames_percent"]
+        rows.append([label, f"{held['all']:.2f} %", f"{held['limbs']:.2f} %", *(f"{v:.1f}" for v in figures["rendered_mm"]["all"].values())])
+    return _table(["", "held-out frames, all joints", "limbs", "rendered, MPJPE", "PA-MPJPE"], rows)
+
+
 def latency() -> str:
     result = _read("node_overhead.json")
     return (

@@ -30,6 +30,7 @@ from hmr_ros.networks.pose_prior import load_pose_prior
 from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
 from hmr_ros.training.coarse_body import CoarseBody
 from hmr_ros.training.losses import LossConfig, Losses, self_consistency
+from hmr_ros.training.pictures import consistency_picture
 from hmr_ros.training.proxy_data import Corruption, DepthSource, ProxyData, corrupt, load, mirrored, trimmed
 
 WEIGHTS, RESUME = "regressor.safetensors", "resume.pt"
@@ -263,8 +264,6 @@ class _Run:
         writer.add_scalar("people_per_second", rate, self.step)
         writer.add_scalar("learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
         if self.step % (10 * self.config.log_every) == 0 or self.step == self.steps:
-            from hmr_ros.training.pictures import consistency_picture
-
             picture = consistency_picture(self.regressor, self.body_model, self.data[rows[:6]])
             writer.add_image("proxies and what was made of them", picture, self.step, dataformats="HWC")
 
@@ -311,7 +310,7 @@ def require_same(config: TrainConfig, state: dict | None = None) -> None:
 
 
 def _revision() -> str:
-    """The checkout that runs this, where there is one."""
+    """Of the checkout that the run was started in, where there is one."""
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or f"hmr_ros {hmr_ros.__version__}"
 

@@ -1,0 +1,63 @@
+"""Scores of single self-supervised runs, longer and wider than `hmr-ros ablate` affords for every variant and seed.
+
+    hmr-ros train ablation --data runs/train ... --depth sensor_depth --regressor.width 32 --regressor.size 48 --lr 1e-3 \\
+        --precision bf16-mixed --steps 8000 --out runs/long/ours
+    python benchmarks/longer_training.py --runs "ours, 8,000 steps" runs/long/ours --test runs/test --json docs/ablation_longer.json
+
+MPJPE and PA-MPJPE in mm, missed people as the mean pose; where depth was learned from, refined by the run's own losses as well.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from hmr_ros.checkpoint import load_checkpoint
+from hmr_ros.networks.regressor import RegressorConfig
+from hmr_ros.training.ablation import Benchmark
+from hmr_ros.training.datasets import rendered
+from hmr_ros.training.losses import LossConfig
+from hmr_ros.training.proxy_data import Corruption
+from hmr_ros.training.test_time import OptimiseConfig
+from hmr_ros.training.train import WEIGHTS, TrainConfig
+
+
+@dataclass(frozen=True)
+class LongerConfig:
+    runs: tuple[tuple[str, Path], ...]
+    """What to call it, and the folder of a run of `hmr-ros train`."""
+    test: Path
+    """Folder of rendered people with their truth."""
+    refinement: OptimiseConfig = field(default_factory=OptimiseConfig)
+    json: Path | None = None
+    """Rows of other names in it are kept."""
+
+
+def settings_of(folder: Path) -> TrainConfig:
+    """What a run was trained with, its folder where it lies now."""
+    said = load_checkpoint(folder / WEIGHTS)[1]["training"]["config"]
+    parts = {"loss": LossConfig, "regressor": RegressorConfig, "corruption": Corruption}
+    return TrainConfig(**said | {name: kind(**said[name]) for name, kind in parts.items()} | {"out": folder})
+
+
+def main(config: LongerConfig) -> None:
+    console = Console()
+    people, benchmarks = rendered.load(config.test), {}
+    rows = json.loads(config.json.read_text()) if config.json and config.json.is_file() else {}
+    for label, folder in config.runs:
+        run = settings_of(folder)
+        benchmark = benchmarks.setdefault(run.depth, Benchmark(people, run.depth))
+        training = load_checkpoint(folder / WEIGHTS)[1]["training"]
+        scores = benchmark.score(run, refine=run.loss.alpha_depth > 0, plain=False, steps=config.refinement)
+        rows[label] = {"training": training, **scores}
+        console.print(label, rows[label]["all"], rows[label].get("refined", {}).get("all", ""))
+        if config.json:
+            config.json.write_text(json.dumps(rows, indent=1, allow_nan=False))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(LongerConfig))
