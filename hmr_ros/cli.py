@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("hmr_ros.training.train:main", "train the paper's networks, without labels"),
     "train lifter": ("hmr_ros.training.train_lifter:main", "train the default regressor on rendered people's truth"),
     "train prior": ("hmr_ros.training.pose_prior:main", "train the pose prior that the paper's regressor speaks through"),
+    "fit": ("hmr_ros.training.fits:main", "fit a body to everybody's proxies, as teachers for train --fits"),
     "ablate": ("hmr_ros.training.ablation:main", "train and compare the paper's variants on rendered people"),
     "figures": ("hmr_ros.training.figures:main", "make the figures 2 to 5 of the paper again, from rendered and real people"),
     "eval rendered": ("hmr_ros.training.rendered_benchmark:main", "score the pose on rendered people, beside other methods"),

@@ -180,7 +180,7 @@ def noted(self):
 _Run._learn = noted
 
 if __name__ == "__main__":
-    train(configured(folder, out, steps=4, devices=2))
+    train(configured(folder, out, steps=4, devices=2, mirror=False))
     system = run[0].system
     learned = torch.cat([p.detach().flatten() for p in system.parameters() if p.requires_grad])
     rank = run[0].fabric.global_rank
@@ -189,14 +189,20 @@ if __name__ == "__main__":
 """
 
 
-def test_two_processes_share_the_people_and_keep_the_same_weights(proxies, tmp_path):
-    """Batch statistics are each process's own, so the weights are not those of one process."""
-    script, out = tmp_path / "ranks.py", tmp_path / "run"
+def two_processes(folder, out):
+    """What a run on two gloo processes ended with."""
+    script = out.parent / "ranks.py"
     script.write_text(RANKS)
     path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-P", str(script), str(proxies), str(out)], env=environment, capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-P", str(script), str(folder), str(out)], env=environment, capture_output=True, text=True,
                           timeout=120)  # fmt: skip
+
+
+def test_two_processes_share_the_people_and_keep_the_same_weights(proxies, tmp_path):
+    """Batch statistics are each process's own, so the weights are not those of one process."""
+    out = tmp_path / "run"
+    done = two_processes(proxies, out)
     assert done.returncode == 0, done.stdout + done.stderr
     ranks = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     assert [rank["world"] for rank in ranks] == [2, 2]
@@ -207,3 +213,14 @@ def test_two_processes_share_the_people_and_keep_the_same_weights(proxies, tmp_p
     assert torch.equal(*learned) and torch.isfinite(learned[0]).all()
     assert len(list(out.glob("*.safetensors"))) == len(list(out.glob("*resume*"))) == 1
     assert torch.load(out / RESUME, weights_only=True)["step"] == 4
+
+
+def test_two_processes_stop_together_where_one_has_a_loss_that_is_no_number(proxies, tmp_path):
+    def no_place(keypoints):
+        keypoints[3, 9] = np.nan, np.nan, 0.9
+        return keypoints
+
+    done = two_processes(changed(proxies, tmp_path / "joints", keypoints=no_place), tmp_path / "run")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "loss is nan" in said and "people of another process" in said, said
+    assert not (tmp_path / "run" / WEIGHTS).exists()

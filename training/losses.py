@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from hmr_ros.networks.maps import read_depth
+from hmr_ros.networks.regressor import Resnet18Regressor, pose_code
 from hmr_ros.proxies.depth import DEPTH_BONES
 from hmr_ros.rasterizer import depth_at, visible_face
 from hmr_ros.skeleton import LIMB_KEYPOINTS
+from hmr_ros.training.body_loss import weak_projection
+from hmr_ros.training.coarse_body import CoarseBody
 
 PER_BONE = 5  # both ends and three points between: 60 in all
 _FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
@@ -46,6 +49,9 @@ class LossConfig:
     """Of the squared shape coefficients, towards the mean shape [its weight is open]."""
     beta_from_epoch: int = 0
     """The paper regularises them after 10 epochs; in a prototype they drifted without it from the start."""
+    pose: float = 0.0
+    """Of the squared pose code phi, towards the middle of the prior's box: not the paper's, whose prior knows which poses there are,
+    but not which are likely. See fits.py."""
 
 
 class DepthPoints(NamedTuple):
@@ -72,7 +78,7 @@ def bone_points(joints: Tensor) -> Tensor:
 def rendered_depth(points: Tensor, vertices: Tensor, camera: Tensor, faces) -> tuple[Tensor, Tensor]:
     """D' where points (N, P, 2) in crop coordinates look at a body (N, V, 3) through a weak camera (N, 3): depth (N, P), with
     gradients, and whether the point sees the body (after Kato et al. 2018; see hmr_ros/rasterizer.py)."""
-    seen = camera[:, None, :1] * (vertices[..., :2] + camera[:, None, 1:])
+    seen = weak_projection(vertices, camera)
     pixels = torch.cat([seen * _PICTURE / 2, vertices[..., 2:]], dim=-1)
     face = visible_face(points.detach() * _PICTURE / 2, pixels.detach(), faces)
     return depth_at(points * _PICTURE / 2, face, pixels, faces, steepest=_STEEPEST), face >= 0
@@ -142,12 +148,12 @@ class Losses(NamedTuple):
 
 def self_consistency(
     joints: Tensor, depth: Tensor, projected: Tensor, vertices: Tensor, camera: Tensor, betas: Tensor,
-    reliability: Tensor | None, faces, config: LossConfig, epoch: float = 0.0,
+    reliability: Tensor | None, faces, config: LossConfig, epoch: float = 0.0, phi: Tensor | None = None,
 ) -> Losses:  # fmt: skip
-    """Equation 8, L = alpha_j L_joint + alpha_d L*_depth, with the regulariser of betas and the remedy against collapse.
+    """Equation 8, L = alpha_j L_joint + alpha_d L*_depth, with the regularisers of betas and pose and the remedy against collapse.
 
     joints (N, 17, 3) and projected (N, 17, 2) in crop coordinates, depth (N, S, S) trimmed, vertices (N, V, 3) in camera axes,
-    camera (N, 3), betas (N, 10), reliability (N, 12) where ``config.weighted``.
+    camera (N, 3), betas (N, 10), reliability (N, 12) where ``config.weighted``, phi (N, 32) where ``config.pose``.
     """
     joint = joint_loss(joints, projected, config.by_confidence)
     total = config.alpha_joint * joint
@@ -163,4 +169,18 @@ def self_consistency(
         total = total + config.alpha_depth * depth_term
     if epoch >= config.beta_from_epoch:
         total = total + config.beta * betas.square().sum(1)
+    if config.pose > 0:
+        total = total + config.pose * phi.square().sum(1)
     return Losses(*(value.mean() for value in (total, joint, depth_term, share)))
+
+
+def consistency(
+    regressor: Resnet18Regressor, body: CoarseBody, joints: Tensor, depth: Tensor, said: Tensor, reliability: Tensor | None,
+    config: LossConfig, epoch: float = 0.0,
+) -> Losses:  # fmt: skip
+    """Losses of what the regressor ``said`` (N, 48) of people's proxies."""
+    rotations, betas, camera = regressor.decode(said, joints, depth)
+    posed = body(rotations, betas)
+    projected = weak_projection(posed.keypoints, camera)
+    return self_consistency(joints, depth, projected, posed.vertices, camera, betas, reliability, body.faces, config, epoch,
+                            pose_code(said))  # fmt: skip

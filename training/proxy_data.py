@@ -92,6 +92,8 @@ def trimmed(data: ProxyData) -> tuple[ProxyData, float]:
 
 def corrupt(data: ProxyData, faults: Corruption) -> ProxyData:
     """``data`` with faults; what is not asked for stays bit for bit."""
+    if faults == Corruption(seed=faults.seed):
+        return data
     rng = np.random.default_rng(faults.seed)
     joints, depth = data.joints.numpy().copy(), data.depth.numpy().copy()
     size = depth.shape[-1]

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from hmr_ros.networks.regressor import Resnet18Regressor
 from hmr_ros.training.coarse_body import CoarseBody
-from hmr_ros.training.losses import LossConfig
+from hmr_ros.training.losses import LossConfig, consistency
 from hmr_ros.training.proxy_data import ProxyData
-from hmr_ros.training.train import consistency
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,10 @@ from hmr_ros.checkpoint import save_checkpoint
 from hmr_ros.estimator import load_resnet18
 from hmr_ros.networks.pose_prior import load_pose_prior
 from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
+from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.training.coarse_body import CoarseBody
-from hmr_ros.training.losses import LossConfig, Losses, self_consistency
+from hmr_ros.training.fits import fit_loss, load_fits, mirrored_fits
+from hmr_ros.training.losses import LossConfig, Losses, consistency
 from hmr_ros.training.pictures import consistency_picture
 from hmr_ros.training.proxy_data import Corruption, DepthSource, ProxyData, corrupt, load, mirrored, trimmed
 
@@ -54,6 +56,8 @@ class TrainConfig:
     """Faults added to the proxies, for experiments."""
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    fits: Path | None = None
+    """Learn from the bodies of this file of `hmr-ros fit` as well: not the paper's, still without labels."""
     epochs: int = 50
     """[open in the paper]"""
     steps: int | None = None
@@ -137,6 +141,9 @@ class _Run:
         self.body = CoarseBody(self.body_model).to(fabric.device)
         regressor = load_resnet18(config.init)[0] if config.init else Resnet18Regressor(config.regressor, load_pose_prior())
         self.regressor = regressor.to(memory_format=torch.channels_last)
+        self.fits, self.skeleton = None, None
+        if config.fits:
+            self.fits, self.skeleton = load_fits(config.fits, data), PosedKeypoints(self.body_model).to(fabric.device)
         self.per_epoch = len(data) // config.batch
         self.steps = config.steps or config.epochs * self.per_epoch
         system = SelfConsistency(self.regressor, config.loss.weighted and config.loss.alpha_depth > 0)
@@ -191,15 +198,26 @@ class _Run:
         said, reliability = self.system(joints, depth)
         losses = consistency(self.regressor, self.body, joints, depth, said, reliability, self.config.loss,
                              self.step / self.per_epoch)  # fmt: skip
-        if not torch.isfinite(losses.total):
-            raise FloatingPointError(f"loss is {losses.total.item()} in step {self.step} (joint {losses.joint.item()}, depth "
-                                     f"{losses.depth.item()}); people {rows.tolist()} of {self.config.data}")  # fmt: skip
+        if self.fits is not None:
+            fits = self.fits[rows]
+            fits = (mirrored_fits(fits, flip) if self.config.mirror else fits).to(joints.device)
+            distance = fit_loss(self.regressor.decode(said, joints, depth), fits, self.skeleton)
+            losses = losses._replace(total=losses.total + distance)
+        self._require_finite(losses, rows)
         self.fabric.backward(losses.total)
         self.fabric.clip_gradients(self.system, self.optimizer, max_norm=1.0)
         self.optimizer.step()
         if self.schedule:
             self.schedule.step()
         return rows, losses
+
+    def _require_finite(self, losses: Losses, rows: Tensor) -> None:
+        """FloatingPointError in every process where the loss of one is no number: nobody waits for who has stopped."""
+        broken = ~torch.isfinite(losses.total)
+        if self.fabric.all_reduce(broken.float(), reduce_op="sum") > 0:
+            whose = f"people {rows.tolist()} of {self.config.data}" if broken else "people of another process, which names them"
+            raise FloatingPointError(f"loss is {losses.total.item()} in step {self.step} (joint {losses.joint.item()}, depth "
+                                     f"{losses.depth.item()}); {whose}")  # fmt: skip
 
     def _rows(self, step: int) -> tuple[Tensor, Tensor]:
         """The people of a step that are this process's, and who is mirrored: from seed and step alone."""
@@ -266,17 +284,6 @@ class _Run:
         if self.step % (10 * self.config.log_every) == 0 or self.step == self.steps:
             picture = consistency_picture(self.regressor, self.body_model, self.data[rows[:6]])
             writer.add_image("proxies and what was made of them", picture, self.step, dataformats="HWC")
-
-
-def consistency(
-    regressor: Resnet18Regressor, body: CoarseBody, joints: Tensor, depth: Tensor, said: Tensor, reliability: Tensor | None,
-    config: LossConfig, epoch: float = 0.0,
-) -> Losses:  # fmt: skip
-    """Losses of what the regressor ``said`` (N, 48) of people's proxies."""
-    rotations, betas, camera = regressor.decode(said, joints, depth)
-    posed = body(rotations, betas)
-    projected = camera[:, None, :1] * (posed.keypoints[..., :2] + camera[:, None, 1:])
-    return self_consistency(joints, depth, projected, posed.vertices, camera, betas, reliability, body.faces, config, epoch)
 
 
 def save_regressor(path: Path, regressor: Resnet18Regressor, body: BodyModel, training: dict) -> None:

@@ -29,11 +29,11 @@ from hmr_ros.networks.lifter import BETAS, RIGHT, Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
+from hmr_ros.training.body_loss import body_loss, from_hips
 from hmr_ros.training.evaluate import auroc, mpjpe, pa_mpjpe
 from hmr_ros.training.samples import DEPTHS, LOOKS, Samples, load_people, make_samples
 
 _LIMBS = list(LIMB_KEYPOINTS)
-_HIPS = [11, 12]
 _JUDGED = 10  # of so many pictures one is kept from the regressor, for its reliability
 
 
@@ -161,7 +161,7 @@ def _train_regressor(
             optimizer.zero_grad(set_to_none=True)
             for member, batch in zip(lifter.members, batches):
                 said = member(lifter.normalized(batch.features))
-                loss = _loss(*lifter.parameters_of(said), batch, skeleton, config)
+                loss = _loss(lifter.parameters_of(said), batch, skeleton, config)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, people {batch.person.tolist()[:8]}…")
                 loss.backward()
@@ -180,20 +180,9 @@ def _train_regressor(
     return history
 
 
-def _loss(
-    rotations: torch.Tensor, betas: torch.Tensor, weak_camera: torch.Tensor, truth: Samples, skeleton: PosedKeypoints,
-    config: TrainConfig,
-) -> torch.Tensor:  # fmt: skip
-    joints, keypoints = skeleton(rotations, betas)
-    true_joints, true_keypoints = skeleton(truth.rotations, truth.betas)
-    seen = weak_camera[:, None, :1] * (keypoints[..., :2] + weak_camera[:, None, 1:])
-    return (
-        config.weight_joints * F.l1_loss(joints - joints[:, :1], true_joints - true_joints[:, :1])
-        + config.weight_joints * F.l1_loss(_from_hips(keypoints), _from_hips(true_keypoints))
-        + config.weight_rotations * F.mse_loss(rotations, truth.rotations)
-        + config.weight_betas * F.mse_loss(betas, truth.betas)
-        + config.weight_projection * F.l1_loss(seen, truth.keypoints_xy)
-    )
+def _loss(said: tuple[torch.Tensor, ...], truth: Samples, skeleton: PosedKeypoints, config: TrainConfig) -> torch.Tensor:
+    weights = config.weight_joints, config.weight_rotations, config.weight_betas, config.weight_projection
+    return body_loss(said, (truth.rotations, truth.betas), truth.keypoints_xy, skeleton, *weights)
 
 
 @torch.no_grad()
@@ -202,17 +191,13 @@ def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict
     lifter.eval()
     prediction = lifter(samples.features)
     pred, truth = (
-        _from_hips(skeleton(p.rotations, p.betas)[1])[:, _LIMBS].numpy() for p in (prediction, samples)
+        from_hips(skeleton(p.rotations, p.betas)[1])[:, _LIMBS].numpy() for p in (prediction, samples)
     )
     return {
         "mpjpe": float(mpjpe(pred, truth).mean()),
         "pa_mpjpe": float(pa_mpjpe(pred, truth).mean()),
         "betas_rms": float((prediction.betas - samples.betas).square().mean().sqrt()),
     }
-
-
-def _from_hips(keypoints: torch.Tensor) -> torch.Tensor:
-    return keypoints - keypoints[:, _HIPS].mean(1, keepdim=True)
 
 
 @torch.no_grad()
@@ -280,7 +265,7 @@ def joint_errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> 
         refined, _ = refine(rotations, betas, cameras, targets, confidence)
         pred = skeleton(torch.from_numpy(refined), torch.from_numpy(betas))[1]
         truth = skeleton(some.rotations, some.betas)[1]
-        errors.append((_from_hips(pred) - _from_hips(truth))[:, _LIMBS].norm(dim=-1))
+        errors.append((from_hips(pred) - from_hips(truth))[:, _LIMBS].norm(dim=-1))
     return torch.cat(errors)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.lifter import BodyParameters
 from hmr_ros.networks.maps import depth_at_joints
-from hmr_ros.networks.pose_prior import PosePrior
+from hmr_ros.networks.pose_prior import LATENT, PosePrior
 from hmr_ros.networks.reliability import Inputs, Reliability
 from hmr_ros.proxies.heatmaps import gaussian_heatmaps
 from hmr_ros.skeleton import COCO_KEYPOINTS
@@ -86,7 +86,7 @@ class Resnet18Regressor(nn.Module):
                   (8 * w, 8 * w, 1)]  # fmt: skip
         self.stages = nn.Sequential(*[_BasicBlock(*stage) for stage in stages])
         self.rotations = 3 if config.rotation == "axis_angle" else 6
-        head = nn.Linear(512, 1 + self.rotations + 2 + 10 + 32)
+        head = nn.Linear(512, 1 + self.rotations + 2 + 10 + LATENT)
         nn.init.normal_(head.weight, std=1e-3)
         nn.init.zeros_(head.bias)  # learnable start: phi = 0, the mean shape
         self.head = nn.Sequential(nn.Linear(8 * w, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), head)
@@ -114,7 +114,7 @@ class Resnet18Regressor(nn.Module):
 
     def decode(self, said: Tensor, joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 48) → rotations (B, 24, 3, 3) with the first in camera axes, betas (B, 10), weak camera (B, 3)."""
-        scale, turn, translation, betas, phi = said.float().split([1, self.rotations, 2, 10, 32], dim=1)
+        scale, turn, translation, betas, _ = said.float().split([1, self.rotations, 2, 10, LATENT], dim=1)
         if self.config.rotation == "axis_angle":
             turn = batch_rodrigues(torch.pi * torch.tanh(turn))
         else:
@@ -124,9 +124,14 @@ class Resnet18Regressor(nn.Module):
             heading = start_heading(joints, depth if self.config.depth_input else None)
             zero = torch.zeros_like(heading)
             start = start @ batch_rodrigues(torch.stack([zero, heading, zero], dim=1))
-        pose = batch_rodrigues(self.pose_decoder(torch.tanh(phi)).reshape(-1, 3)).reshape(-1, 23, 3, 3)
+        pose = batch_rodrigues(self.pose_decoder(pose_code(said)).reshape(-1, 3)).reshape(-1, 23, 3, 3)
         rotations = torch.cat([(turn @ start)[:, None], pose], dim=1)
         return rotations, betas, torch.cat([scale.exp(), translation], dim=1)
+
+
+def pose_code(said: Tensor) -> Tensor:
+    """phi (B, 32) in (-1, 1) of what the network said, (B, 48) or (B, 51)."""
+    return torch.tanh(said.float()[:, -LATENT:])
 
 
 def centred_depth(depth: Tensor) -> Tensor:
