@@ -45,7 +45,7 @@ class FitConfig:
     out: Path = Path("runs/fits.safetensors")
     """An unfinished file is continued."""
     depth: DepthSource = "depth"
-    """As in training."""
+    """What bodies are fitted to; the network that learns from them may see the other one."""
     loss: LossConfig = field(default_factory=lambda: LossConfig(alpha_depth=0.5, weighted=False, robust=0.15, pose=0.01))
     """Chosen on validation people: without ``pose`` 79.7 mm PA-MPJPE where with it there are 73.8; depth as a robust term because
     no reliability is learned here."""
@@ -74,8 +74,8 @@ def fit(config: FitConfig, console: Console = Console()) -> Fits:
     """Fit, write ``config.out``, every few batches what there is so far; returns the bodies. ValueError where the file there is of
     other people or settings."""
     people = trimmed(load(config.data, config.depth))[0]
-    asked = {"people": len(people), "proxies_sha256": proxies_sha256(people), "init_sha256": _sha256(config.init),
-             "loss": asdict(config.loss), "optimise": asdict(config.optimise)}  # fmt: skip
+    asked = {"people": len(people), "joints_sha256": joints_sha256(people), "depth": config.depth,
+             "init_sha256": _sha256(config.init), "loss": asdict(config.loss), "optimise": asdict(config.optimise)}  # fmt: skip
     parts: list[Fits] = []
     if config.out.is_file():
         before, said = _read(config.out)
@@ -102,11 +102,11 @@ def _fitted(regressor: Resnet18Regressor, body: CoarseBody, people: ProxyData, c
 
 
 def load_fits(path: Path, people: ProxyData) -> Fits:
-    """The fits of just these people. ValueError where they are others', or not all are there."""
+    """The fits of just these people's joints. ValueError where they are others', or not all are there."""
     fits, said = _read(path)
-    if said["proxies_sha256"] != proxies_sha256(people):
-        raise ValueError(f"{path} holds fits of {said['people']} other people than the {len(people)} of --data and --depth; "
-                         "name the folders that hmr-ros fit was given, in its order")  # fmt: skip
+    if said["joints_sha256"] != joints_sha256(people):
+        raise ValueError(f"{path} holds fits of {said['people']} other people than the {len(people)} of --data; name the folders "
+                         "that hmr-ros fit was given, in its order")  # fmt: skip
     if len(fits) != len(people):
         raise ValueError(f"{path} holds {len(fits)} of {len(people)} people: hmr-ros fit was stopped; run it again to go on")
     return fits
@@ -128,8 +128,9 @@ def fit_loss(said: tuple[Tensor, Tensor, Tensor], fits: Fits, skeleton: PosedKey
     return body_loss(said, (fits.rotations, fits.betas), xy, skeleton, joints=10.0, rotations=1.0, betas=0.2, projection=2.0)
 
 
-def proxies_sha256(people: ProxyData) -> str:
-    return hashlib.sha256(people.joints.numpy().tobytes() + people.depth.numpy().tobytes()).hexdigest()
+def joints_sha256(people: ProxyData) -> str:
+    """Whose fits they are; not of the depth, so that what a depth camera showed can teach a network that sees colour alone."""
+    return hashlib.sha256(people.joints.numpy().tobytes()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
