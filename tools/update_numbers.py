@@ -175,6 +175,16 @@ def reliability_without_labels() -> str:
     return _table(header, rows)
 
 
+def longer() -> str:
+    rows = []
+    for label, run in _read("ablation_longer.json").items():
+        for kind, what in (("", ""), ("refined", ", refined")):
+            scores = run[kind] if kind and kind in run else run if not kind else None
+            if scores:
+                rows.append([label + what, *(f"{value:.1f}" for value in scores["all"].values())])
+    return _table(["run, one seed", "MPJPE", "PA-MPJPE"], rows)
+
+
 def real_frames() -> str:
     rows = []
     for label, figures in _read("real_frames.json").items():
