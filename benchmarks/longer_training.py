@@ -4,7 +4,8 @@
         --precision bf16-mixed --steps 8000 --out runs/long/ours
     python benchmarks/longer_training.py --runs "ours, 8,000 steps" runs/long/ours --test runs/test --json docs/ablation_longer.json
 
-MPJPE and PA-MPJPE in mm, missed people as the mean pose; where depth was learned from, refined by the run's own losses as well.
+MPJPE and PA-MPJPE in mm, missed people as the mean pose; where depth was learned from, refined by the run's own losses as well,
+and by those of `hmr-ros fit`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import tyro
 from rich.console import Console
 
 from hmr_ros.checkpoint import load_checkpoint
+from hmr_ros.estimator import load_resnet18
 from hmr_ros.networks.regressor import RegressorConfig
 from hmr_ros.training.ablation import Benchmark
 from hmr_ros.training.datasets import rendered
+from hmr_ros.training.fits import FitConfig
 from hmr_ros.training.losses import LossConfig
 from hmr_ros.training.proxy_data import Corruption
-from hmr_ros.training.test_time import OptimiseConfig
+from hmr_ros.training.test_time import OptimiseConfig, optimise, regress
 from hmr_ros.training.train import WEIGHTS, TrainConfig
 
 
@@ -44,6 +47,14 @@ def settings_of(folder: Path) -> TrainConfig:
     return TrainConfig(**said | {name: kind(**said[name]) for name, kind in parts.items()} | {"out": folder})
 
 
+def fitted(benchmark: Benchmark, run: TrainConfig) -> dict:
+    """What the losses of ``hmr-ros fit`` make of what the run's network says."""
+    regressor, people, how = load_resnet18(run.out / WEIGHTS)[0], benchmark.people(run), FitConfig(data=(), init=run.out)
+    return benchmark.errors_of_said(
+        regressor, people, optimise(regressor, benchmark.body, people, regress(regressor, people)[0], None, how.loss, how.optimise)
+    )
+
+
 def main(config: LongerConfig) -> None:
     console = Console()
     people, benchmarks = rendered.load(config.test), {}
@@ -53,6 +64,8 @@ def main(config: LongerConfig) -> None:
         benchmark = benchmarks.setdefault(run.depth, Benchmark(people, run.depth))
         training = load_checkpoint(folder / WEIGHTS)[1]["training"]
         scores = benchmark.score(run, refine=run.loss.alpha_depth > 0, plain=False, steps=config.refinement)
+        if run.loss.alpha_depth > 0:
+            scores["fitted"] = fitted(benchmark, run)
         rows[label] = {"training": training, **scores}
         console.print(label, rows[label]["all"], rows[label].get("refined", {}).get("all", ""))
         if config.json:

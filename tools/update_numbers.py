@@ -178,9 +178,8 @@ def reliability_without_labels() -> str:
 def longer() -> str:
     rows = []
     for label, run in _read("ablation_longer.json").items():
-        for kind, what in (("", ""), ("refined", ", refined")):
-            scores = run[kind] if kind and kind in run else run if not kind else None
-            if scores:
+        for kind, what in (("", ""), ("refined", ", refined"), ("fitted", ", refined by the losses of `hmr-ros fit`")):
+            if scores := run.get(kind) if kind else run:
                 rows.append([label + what, *(f"{value:.1f}" for value in scores["all"].values())])
     return _table(["run, one seed", "MPJPE", "PA-MPJPE"], rows)
 
