@@ -16,7 +16,7 @@ from hmr_ros.training import fits as fits_module
 from hmr_ros.training.body_loss import weak_projection
 from hmr_ros.training.fits import FitConfig, Fits, fit, fit_loss, load_fits, mirrored_fits
 from hmr_ros.training.losses import joint_loss
-from hmr_ros.training.proxy_data import load, trimmed
+from hmr_ros.training.proxy_data import ProxyData, load, trimmed
 from hmr_ros.training.test_time import OptimiseConfig
 from hmr_ros.training.train import PRESETS, WEIGHTS, save_regressor, train
 
@@ -71,25 +71,29 @@ def test_a_stopped_fit_goes_on_and_ends_the_same(config, fitted, proxies, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         fit(config)
     with pytest.raises(ValueError, match=f"32 of {len(proxies)} people"):
-        load_fits(config.out, proxies)
+        load_fits([config.out], proxies)
     again = fit(config)
     assert sum(calls) == len(proxies) + 16  # the batch that was stopped, twice
     for name in Fits.__dataclass_fields__:
         assert torch.allclose(getattr(again, name), getattr(fitted, name), atol=1e-5), name
-    assert len(load_fits(config.out, proxies)) == len(proxies)
+    assert len(load_fits([config.out], proxies)) == len(proxies)
 
 
 def test_fits_of_other_people_or_settings_are_refused(config, fitted, proxies, people, capsys):
     with pytest.raises(ValueError, match="holds fits of other optimise"):
         fit(replace(config, optimise=OptimiseConfig(steps=13)))
     with pytest.raises(ValueError, match="other people than"):
-        load_fits(config.out, proxies[torch.arange(3)])
+        load_fits([config.out], proxies[torch.arange(3)])
     assert main(["train", "tiny", "--data", str(people / "val"), "--fits", str(config.out), "--batch", "4"]) == 2
     assert "other people than" in capsys.readouterr().err
     assert main(["fit", "--data", str(people / "val"), "--init", "nowhere.safetensors"]) == 2
     assert "nowhere.safetensors does not exist" in capsys.readouterr().err
+    twice = ProxyData(*(torch.cat([value, value]) for value in (proxies.joints, proxies.depth)))
+    assert len(load_fits([config.out, config.out], twice)) == 2 * len(proxies)
+    with pytest.raises(ValueError, match=f"holds {len(proxies)} people, --data {2 * len(proxies)}"):
+        load_fits([config.out], twice)
     with pytest.raises(ValueError, match="not a file of"):
-        load_fits(config.init, proxies)
+        load_fits([config.init], proxies)
 
 
 def test_a_mirrored_fit_is_seen_where_the_mirror_shows_it(fitted, skeleton):
@@ -107,7 +111,7 @@ def test_a_mirrored_fit_is_seen_where_the_mirror_shows_it(fitted, skeleton):
 
 def test_a_network_taught_by_them_comes_closer_to_them(config, fitted, proxies, skeleton, tmp_path):
     losses = {}
-    for fits in (None, config.out):
+    for fits in ((), (config.out,)):
         taught = replace(PRESETS["tiny"][1], data=config.data, out=tmp_path / str(bool(fits)), depth=config.depth, steps=150, batch=16,
                          lr=3e-3, accelerator="cpu", fits=fits, save_every=1000, log_every=1000)  # fmt: skip
         train(taught)

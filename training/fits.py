@@ -10,6 +10,7 @@ this: proxies are all that is read.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def fit(config: FitConfig, console: Console = Console()) -> Fits:
     for count, rows in enumerate(track(batches, "fitting", console=console), start=1):
         parts.append(_fitted(regressor, body, people[rows], config))
         if count % _SAVE_EVERY == 0 or count == len(batches):
-            parts = [Fits(*(torch.cat([getattr(part, name) for part in parts]) for name in Fits.__dataclass_fields__))]
+            parts = [_together(parts)]
             save_checkpoint(config.out, vars(parts[0]), {"network": "fits", **asked})
     console.print(f"{len(people)} bodies; {config.out}")
     return parts[0]
@@ -101,15 +102,26 @@ def _fitted(regressor: Resnet18Regressor, body: CoarseBody, people: ProxyData, c
         return Fits(*regressor.decode(said, people.joints, people.depth))
 
 
-def load_fits(path: Path, people: ProxyData) -> Fits:
-    """The fits of just these people's joints. ValueError where they are others', or not all are there."""
-    fits, said = _read(path)
-    if said["joints_sha256"] != joints_sha256(people):
-        raise ValueError(f"{path} holds fits of {said['people']} other people than the {len(people)} of --data; name the folders "
-                         "that hmr-ros fit was given, in its order")  # fmt: skip
-    if len(fits) != len(people):
-        raise ValueError(f"{path} holds {len(fits)} of {len(people)} people: hmr-ros fit was stopped; run it again to go on")
-    return fits
+def load_fits(paths: Sequence[Path], people: ProxyData) -> Fits:
+    """The fits of just these people's joints, out of one file or of several that follow each other as the people's folders do.
+    ValueError where they are others', or not all are there."""
+    parts, first = [], 0
+    for path in paths:
+        fits, said = _read(path)
+        if said["joints_sha256"] != joints_sha256(people[slice(first, first + said["people"])]):
+            raise ValueError(f"{path} holds fits of {said['people']} other people than those of --data from the {first + 1}. on; name "
+                             "the folders that hmr-ros fit was given, in its order")  # fmt: skip
+        if len(fits) != said["people"]:
+            raise ValueError(f"{path} holds {len(fits)} of {said['people']} people: hmr-ros fit was stopped; run it again to go on")
+        parts.append(fits)
+        first += len(fits)
+    if first != len(people):
+        raise ValueError(f"--fits holds {first} people, --data {len(people)}: fit the other folders, too, and name their file as well")
+    return _together(parts)
+
+
+def _together(parts: list[Fits]) -> Fits:
+    return Fits(*(torch.cat([getattr(part, name) for part in parts]) for name in Fits.__dataclass_fields__))
 
 
 def mirrored_fits(fits: Fits, which: Tensor) -> Fits:

@@ -56,8 +56,9 @@ class TrainConfig:
     """Faults added to the proxies, for experiments."""
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    fits: Path | None = None
-    """Learn from the bodies of this file of `hmr-ros fit` as well: not the paper's, still without labels."""
+    fits: tuple[Path, ...] = ()
+    """Learn from the bodies of these files of `hmr-ros fit` as well, in the order of their folders in --data: not the paper's,
+    still without labels."""
     epochs: int = 50
     """[open in the paper]"""
     steps: int | None = None
