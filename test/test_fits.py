@@ -15,7 +15,7 @@ from hmr_ros.skeleton import COCO_MIRROR
 from hmr_ros.training import fits as fits_module
 from hmr_ros.training.body_loss import weak_projection
 from hmr_ros.training.fits import FitConfig, Fits, fit, fit_loss, load_fits, mirrored_fits
-from hmr_ros.training.losses import joint_loss
+from hmr_ros.training.losses import LossConfig, joint_loss
 from hmr_ros.training.proxy_data import ProxyData, load, trimmed
 from hmr_ros.training.test_time import OptimiseConfig
 from hmr_ros.training.train import PRESETS, WEIGHTS, save_regressor, train
@@ -110,13 +110,14 @@ def test_a_mirrored_fit_is_seen_where_the_mirror_shows_it(fitted, skeleton):
 
 
 def test_a_network_taught_by_them_comes_closer_to_them(config, fitted, proxies, skeleton, tmp_path):
-    losses = {}
-    for fits in ((), (config.out,)):
-        taught = replace(PRESETS["tiny"][1], data=config.data, out=tmp_path / str(bool(fits)), depth=config.depth, steps=150, batch=16,
-                         lr=3e-3, accelerator="cpu", fits=fits, save_every=1000, log_every=1000)  # fmt: skip
-        train(taught)
-        regressor = load_resnet18(taught.out / WEIGHTS)[0].eval()
+    """By the fits alone: self-consistency is left out."""
+    taught = replace(PRESETS["tiny"][1], data=config.data, out=tmp_path, depth=config.depth, steps=300, batch=16, lr=3e-3,
+                     accelerator="cpu", fits=(config.out,), save_every=1000, log_every=1000, mirror=False,
+                     loss=LossConfig(alpha_joint=0.0, alpha_depth=0.0))  # fmt: skip
+    train(taught)
+    distances = []
+    for weights in (config.init, taught.out / WEIGHTS):
         with torch.no_grad():
-            said = regressor(proxies.joints, proxies.depth.float())
-        losses[bool(fits)] = float(fit_loss((said.rotations, said.betas, said.weak_camera), fitted, skeleton))
-    assert losses[True] < 0.8 * losses[False], losses
+            said = load_resnet18(weights)[0].eval()(proxies.joints, proxies.depth.float())
+        distances.append(float(fit_loss((said.rotations, said.betas, said.weak_camera), fitted, skeleton)))
+    assert distances[1] < 0.6 * distances[0], distances
