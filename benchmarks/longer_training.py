@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import tyro
@@ -50,22 +51,21 @@ def settings_of(folder: Path) -> TrainConfig:
 def fitted(benchmark: Benchmark, run: TrainConfig) -> dict:
     """What the losses of ``hmr-ros fit`` make of what the run's network says."""
     regressor, people, how = load_resnet18(run.out / WEIGHTS)[0], benchmark.people(run), FitConfig(data=(), init=run.out)
-    return benchmark.errors_of_said(
-        regressor, people, optimise(regressor, benchmark.body, people, regress(regressor, people)[0], None, how.loss, how.optimise)
-    )
+    said = regress(regressor, people)[0]
+    return benchmark.errors_of(regressor, people, optimise(regressor, benchmark.body, people, said, None, how.loss, how.optimise))
 
 
 def main(config: LongerConfig) -> None:
     console = Console()
-    people, benchmarks = rendered.load(config.test), {}
+    people = rendered.load(config.test)
+    benchmark = cache(lambda depth: Benchmark(people, depth))
     rows = json.loads(config.json.read_text()) if config.json and config.json.is_file() else {}
     for label, folder in config.runs:
         run = settings_of(folder)
-        benchmark = benchmarks.setdefault(run.depth, Benchmark(people, run.depth))
         training = load_checkpoint(folder / WEIGHTS)[1]["training"]
-        scores = benchmark.score(run, refine=run.loss.alpha_depth > 0, plain=False, steps=config.refinement)
+        scores = benchmark(run.depth).score(run, refine=run.loss.alpha_depth > 0, plain=False, steps=config.refinement)
         if run.loss.alpha_depth > 0:
-            scores["fitted"] = fitted(benchmark, run)
+            scores["fitted"] = fitted(benchmark(run.depth), run)
         rows[label] = {"training": training, **scores}
         console.print(label, rows[label]["all"], rows[label].get("refined", {}).get("all", ""))
         if config.json:

@@ -171,13 +171,10 @@ class Benchmark:
     def mean_pose(self) -> dict:
         return self._errors(Prediction(np.repeat(self.mean[None], self.truth.count_found, 0), self.truth.seen))[0]
 
-    def errors_of(self, regressor: Resnet18Regressor, people: ProxyData) -> dict:
-        """MPJPE and PA-MPJPE of what a regressor says of ``people``, the found with whatever depth and trimming."""
-        return self.errors_of_said(regressor, people, regress(regressor, people)[0])
-
-    def errors_of_said(self, regressor: Resnet18Regressor, people: ProxyData, said) -> dict:
-        """The same of given numbers (N, 48)."""
-        return self._of(regressor, people, said)[0]
+    def errors_of(self, regressor: Resnet18Regressor, people: ProxyData, said=None) -> dict:
+        """MPJPE and PA-MPJPE of what a regressor says of ``people``, the found with whatever depth and trimming, or of other
+        numbers ``said`` (N, 48)."""
+        return self._of(regressor, people, regress(regressor, people)[0] if said is None else said)[0]
 
     def score(self, config: TrainConfig, refine: bool, plain: bool, steps: OptimiseConfig) -> dict:
         """Figures of a trained run: the network alone, refined, and (``plain``) optimisation from the mean pose."""
