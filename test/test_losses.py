@@ -6,6 +6,7 @@ import torch
 from smplx.lbs import batch_rodrigues
 
 from hmr_ros.body_model import BodyModel
+from hmr_ros.networks.maps import bone_points
 from hmr_ros.networks.reliability import Reliability
 from hmr_ros.proxies.depth import DEPTH_BONES
 from hmr_ros.rasterizer import rasterize
@@ -14,7 +15,6 @@ from hmr_ros.training.evaluate import auroc
 from hmr_ros.training.losses import (
     DepthPoints,
     LossConfig,
-    bone_points,
     collapse_penalty,
     depth_errors,
     depth_loss,

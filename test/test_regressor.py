@@ -10,9 +10,9 @@ from smplx.lbs import batch_rodrigues
 
 from hmr_ros.body_model import BodyModel
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT, HumanMeshEstimator
-from hmr_ros.networks.maps import MAP_SIZE
+from hmr_ros.networks.maps import MAP_SIZE, centred_depth
 from hmr_ros.networks.pose_prior import load_pose_prior
-from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor, centred_depth, start_heading
+from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor, start_heading
 from hmr_ros.proxies.heatmaps import gaussian_heatmaps
 from hmr_ros.rasterizer import rasterize
 from hmr_ros.runtime import compile
@@ -109,7 +109,8 @@ def test_joints_and_depth_tell_where_a_body_heads(yaw, heavy, body):
         assert abs((found - yaw + 180) % 360 - 180) < 25
 
 
-def test_a_joint_that_is_not_seen_has_no_heatmap_and_says_nothing(body):
+@pytest.mark.parametrize("numbers", [0, 32])
+def test_a_joint_that_is_not_seen_has_no_heatmap_and_says_nothing(numbers, body):
     joints, depth = standing(body, 30)
     joints[0, 9, 2] = 0
     pixels = torch.cat([(joints[..., :2] + 1) * 16 - 0.5, joints[..., 2:]], dim=-1)
@@ -117,7 +118,7 @@ def test_a_joint_that_is_not_seen_has_no_heatmap_and_says_nothing(body):
     assert maps[0, 9].abs().max() == 0 and (maps[0, [8, 10]].amax((1, 2)) > 0.3).all()
     elsewhere = joints.clone()
     elsewhere[0, 9, :2] = torch.tensor([0.3, -0.7])
-    regressor = network()
+    regressor = network(numbers=numbers)
     with torch.no_grad():
         for one, other in zip(regressor(joints, depth), regressor(elsewhere, depth)):
             assert torch.equal(one, other)
@@ -131,16 +132,32 @@ def test_depth_enters_relative_to_its_median_and_not_at_all_where_unknown():
     assert torch.equal(centred_depth(torch.where(depth > 0, depth + 2, depth)), seen)
 
 
-def test_without_depth_input_depth_has_no_say_in_the_body(body):
+@pytest.mark.parametrize("numbers", [0, 32])
+def test_without_depth_input_depth_has_no_say_in_the_body(numbers, body):
     joints, depth = batch(body)
-    blind, seeing = network(depth_input=False), network()
+    blind, seeing = network(depth_input=False, numbers=numbers), network(numbers=numbers)
     with torch.no_grad():
         one, two = blind(joints, depth), blind(joints, depth.flip(1))
         assert all(torch.equal(a, b) for a, b in zip(one[:3], two[:3]))
         assert not torch.allclose(seeing.encode(joints, depth), seeing.encode(joints, depth.flip(1)))
 
 
-@pytest.mark.parametrize("options", [{}, {"rotation": "6d", "reliability": "extended"}, {"depth_input": False}])
+def test_the_branch_is_told_what_convolutions_would_have_to_read(body):
+    """With the maps' part silenced, it alone tells a moved wrist, and a person who stands a metre farther looks the same to it."""
+    joints, depth = standing(body, 30)
+    regressor = network(numbers=32)
+    torch.nn.init.zeros_(regressor.head[0].weight[:, : -regressor.config.numbers])
+    moved = joints.clone()
+    moved[0, 9, 0] += 0.05
+    with torch.no_grad():
+        said = regressor.encode(joints, depth)
+        assert not torch.allclose(regressor.encode(moved, depth), said, atol=1e-3)
+        assert torch.allclose(regressor.encode(joints, torch.where(depth > 0, depth + 1, depth)), said, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"rotation": "6d", "reliability": "extended"}, {"depth_input": False}, {"numbers": 32}]
+)
 def test_openvino_and_torch_agree(options, body):
     regressor, given = network(**options), [value.numpy() for value in batch(body)]
     example = (torch.zeros(1, 17, 3), torch.zeros(1, MAP_SIZE, MAP_SIZE))
@@ -152,9 +169,10 @@ def test_openvino_and_torch_agree(options, body):
         np.testing.assert_allclose(other, plain.numpy(), atol=1e-4)
 
 
-def test_whatever_comes_in_numbers_come_out(body):
+@pytest.mark.parametrize("options", [{"reliability": "extended"}, {"numbers": 32}])
+def test_whatever_comes_in_numbers_come_out(options, body):
     joints, depth = standing(body, 10)
-    regressor = network(reliability="extended")
+    regressor = network(**options)
     rng = torch.Generator().manual_seed(0)
     odd = {
         "nothing": (0 * joints, 0 * depth), "far away": (1e4 * joints, depth), "all at one place": (0 * joints + 1, depth),

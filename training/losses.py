@@ -12,15 +12,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from hmr_ros.networks.maps import read_depth
+from hmr_ros.networks.maps import bone_points, read_depth
 from hmr_ros.networks.regressor import Resnet18Regressor, pose_code
-from hmr_ros.proxies.depth import DEPTH_BONES
+from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE
 from hmr_ros.rasterizer import depth_at, visible_face
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.body_loss import weak_projection
 from hmr_ros.training.coarse_body import CoarseBody
 
-PER_BONE = 5  # both ends and three points between: 60 in all
 _FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
 _PICTURE = 256  # pixels that the crop counts as where faces are looked for
 _STEEPEST = 0.05  # metres a pixel: surfaces seen edge-on say nothing of where they should lie
@@ -69,12 +68,6 @@ def joint_loss(joints: Tensor, projected: Tensor, by_confidence: bool = True) ->
     return (weight * (joints[..., :2] - projected).square().sum(-1)).sum(1)
 
 
-def bone_points(joints: Tensor) -> Tensor:
-    """Points evenly along the bones, both ends kept: (N, 17, C) → (N, 12 x PER_BONE, C)."""
-    share = torch.linspace(0, 1, PER_BONE, device=joints.device)[:, None]
-    return (joints[:, _FIRST, None] * (1 - share) + joints[:, _LAST, None] * share).flatten(1, 2)
-
-
 def rendered_depth(points: Tensor, vertices: Tensor, camera: Tensor, faces) -> tuple[Tensor, Tensor]:
     """D' where points (N, P, 2) in crop coordinates look at a body (N, V, 3) through a weak camera (N, 3): depth (N, P), with
     gradients, and whether the point sees the body (after Kato et al. 2018; see hmr_ros/rasterizer.py)."""
@@ -93,7 +86,7 @@ def depth_points(
     if config.points == "bones":
         points, targets = bone_points(projected), bone_points(joints[..., :2])
         sure = (joints[:, _FIRST, 2] > 0) & (joints[:, _LAST, 2] > 0)
-        known = sure[:, :, None].expand(-1, -1, PER_BONE).flatten(1)
+        known = sure[:, :, None].expand(-1, -1, SAMPLES_PER_BONE).flatten(1)
     else:
         line = (torch.arange(24, device=depth.device) + 0.5) / 12 - 1
         grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(1, -1, 2)
@@ -107,7 +100,7 @@ def depth_points(
 def point_reliability(reliability: Tensor) -> Tensor:
     """w_p of the points along bones (N, 60): that of the nearer joint, the mean of both in the middle. (N, 12) → (N, 60)."""
     first, last = ([joint - LIMB_KEYPOINTS[0] for joint in ends] for ends in (_FIRST, _LAST))
-    share = torch.linspace(0, 1, PER_BONE, device=reliability.device)
+    share = torch.linspace(0, 1, SAMPLES_PER_BONE, device=reliability.device)
     near = (share > 0.5).float() + 0.5 * (share == 0.5)
     return (reliability[:, first, None] * (1 - near) + reliability[:, last, None] * near).flatten(1)
 

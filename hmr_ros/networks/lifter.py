@@ -29,7 +29,7 @@ class BodyParameters(NamedTuple):
     reliability: torch.Tensor  # (B, 12) of COCO 5..16: probability that the joint is right to RIGHT metres in 3D
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
     def __init__(self, width: int, dropout: float):
         super().__init__()
         self.layers = nn.Sequential(
@@ -49,7 +49,7 @@ class _Member(nn.Sequential):
         head = nn.Linear(width, OUTPUTS)
         nn.init.normal_(head.weight, std=1e-3)
         nn.init.zeros_(head.bias)
-        super().__init__(*stem, *[_ResidualBlock(width, dropout) for _ in range(blocks)], head)
+        super().__init__(*stem, *[ResidualBlock(width, dropout) for _ in range(blocks)], head)
 
 
 class Lifter(nn.Module):

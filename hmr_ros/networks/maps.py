@@ -11,8 +11,11 @@ from torch import Tensor
 
 from hmr_ros.geometry import to_crop
 from hmr_ros.proxies import CONFIDENT, PersonProxies
+from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE
 
+DEPTH_SCALE = 0.5  # metres that become 1 at a network's input, about the median [open in the paper]
 MAP_SIZE = 64  # side of masks and depth maps in shards, and of the depth that a regressor gets
+_FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
 
 
 def person_maps(people: Sequence[PersonProxies]) -> tuple[np.ndarray, np.ndarray]:
@@ -33,6 +36,12 @@ def shrunk(depth: np.ndarray) -> np.ndarray:
     return cv2.resize(depth.astype(np.float32), (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_NEAREST)
 
 
+def bone_points(joints: Tensor) -> Tensor:
+    """Points evenly along the bones, both ends kept: (N, 17, C) → (N, 12 x SAMPLES_PER_BONE, C)."""
+    share = torch.linspace(0, 1, SAMPLES_PER_BONE, device=joints.device)[:, None]
+    return (joints[:, _FIRST, None] * (1 - share) + joints[:, _LAST, None] * share).flatten(1, 2)
+
+
 def read_depth(points: Tensor, depth: Tensor) -> Tensor:
     """Depth at points (N, P, 2) in crop coordinates, nearest pixel; 0 outside the map, and where a point is no number.
     depth (N, S, S) → (N, P)."""
@@ -48,3 +57,14 @@ def depth_at_joints(joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     values = read_depth(joints[..., :2], depth)
     known = (values > 0) & (joints[..., 2] > 0)
     return torch.where(known, values, torch.zeros_like(values)), known
+
+
+def centred_depth(depth: Tensor) -> Tensor:
+    """Depth as the network sees it (B, H, W): relative to the median of the valid pixels, in units of ``DEPTH_SCALE``, within
+    ±3; 0 where unknown."""
+    flat = depth.flatten(1)
+    valid = flat > 0
+    count = valid.sum(1, keepdim=True)
+    ordered = torch.where(valid, flat, torch.full_like(flat, 1e6)).sort(dim=1).values
+    median = ordered.gather(1, ((count - 1).clamp(min=0)) // 2)
+    return torch.where(valid, ((flat - median) / DEPTH_SCALE).clamp(-3, 3), torch.zeros_like(flat)).reshape(depth.shape)

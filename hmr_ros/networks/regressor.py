@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.lifter import BodyParameters
-from hmr_ros.networks.maps import depth_at_joints
+from hmr_ros.networks.maps import centred_depth, depth_at_joints
 from hmr_ros.networks.pose_prior import LATENT, PosePrior
+from hmr_ros.networks.proxy_branch import ProxyBranch
 from hmr_ros.networks.reliability import Inputs, Reliability
 from hmr_ros.proxies.heatmaps import gaussian_heatmaps
 from hmr_ros.skeleton import COCO_KEYPOINTS
 
-DEPTH_SCALE = 0.5  # metres that become 1 at the network's input, about the median [open in the paper]
 _SHOULDERS, _HIPS, _EARS, _NOSE = (5, 6), (11, 12), (3, 4), 0
 _WIDTHS = 0.32, 0.2  # metres between an adult's shoulders and hips, for the start
 _TORSO, _FACE = 0.52, 0.1  # metres from the shoulders' to the hips' midpoint; from the ears' midpoint to the nose
@@ -47,6 +47,8 @@ class RegressorConfig:
     """False: heatmaps alone (the paper's ablation)."""
     reliability: Inputs = "paper"
     """What the reliability network is told; "extended" is not the paper's."""
+    numbers: int = 0
+    """Width of a branch that reads joints and depth along bones as numbers beside the maps (proxy_branch.py), not the paper's; 0: none."""
 
 
 class _BasicBlock(nn.Module):
@@ -89,7 +91,8 @@ class Resnet18Regressor(nn.Module):
         head = nn.Linear(512, 1 + self.rotations + 2 + 10 + LATENT)
         nn.init.normal_(head.weight, std=1e-3)
         nn.init.zeros_(head.bias)  # learnable start: phi = 0, the mean shape
-        self.head = nn.Sequential(nn.Linear(8 * w, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), head)
+        self.branch = ProxyBranch(config.numbers) if config.numbers else None
+        self.head = nn.Sequential(nn.Linear(8 * w + config.numbers, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), head)
         # Frozen; without a prior for weights that are loaded next.
         self.pose_decoder = (PosePrior() if prior is None else prior).decoder.requires_grad_(False)
         self.reliability = Reliability(config.reliability)
@@ -110,7 +113,11 @@ class Resnet18Regressor(nn.Module):
         x = torch.cat(channels, dim=1)
         if not torch.compiler.is_exporting():
             x = x.contiguous(memory_format=torch.channels_last)
-        return self.head(self.stages(self.stem(x)).mean((2, 3)))
+        seen = self.stages(self.stem(x)).mean((2, 3))
+        if self.branch is not None:
+            shown = depth if self.config.depth_input else torch.zeros_like(depth)
+            seen = torch.cat([seen, self.branch(joints, shown, self._heading(joints, depth))], dim=1)
+        return self.head(seen)
 
     def decode(self, said: Tensor, joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 48) → rotations (B, 24, 3, 3) with the first in camera axes, betas (B, 10), weak camera (B, 3)."""
@@ -121,28 +128,20 @@ class Resnet18Regressor(nn.Module):
             turn = matrix_from_6d(turn + turn.new_tensor([1.0, 0, 0, 0, 1, 0]))
         start = self.upright
         if self.config.start == "proxies":
-            heading = start_heading(joints, depth if self.config.depth_input else None)
+            heading = self._heading(joints, depth)
             zero = torch.zeros_like(heading)
             start = start @ batch_rodrigues(torch.stack([zero, heading, zero], dim=1))
         pose = batch_rodrigues(self.pose_decoder(pose_code(said)).reshape(-1, 3)).reshape(-1, 23, 3, 3)
         rotations = torch.cat([(turn @ start)[:, None], pose], dim=1)
         return rotations, betas, torch.cat([scale.exp(), translation], dim=1)
 
+    def _heading(self, joints: Tensor, depth: Tensor) -> Tensor:
+        return start_heading(joints, depth if self.config.depth_input else None)
+
 
 def pose_code(said: Tensor) -> Tensor:
     """phi (B, 32) in (-1, 1) of what the network said, (B, 48) or (B, 51)."""
     return torch.tanh(said.float()[:, -LATENT:])
-
-
-def centred_depth(depth: Tensor) -> Tensor:
-    """Depth as the network sees it (B, H, W): relative to the median of the valid pixels, in units of ``DEPTH_SCALE``, within
-    ±3; 0 where unknown."""
-    flat = depth.flatten(1)
-    valid = flat > 0
-    count = valid.sum(1, keepdim=True)
-    ordered = torch.where(valid, flat, torch.full_like(flat, 1e6)).sort(dim=1).values
-    median = ordered.gather(1, ((count - 1).clamp(min=0)) // 2)
-    return torch.where(valid, ((flat - median) / DEPTH_SCALE).clamp(-3, 3), torch.zeros_like(flat)).reshape(depth.shape)
 
 
 def start_heading(joints: Tensor, depth: Tensor | None) -> Tensor:
