@@ -1,6 +1,7 @@
 """From nothing to a checkpoint that knows something: a tiny run of generation, training and use."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ def test_a_tiny_training_run_really_learns(people, tmp_path):
     lifter, body = load_lifter(tmp_path / "lifter.safetensors")
     scores = training.evaluate(lifter, held_out, skeleton)
     assert scores["mpjpe"] == pytest.approx(metrics["scores"]["mpjpe"], rel=0.01)  # weights are stored as float16
+    # Going on from it does not begin anew, keeps its size, and its idea of what inputs look like.
+    further = training.train(replace(config, init=tmp_path / "lifter.safetensors", out=tmp_path / "further", epochs=2, lr=1e-4, width=7))
+    assert further["history"][0]["loss"] < 0.6 * losses[0]
+    assert torch.equal(load_lifter(tmp_path / "further" / "lifter.safetensors")[0].feature_mean, lifter.feature_mean)
     for member in lifter.members:
         torch.nn.init.zeros_(member[-1].weight), torch.nn.init.zeros_(member[-1].bias)
     mean_pose = training.evaluate(lifter, held_out, skeleton)

@@ -48,25 +48,26 @@ class CoarseBody(nn.Module):
         )
         keep = torch.from_numpy(self.index).to(smpl.v_template.device)
         self.skeleton = PosedKeypoints(body)
-        self.register_buffer("template", smpl.v_template[keep])
-        self.register_buffer("dirs", smpl.shapedirs[keep].flatten(0, 1).T.contiguous())  # (10, 3 V')
-        self.register_buffer("weights", smpl.lbs_weights[keep])
-        pose_dirs = smpl.posedirs.unflatten(1, (-1, 3))[:, keep].flatten(1) if body.has_pose_blendshapes else None
+        # Vertices come last, so that skinning is arithmetic on long rows, not on triples.
+        self.register_buffer("template", smpl.v_template[keep].T.contiguous())
+        self.register_buffer("dirs", smpl.shapedirs[keep].permute(2, 1, 0).flatten(1).contiguous())  # (10, 3 V')
+        self.register_buffer("weights", smpl.lbs_weights[keep].T.contiguous())
+        pose_dirs = smpl.posedirs.unflatten(1, (-1, 3))[:, keep].mT.flatten(1) if body.has_pose_blendshapes else None
         self.register_buffer("pose_dirs", pose_dirs)
 
     def forward(self, rotations: Tensor, betas: Tensor) -> CoarseOutput:
         """rotations (B, 24, 3, 3): [0] the global one, then SMPL's joints relative to their parents; betas (B, 10)."""
-        shaped = self.template + (betas @ self.dirs).unflatten(1, (-1, 3))
+        shaped = self.template + (betas @ self.dirs).unflatten(1, (3, -1))
         if self.pose_dirs is not None:
             identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
-            shaped = shaped + ((rotations[:, 1:] - identity).flatten(1) @ self.pose_dirs).unflatten(1, (-1, 3))
+            shaped = shaped + ((rotations[:, 1:] - identity).flatten(1) @ self.pose_dirs).unflatten(1, (3, -1))
         posed = self.skeleton.parts(rotations, betas)
         rest_joints = self.skeleton.joint_template + torch.einsum("jck,bk->bjc", self.skeleton.joint_dirs, betas)
         offset = posed.joints - (posed.world @ rest_joints.unsqueeze(-1)).squeeze(-1)
         transforms = torch.cat((posed.world, offset.unsqueeze(-1)), -1).flatten(2)  # (B, 24, 12): [R | t]
-        blended = (self.weights @ transforms).unflatten(2, (3, 4))
-        vertices = (blended[..., :3] * shaped.unsqueeze(2)).sum(-1) + blended[..., 3]
-        return CoarseOutput(vertices, posed.keypoints, posed.joints)
+        turned, moved = (transforms.mT @ self.weights).unflatten(1, (3, 4)).split([3, 1], dim=2)  # (B, 3, 4, V')
+        vertices = (turned * shaped.unsqueeze(1)).sum(2) + moved.squeeze(2)
+        return CoarseOutput(vertices.mT.contiguous(), posed.keypoints, posed.joints)
 
 
 def coarsen(template: np.ndarray, faces: np.ndarray, weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 import hmr_ros
 from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import save_checkpoint
+from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
+from hmr_ros.estimator import load_lifter
 from hmr_ros.geometry import sixd_from_matrix
 from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features
 from hmr_ros.networks.lifter import BETAS, RIGHT, Lifter
@@ -47,6 +48,8 @@ class TrainConfig:
     """Folders written by `hmr-ros data rendered --split val`: their scores are shown and logged."""
     out: Path = Path("runs/lifter")
     """Where lifter.safetensors and metrics.json go."""
+    init: Path | None = None
+    """Go on from this lifter.safetensors with other people: its size and its statistics of the data count."""
     people: int | None = None
     """Learn from the first so many people only (their reliability from a tenth as many more)."""
     leave_out_everyday: bool = False
@@ -93,8 +96,11 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
         f"{len(learned) // _VIEWS} people to learn from, {len(judged) // _VIEWS} to learn reliability from, "
         f"{len(held_out)} held out, {FEATURE_COUNT} features"
     )
-    lifter = Lifter(config.width, config.blocks, config.dropout, config.members, config.appearance)
-    _set_statistics(lifter, learned)
+    if config.init:
+        config, lifter = _continued(config, body)
+    else:
+        lifter = Lifter(config.width, config.blocks, config.dropout, config.members, config.appearance)
+        _set_statistics(lifter, learned)
     history = _train_regressor(lifter, learned, held_out, skeleton, config, console)
     _shrink_betas(lifter, judged)
     reliability = _train_reliability(lifter, judged, held_out, skeleton, config, console)
@@ -272,6 +278,16 @@ def joint_errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
 
 
+def _continued(config: TrainConfig, body: BodyModel) -> tuple[TrainConfig, Lifter]:
+    """The lifter of ``config.init``, and the configuration with its options. ValueError where it was trained with another body."""
+    lifter, trained_with = load_lifter(config.init)
+    if trained_with["sha256"] != body.sha256:
+        raise ValueError(f"{config.init} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), expected "
+                         f"{body.name} ({body.sha256[:8]}): its shape coefficients mean something else")  # fmt: skip
+    options = load_checkpoint(config.init)[1]["options"]
+    return replace(config, **options), lifter
+
+
 def _set_statistics(lifter: Lifter, samples: Samples) -> None:
     """Centre the lifter's input and output on the training set."""
     lifter.feature_mean.copy_(samples.features.mean(0))
@@ -296,6 +312,7 @@ def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -
             "data": [folder.name for folder in config.data],
             "val": [folder.name for folder in config.val],
             "out": config.out.name,
+            "init": config.init and config.init.name,
             "people": people,
         },
         "scores": scores,
