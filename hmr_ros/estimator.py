@@ -10,6 +10,7 @@ It knows nothing of ROS, files or drawing.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +26,7 @@ from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT
 from hmr_ros.networks.inference import Answers, regress, regress_maps
 from hmr_ros.networks.lifter import Lifter
 from hmr_ros.networks.maps import MAP_SIZE
+from hmr_ros.networks.pose_prior import EMBEDDED_PRIOR, load_pose_prior
 from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import CONFIDENT, PersonProxies, ProxyExtractor
@@ -234,6 +236,13 @@ def load_lifter(path: str | Path) -> tuple[Lifter, dict]:
 def load_resnet18(path: str | Path) -> tuple[Resnet18Regressor, dict]:
     """The paper's regressor in a checkpoint and the ``body`` it was trained with. Raises as :func:`load_lifter`."""
     tensors, metadata = _load(path, "resnet18", "hmr-ros train")
+    expected = metadata.get("pose_prior_sha256")  # of the embedded prior, where the file leaves its decoder to it
+    if expected:
+        found = hashlib.sha256(EMBEDDED_PRIOR.read_bytes()).hexdigest()
+        if found != expected:
+            raise ValueError(f"{path} needs the pose prior {expected[:8]}, but {EMBEDDED_PRIOR} is {found[:8]}: they belong to different "
+                             "versions of hmr_ros; install one of them whole")  # fmt: skip
+        tensors |= {f"pose_decoder.{name}": value for name, value in load_pose_prior().decoder.state_dict().items()}
     regressor = Resnet18Regressor(RegressorConfig(**metadata["options"]))
     regressor.load_state_dict(tensors)
     return regressor, metadata["body"]

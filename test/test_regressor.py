@@ -9,7 +9,8 @@ import torch
 from smplx.lbs import batch_rodrigues
 
 from hmr_ros.body_model import BodyModel
-from hmr_ros.estimator import EMBEDDED_CHECKPOINT, HumanMeshEstimator
+from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
+from hmr_ros.estimator import EMBEDDED, EMBEDDED_CHECKPOINT, HumanMeshEstimator, load_resnet18
 from hmr_ros.networks.maps import MAP_SIZE, centred_depth
 from hmr_ros.networks.pose_prior import load_pose_prior
 from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor, start_heading
@@ -197,6 +198,17 @@ def test_the_estimator_makes_bodies_with_it(checkpoint, picture, body):
         assert np.isfinite(getattr(person, name)).all(), name
     assert person.vertices.shape == (len(body.smpl.v_template), 3) and person.reliability.shape == (12,)
     assert (person.reliability >= 0).all() and (person.reliability <= 1).all()
+
+
+def test_the_embedded_one_has_its_decoder_from_the_embedded_prior(tmp_path):
+    regressor = load_resnet18(EMBEDDED["resnet18"])[0]
+    expected = load_pose_prior().decoder.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in regressor.pose_decoder.state_dict().items())
+    tensors, metadata = load_checkpoint(EMBEDDED["resnet18"])
+    assert not any(name.startswith("pose_decoder") for name in tensors)
+    save_checkpoint(tmp_path / "of_another_version.safetensors", tensors, metadata | {"pose_prior_sha256": "0123456789abcdef"})
+    with pytest.raises(ValueError, match="needs the pose prior 01234567, but .*pose_prior.safetensors is [0-9a-f]{8}"):
+        load_resnet18(tmp_path / "of_another_version.safetensors")
 
 
 def test_what_is_no_such_regressor_is_refused_by_name(checkpoint, tmp_path):
