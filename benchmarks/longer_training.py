@@ -4,8 +4,9 @@
         --precision bf16-mixed --steps 8000 --out runs/long/ours
     python benchmarks/longer_training.py --runs "ours, 8,000 steps" runs/long/ours --test runs/test --json docs/ablation_longer.json
 
-MPJPE and PA-MPJPE in mm, missed people as the mean pose; where depth was learned from, refined by the run's own losses as well,
-and by those of `hmr-ros fit`.
+Runs of the same name are seeds: their mean and standard deviation are written beside them. MPJPE and PA-MPJPE in mm, missed
+people as the mean pose; where depth was learned from, refined by the run's own losses as well, and by those of `hmr-ros fit`; and
+what the same losses make of the mean pose.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rich.console import Console
 from hmr_ros.checkpoint import load_checkpoint
 from hmr_ros.estimator import load_resnet18
 from hmr_ros.networks.regressor import RegressorConfig
-from hmr_ros.training.ablation import Benchmark
+from hmr_ros.training.ablation import Benchmark, spread
 from hmr_ros.training.datasets import rendered
 from hmr_ros.training.fits import FitConfig
 from hmr_ros.training.losses import LossConfig
@@ -30,10 +31,13 @@ from hmr_ros.training.test_time import OptimiseConfig, optimise, regress
 from hmr_ros.training.train import WEIGHTS, TrainConfig
 
 
+KINDS = ("network", "refined", "fitted", "optimised_from_mean_pose", "fitted_from_mean_pose")
+
+
 @dataclass(frozen=True)
 class LongerConfig:
     runs: tuple[tuple[str, Path], ...]
-    """What to call it, and the folder of a run of `hmr-ros train`."""
+    """What to call it, and the folder of a run of `hmr-ros train`; several of one name are its seeds."""
     test: Path
     """Folder of rendered people with their truth."""
     refinement: OptimiseConfig = field(default_factory=OptimiseConfig)
@@ -49,10 +53,14 @@ def settings_of(folder: Path) -> TrainConfig:
 
 
 def fitted(benchmark: Benchmark, run: TrainConfig) -> dict:
-    """What the losses of ``hmr-ros fit`` make of what the run's network says."""
+    """What the losses of ``hmr-ros fit`` make of what the run's network says, and of the mean pose."""
     regressor, people, how = load_resnet18(run.out / WEIGHTS)[0], benchmark.people(run), FitConfig(data=(), init=run.out)
     said = regress(regressor, people)[0]
-    return benchmark.errors_of(regressor, people, optimise(regressor, benchmark.body, people, said, None, how.loss, how.optimise))
+
+    def from_(start):
+        return benchmark.errors_of(regressor, people, optimise(regressor, benchmark.body, people, start, None, how.loss, how.optimise))
+
+    return {"fitted": from_(said), "fitted_from_mean_pose": from_(0 * said)}
 
 
 def main(config: LongerConfig) -> None:
@@ -60,14 +68,18 @@ def main(config: LongerConfig) -> None:
     people = rendered.load(config.test)
     benchmark = cache(lambda depth: Benchmark(people, depth))
     rows = json.loads(config.json.read_text()) if config.json and config.json.is_file() else {}
+    scored: dict[str, list[dict]] = {}
     for label, folder in config.runs:
         run = settings_of(folder)
-        training = load_checkpoint(folder / WEIGHTS)[1]["training"]
-        scores = benchmark(run.depth).score(run, refine=run.loss.alpha_depth > 0, plain=False, steps=config.refinement)
-        if run.loss.alpha_depth > 0:
-            scores["fitted"] = fitted(benchmark(run.depth), run)
-        rows[label] = {"training": training, **scores}
-        console.print(label, rows[label]["all"], rows[label].get("refined", {}).get("all", ""))
+        with_depth = run.loss.alpha_depth > 0
+        scores = {"training": load_checkpoint(folder / WEIGHTS)[1]["training"]}
+        scores |= benchmark(run.depth).score(run, refine=with_depth, plain=with_depth, steps=config.refinement)
+        if with_depth:
+            scores |= fitted(benchmark(run.depth), run)
+        console.print(label, scores["all"], *(scores[kind]["all"] for kind in KINDS if kind in scores))
+        runs = scored.setdefault(label, [])
+        runs.append(scores)
+        rows[label] = {"runs": runs, **spread(runs, KINDS)}
         if config.json:
             config.json.write_text(json.dumps(rows, indent=1, allow_nan=False))
 

@@ -176,12 +176,17 @@ def reliability_without_labels() -> str:
 
 
 def longer() -> str:
+    kinds = {"network": "", "refined": ", refined", "fitted": ", refined by the losses of `hmr-ros fit`",
+             "optimised_from_mean_pose": "'s losses, optimised from the mean pose",
+             "fitted_from_mean_pose": ", the losses of `hmr-ros fit`, optimised from the mean pose"}  # fmt: skip
     rows = []
-    for label, run in _read("ablation_longer.json").items():
-        for kind, what in (("", ""), ("refined", ", refined"), ("fitted", ", refined by the losses of `hmr-ros fit`")):
-            if scores := run.get(kind) if kind else run:
-                rows.append([label + what, *(f"{value:.1f}" for value in scores["all"].values())])
-    return _table(["run, one seed", "MPJPE", "PA-MPJPE"], rows)
+    for label, row in _read("ablation_longer.json").items():
+        several = len(row["runs"]) > 1
+        for kind, what in kinds.items():
+            if kind in row:
+                scores = [f"{s['mean']:.1f}" + (f" ± {s['std']:.1f}" if several else "") for s in row[kind]["all"].values()]
+                rows.append([label + what, str(len(row["runs"])), *scores])
+    return _table(["run", "seeds", "MPJPE", "PA-MPJPE"], rows)
 
 
 def real_frames() -> str:

@@ -222,10 +222,10 @@ class Benchmark:
         }  # fmt: skip
 
 
-def spread(runs: list[dict]) -> dict:
+def spread(runs: list[dict], kinds: tuple[str, ...] = ("network", "refined", "optimised_from_mean_pose")) -> dict:
     """Mean and standard deviation over seeds of every figure that all runs have."""
     result = {}
-    for kind in ("network", "refined", "optimised_from_mean_pose"):
+    for kind in kinds:
         sources = [run if kind == "network" else run.get(kind) for run in runs]
         if all(sources):
             values = {part: {score: [source[part][score] for source in sources] for score in ("mpjpe", "pa_mpjpe")}
