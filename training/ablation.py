@@ -86,7 +86,7 @@ class AblateConfig:
     """Faults added to the proxies, of training and test alike: none, or those of training/proxy_data.py's HARSH."""
     depth: Literal["depth", "sensor_depth"] = "sensor_depth"
     """The extractor's coarse depth, or the simulated depth camera's, which like the paper's shows the surface."""
-    preset: Literal["ablation", "tiny", "paper"] = "ablation"
+    preset: Literal["ablation", "extended", "tiny", "paper"] = "ablation"
     steps: int | None = None
     """Instead of the preset's."""
     refine: tuple[Variant, ...] = ("ours",)
