@@ -177,15 +177,17 @@ def reliability_without_labels() -> str:
 
 def longer() -> str:
     kinds = {"network": "", "refined": ", refined", "fitted": ", refined by the losses of `hmr-ros fit`",
-             "optimised_from_mean_pose": "'s losses, optimised from the mean pose",
-             "fitted_from_mean_pose": ", the losses of `hmr-ros fit`, optimised from the mean pose"}  # fmt: skip
+             "optimised_from_mean_pose": "mean pose, optimised by ours's losses",
+             "fitted_from_mean_pose": "mean pose, optimised by the losses of `hmr-ros fit`"}  # fmt: skip
     rows = []
     for label, row in _read("ablation_longer.json").items():
-        several = len(row["runs"]) > 1
         for kind, what in kinds.items():
             if kind in row:
+                from_mean_pose = kind.endswith("mean_pose")  # no network has a say: once is enough
+                several = len(row["runs"]) > 1 and not from_mean_pose
                 scores = [f"{s['mean']:.1f}" + (f" ± {s['std']:.1f}" if several else "") for s in row[kind]["all"].values()]
-                rows.append([label + what, str(len(row["runs"])), *scores])
+                shown = [what, "", *scores] if from_mean_pose else [label + what, str(len(row["runs"])), *scores]
+                rows += [shown] if shown not in rows else []
     return _table(["run", "seeds", "MPJPE", "PA-MPJPE"], rows)
 
 
