@@ -14,13 +14,13 @@ from typing import Any
 
 def save_checkpoint(path: str | Path, tensors: dict[str, Any], metadata: dict[str, Any]) -> None:
     """Write ``tensors`` (name → torch tensor) and JSON-able ``metadata`` to ``path``, atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, str(temporary), metadata={"hmr_ros": json.dumps(metadata)})
+    temporary.write_bytes(save(contiguous, metadata={"hmr_ros": json.dumps(metadata)}))  # save_file's are for their owner only
     os.replace(temporary, path)
 
 

@@ -237,6 +237,8 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     loaded, metadata = load_checkpoint(tmp_path / "deep" / "x.safetensors")
     assert torch.equal(loaded["a"], tensors["a"]) and metadata == {"network": "lifter", "n": [1, 2]}
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.safetensors"]
+    (tmp_path / "plain").touch()  # a robot's other users may read it as they may any file
+    assert (tmp_path / "deep" / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_what_is_not_a_checkpoint_is_refused_by_name(tmp_path):
