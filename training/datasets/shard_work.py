@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Callable
 
 import cv2
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -92,7 +93,6 @@ def make_shards(open_maker: Callable[[], Maker], tasks: list[Task], total: int, 
 
 
 def _make_here(open_maker, tasks: list[Task], show) -> None:
-    make = open_maker()
     made = 0
 
     def tick() -> None:
@@ -100,8 +100,21 @@ def _make_here(open_maker, tasks: list[Task], show) -> None:
         made += 1
         show(made)
 
-    for task in tasks:
-        make(*task, tick)
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    _use_one_thread()
+    try:
+        make = open_maker()
+        for task in tasks:
+            make(*task, tick)
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+
+
+def _use_one_thread() -> None:
+    """One a process is fastest, and sums come out the same to the last bit however many processes share the work."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def _make_in_processes(open_maker, tasks: list[Task], workers: int, show) -> None:
@@ -136,12 +149,9 @@ _worker: tuple | None = None  # of this process: maker, shared counter, shared s
 
 def _start_worker(open_maker, made, stop) -> None:
     global _worker
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    _use_one_thread()
     _worker = (open_maker(), made, stop)
 
 
