@@ -181,12 +181,13 @@ def longer() -> str:
              "fitted_from_mean_pose": "mean pose, optimised by the losses of `hmr-ros fit`"}  # fmt: skip
     rows = []
     for label, row in _read("ablation_longer.json").items():
+        depth = row["runs"][0]["training"]["config"]["depth"]
         for kind, what in kinds.items():
             if kind in row:
                 from_mean_pose = kind.endswith("mean_pose")  # no network has a say: once is enough
                 several = len(row["runs"]) > 1 and not from_mean_pose
                 scores = [f"{s['mean']:.1f}" + (f" ± {s['std']:.1f}" if several else "") for s in row[kind]["all"].values()]
-                shown = [what, "", *scores] if from_mean_pose else [label + what, str(len(row["runs"])), *scores]
+                shown = [what + (" on the coarse depth" if depth == "depth" else ""), "", *scores] if from_mean_pose else [label + what, str(len(row["runs"])), *scores]
                 rows += [shown] if shown not in rows else []
     return _table(["run", "seeds", "MPJPE", "PA-MPJPE"], rows)
 
