@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import load_checkpoint
-from hmr_ros.networks.pose_prior import load_pose_prior
-from hmr_ros.networks.regressor import Resnet18Regressor
+from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
+from hmr_ros.networks.pose_prior import EMBEDDED_PRIOR, load_pose_prior
+from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
 from hmr_ros.training.ablation import Benchmark
 from hmr_ros.training.datasets import rendered
-from hmr_ros.training.losses import LossConfig
+from hmr_ros.training.losses import COLLAPSE, LossConfig
 from hmr_ros.training.proxy_data import Corruption
+from hmr_ros.training.schedule import one_cycle
 from hmr_ros.training.test_time import OptimiseConfig
 from hmr_ros.training.train import PRESETS, RESUME, WEIGHTS, _Run, save_regressor, train
 
@@ -156,10 +157,42 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_people(proxies, t
 def test_settings_and_folders_without_sense_are_refused(proxies, tmp_path):
     with pytest.raises(ValueError, match="fewer than one batch of 5000"):
         train(configured(proxies, tmp_path, batch=5000))
-    with pytest.raises(ValueError, match="save_every 0"):
-        train(configured(proxies, tmp_path, save_every=0))
+    for name in ("save_every", "steps"):
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            train(configured(proxies, tmp_path, **{name: 0}))
+    with pytest.raises(ValueError, match="nobody to learn from"):
+        train(replace(configured(proxies, tmp_path), data=()))
     with pytest.raises(FileNotFoundError):
         train(configured(tmp_path, tmp_path))
+
+
+def test_a_prior_of_ones_own_is_spoken_through_and_what_init_brought_is_what_is_recorded(proxies, tmp_path):
+    tensors, metadata = load_checkpoint(EMBEDDED_PRIOR)
+    own = tmp_path / "prior.safetensors"
+    save_checkpoint(own, {name: 0.9 * value for name, value in tensors.items()}, metadata)
+    first = configured(proxies, tmp_path / "first", steps=1, prior=own)
+    train(first)
+    learned = load_checkpoint(first.out / WEIGHTS)[0]
+    for name, value in load_pose_prior(own).decoder.state_dict().items():
+        assert torch.equal(learned["pose_decoder." + name], value), name
+    further = configured(proxies, tmp_path / "further", steps=1, init=first.out / WEIGHTS, regressor=RegressorConfig(numbers=32))
+    train(further)
+    said = load_checkpoint(further.out / WEIGHTS)[1]["training"]["config"]
+    assert (said["regressor"]["width"], said["regressor"]["numbers"]) == (first.regressor.width, 0)
+    assert said["loss"]["collapse"] == COLLAPSE[further.depth]
+    with pytest.raises(ValueError, match="--prior .* cannot be used with --init"):
+        train(replace(further, out=tmp_path / "both", prior=own))
+
+
+def test_a_learning_rate_goes_up_and_down_in_any_number_of_steps():
+    for steps in range(1, 31):
+        optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+        schedule, rates = one_cycle(optimizer, 1e-3, steps, warm_up=0.1), []
+        for _ in range(steps):
+            rates.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+        assert max(rates) <= 1e-3 and (steps < 2 or rates[-1] < 1e-4), steps
 
 
 RANKS = """

@@ -81,10 +81,15 @@ def test_too_few_people_for_a_batch_are_refused(people, tmp_path):
         training.train(training.TrainConfig(data=(people / "val",), val=(people / "val",), out=tmp_path, batch=5000))
 
 
-@pytest.mark.parametrize("name", ["epochs", "reliability_epochs", "members", "batch"])
+@pytest.mark.parametrize("name", ["epochs", "reliability_epochs", "members", "batch", "width", "blocks", "lr"])
 def test_numbers_that_make_no_sense_are_refused_before_anything_is_read(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name} is 0"):
         training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path, **{name: 0}))
+    (tmp_path / "lifter.safetensors").write_bytes(b"hours of work")
+    with pytest.raises(FileExistsError, match="another --out"):
+        training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path))
+    with pytest.raises(ValueError, match="name folders"):
+        training.train(training.TrainConfig(data=(), val=(tmp_path,), out=tmp_path / "new"))
 
 
 def test_overstated_shapes_are_shrunk_to_what_they_are_worth():

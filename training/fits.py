@@ -73,7 +73,7 @@ def fit(config: FitConfig, console: Console = Console()) -> Fits:
     """Fit, write ``config.out``, every few batches what there is so far; returns the bodies. ValueError where the file there is of
     other people or settings."""
     people = trimmed(load(config.data, config.depth))[0]
-    asked = {"people": len(people), "joints_sha256": joints_sha256(people), "depth": config.depth,
+    asked = {"people": len(people), "joints_sha256": joints_sha256(people.joints), "depth": config.depth,
              "init_sha256": _sha256(config.init), "loss": asdict(config.loss), "optimise": asdict(config.optimise)}  # fmt: skip
     parts: list[Fits] = []
     if config.out.is_file():
@@ -106,7 +106,7 @@ def load_fits(paths: Sequence[Path], people: ProxyData) -> Fits:
     parts, first = [], 0
     for path in paths:
         fits, said = _read(path)
-        if said["joints_sha256"] != joints_sha256(people[slice(first, first + said["people"])]):
+        if said["joints_sha256"] != joints_sha256(people.joints[first : first + said["people"]]):
             raise ValueError(f"{path} holds fits of {said['people']} other people than those of --data from the {first + 1}. on; name "
                              "the folders that hmr-ros fit was given, in its order")  # fmt: skip
         if len(fits) != said["people"]:
@@ -138,9 +138,9 @@ def fit_loss(said: tuple[Tensor, Tensor, Tensor], fits: Fits, skeleton: PosedKey
     return body_loss(said, (fits.rotations, fits.betas), xy, skeleton, joints=10.0, rotations=1.0, betas=0.2, projection=2.0)
 
 
-def joints_sha256(people: ProxyData) -> str:
-    """Whose fits they are; not of the depth, so that what a depth camera showed can teach a network that sees colour alone."""
-    return hashlib.sha256(people.joints.numpy().tobytes()).hexdigest()
+def joints_sha256(joints: Tensor) -> str:
+    """Whose fits they are, of their joints (N, 17, 3); not of the depth, so that what a depth camera showed can teach a network that sees colour alone."""
+    return hashlib.sha256(joints.numpy().tobytes()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

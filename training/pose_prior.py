@@ -30,6 +30,7 @@ from hmr_ros.skeleton import SMPL_JOINTS
 from hmr_ros.training.datasets.everyday import LEFT_ARM, RIGHT_ARM
 from hmr_ros.training.datasets.poses import PoseSampler, canonical, embedded_clips, limit_joints
 from hmr_ros.training.prior_report import draw_samples, report
+from hmr_ros.training.schedule import one_cycle
 
 _CHUNK = 1000  # poses drawn by one process at a time, from a seed of their own
 _SAMPLED = 32  # even samples of a step that are held against the limits of joints
@@ -84,16 +85,18 @@ def train_prior(config: PriorConfig, console: Console = Console()) -> dict:
     prior, history = learn(config, poses, body, console)
     prior.load_state_dict(_halved(prior))  # measured as it will be read
     seconds = round(time.monotonic() - started, 1)
+    weights = config.out / "pose_prior.safetensors"
+    save_checkpoint(weights, _halved(prior), _metadata(config, {}))  # measuring takes minutes, too
     with console.status("measuring"):
         figures = report(prior, body, poses, config.evaluated, config.seed)
         picture = draw_samples(prior, body, seed=config.seed)
-    save_checkpoint(config.out / "pose_prior.safetensors", _halved(prior), _metadata(config, figures))
+    save_checkpoint(weights, _halved(prior), _metadata(config, figures))
     metrics = figures | {"training": _told(config), "history": history, "seconds": seconds}
     (config.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
     cv2.imwrite(str(config.out / "samples.png"), picture)
     console.print(
         f"reconstruction on held-out motion {figures['mocap']['reconstruction_mm']:.1f} mm, everyday "
-        f"{figures['everyday']['reconstruction_mm']:.1f} mm; {config.out / 'pose_prior.safetensors'}"
+        f"{figures['everyday']['reconstruction_mm']:.1f} mm; {weights}"
     )
     return metrics
 
@@ -156,8 +159,8 @@ def learn(
     )
     optimizer = torch.optim.Adam(prior.parameters(), lr=config.lr, fused=True)
     against = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.05)
-    schedule_against = torch.optim.lr_scheduler.OneCycleLR(against, 2e-4, total_steps=config.steps, cycle_momentum=False)
+    schedule = one_cycle(optimizer, config.lr, config.steps, warm_up=0.05)
+    schedule_against = one_cycle(against, 2e-4, config.steps, warm_up=0.3, cycle_momentum=False)
     rest = body.rest_joints(torch.zeros(1, BodyModel.num_betas))
     all_matrices = rotations(poses)
     every = max(1, config.steps // 20)

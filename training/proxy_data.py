@@ -59,8 +59,11 @@ HARSH = Corruption(blobs=0.5, outliers=0.5, displaced=0.1, swapped=0.1)
 def load(folders: Sequence[Path], depth: DepthSource = "depth") -> ProxyData:
     """Everybody in the proxies shards of several folders, in order, untrimmed beyond what the extractor did.
 
-    Raises FileNotFoundError where a folder has no shards, ValueError where it has nobody or not this depth.
+    Raises FileNotFoundError where a folder has no shards, ValueError where it has nobody or not this depth, or there
+    is no folder.
     """
+    if not folders:
+        raise ValueError("nobody to learn from: name folders of proxies shards as --data; `hmr-ros extract` makes them")
     parts = []
     for folder in folders:
         rows = shards.load_proxies(folder)

@@ -67,6 +67,8 @@ class EvalConfig:
 def run(config: EvalConfig, console: Console) -> dict:
     """Score everything that ``config`` names and write what it asks for; returns what goes into the JSON."""
     body = BodyModel.load(None)
+    if not config.methods:
+        raise ValueError(f"--methods names none, expected some of {', '.join(METHODS)}")
     checkpoint = Path(str(config.checkpoint or EMBEDDED_CHECKPOINT))
     lifter, trained_with = load_lifter(checkpoint)
     if trained_with["sha256"] != body.sha256:

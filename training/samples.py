@@ -46,6 +46,8 @@ class Samples:
 
 def load_people(folders: Sequence[Path]) -> dict[str, np.ndarray]:
     """Proxies and truth of several folders written by ``hmr-ros data rendered``, row by row; the missed are not among them."""
+    if not folders:
+        raise ValueError("no people: name folders of `hmr-ros data rendered`")
     parts = [rendered.load(folder) for folder in folders]
     names = [name for name in parts[0] if not name.startswith("missed_")]
     return {name: np.concatenate([part[name] for part in parts]) for name in names}

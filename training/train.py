@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,12 +28,14 @@ from hmr_ros.checkpoint import save_checkpoint
 from hmr_ros.estimator import load_resnet18
 from hmr_ros.networks.pose_prior import load_pose_prior
 from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
+from hmr_ros.networks.reliability import Reliability
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.training.coarse_body import CoarseBody
 from hmr_ros.training.fits import fit_loss, load_fits, mirrored_fits
 from hmr_ros.training.losses import LossConfig, Losses, consistency
 from hmr_ros.training.pictures import consistency_picture
 from hmr_ros.training.proxy_data import Corruption, DepthSource, ProxyData, corrupt, load, mirrored, trimmed
+from hmr_ros.training.schedule import one_cycle
 
 WEIGHTS, RESUME = "regressor.safetensors", "resume.pt"
 
@@ -48,6 +50,10 @@ class TrainConfig:
     """Where regressor.safetensors, resume.pt and TensorBoard's events go; an unfinished run in it is continued."""
     init: Path | None = None
     """Start from the weights of this regressor.safetensors; its options count, not --regressor."""
+    reset_reliability: bool = False
+    """With --init, let its reliability begin anew: one that is 1 or 0 everywhere learns no more."""
+    prior: Path | None = None
+    """pose_prior.safetensors of `hmr-ros train prior` instead of the embedded one; not with --init, which has its own."""
     depth: DepthSource = "depth"
     """The extractor's coarse depth, or that of a depth camera."""
     trim: bool = True
@@ -114,9 +120,13 @@ class SelfConsistency(nn.Module):
 def train(config: TrainConfig, console: Console = Console()) -> dict:
     """Train and write ``config.out``; returns the last losses. Raises ValueError for a setting or folder that does not fit,
     FloatingPointError with the people of the batch where the loss is no number."""
-    if config.steps is None and config.epochs < 1 or config.batch < 1 or config.save_every < 1 or config.log_every < 1:
-        raise ValueError(f"epochs {config.epochs}, batch {config.batch}, save_every {config.save_every} and log_every "
-                         f"{config.log_every} must be at least 1")  # fmt: skip
+    for name in ("epochs", "steps", "batch", "save_every", "log_every"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
+    if config.accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--accelerator is cuda, but torch finds no CUDA GPU here; expected auto or cpu")
+    if config.init and config.prior:
+        raise ValueError(f"--prior {config.prior} cannot be used with --init, whose regressor has learned with its own; leave one out")
     fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes,
                     strategy="ddp" if config.devices * config.nodes > 1 else "auto", precision=config.precision)  # fmt: skip
     fabric.launch()
@@ -139,24 +149,27 @@ class _Run:
     """One training run in its folder."""
 
     def __init__(self, config: TrainConfig, fabric: Fabric, data: ProxyData, faults: dict, console: Console):
-        self.config, self.fabric, self.data, self.faults, self.console = config, fabric, data, faults, console
+        self.fabric, self.data, self.faults, self.console = fabric, data, faults, console
         torch.manual_seed(config.seed)
         self.body_model = BodyModel.load(None)
         self.body = CoarseBody(self.body_model).to(fabric.device)
-        regressor = load_resnet18(config.init)[0] if config.init else Resnet18Regressor(config.regressor, load_pose_prior())
+        regressor = load_resnet18(config.init)[0] if config.init else Resnet18Regressor(config.regressor, load_pose_prior(config.prior))
+        if config.init and config.reset_reliability:
+            regressor.reliability = Reliability(regressor.config.reliability)
+        self.config = config = replace(config, regressor=regressor.config, loss=config.loss.for_depth(config.depth))
         self.regressor = regressor.to(memory_format=torch.channels_last)
         self.fits, self.skeleton = None, None
         if config.fits:
             self.fits, self.skeleton = load_fits(config.fits, data), PosedKeypoints(self.body_model).to(fabric.device)
         self.per_epoch = len(data) // config.batch
-        self.steps = config.steps or config.epochs * self.per_epoch
+        self.steps = config.epochs * self.per_epoch if config.steps is None else config.steps
         system = SelfConsistency(self.regressor, config.loss.weighted and config.loss.alpha_depth > 0)
         learned = [p for p in system.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(learned, lr=config.lr)
         self.system, self.optimizer = fabric.setup(system, optimizer)
         self.schedule = None
         if config.schedule == "one_cycle":
-            self.schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=self.steps, pct_start=0.1)
+            self.schedule = one_cycle(optimizer, config.lr, self.steps, warm_up=0.1)
         self.step = 0
         self.last: dict = {}
 
@@ -167,7 +180,7 @@ class _Run:
                 f"{len(self.data)} people, {self.per_epoch} steps an epoch, {self.steps} steps in all from {self.step}; "
                 f"{100 * self.faults['pixels_trimmed_share']:.2f} % of the depth's pixels trimmed"
             )
-        started, first = time.monotonic(), self.step
+        started, first, said = time.monotonic(), self.step, "no loss yet"
         writer = self._writer()
         self.system.train()
         with self._progress() as progress:
@@ -183,6 +196,8 @@ class _Run:
                     self._log(writer, rows, rate)
                 if self.step % self.config.save_every == 0 and self.step < self.steps:
                     self._save()
+                    if self.fabric.is_global_zero and not self.console.is_terminal:  # no bar in a log
+                        self.console.print(f"step {self.step}: {said}", highlight=False)
         self._save()
         if writer:
             writer.close()
@@ -327,8 +342,5 @@ def _revision() -> str:
 
 
 def main(argv: list[str]) -> int:
-    config = tyro.extras.overridable_config_cli(PRESETS, args=argv, prog="hmr-ros train")
-    if not config.data:
-        raise ValueError("nothing to learn from: name folders of proxies shards as --data; `hmr-ros extract` makes them")
-    train(config)
+    train(tyro.extras.overridable_config_cli(PRESETS, args=argv, prog="hmr-ros train"))
     return 0

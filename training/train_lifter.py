@@ -33,6 +33,7 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.body_loss import body_loss, from_hips
 from hmr_ros.training.evaluate import auroc, mpjpe, pa_mpjpe
 from hmr_ros.training.samples import DEPTHS, LOOKS, Samples, load_people, make_samples
+from hmr_ros.training.schedule import one_cycle
 
 _LIMBS = list(LIMB_KEYPOINTS)
 _JUDGED = 10  # of so many pictures one is kept from the regressor, for its reliability
@@ -82,9 +83,14 @@ class TrainConfig:
 
 def train(config: TrainConfig, console: Console = Console()) -> dict:
     """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics."""
-    for name in ("epochs", "reliability_epochs", "members", "batch"):
+    for name in ("epochs", "reliability_epochs", "members", "batch", "width", "blocks"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
+    if not 0 < config.lr:
+        raise ValueError(f"lr is {config.lr}, expected more than 0")
+    weights = config.out / "lifter.safetensors"
+    if weights.exists():
+        raise FileExistsError(f"{weights} exists; name another --out, or remove it")
     torch.manual_seed(config.seed)
     body = BodyModel.load(None)
     skeleton = PosedKeypoints(body)
@@ -106,13 +112,11 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     reliability = _train_reliability(lifter, judged, held_out, skeleton, config, console)
     scores = history[-1] | reliability
     metrics = {"scores": scores, "people": len(learned) // _VIEWS, "history": history, "seconds": round(time.monotonic() - started, 1)}
-    save_checkpoint(
-        config.out / "lifter.safetensors", _halved(lifter), _metadata(config, len(learned) // _VIEWS, body, scores)
-    )
+    save_checkpoint(weights, _halved(lifter), _metadata(config, len(learned) // _VIEWS, body, scores))
     (config.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
     console.print(
         f"MPJPE {scores['mpjpe']:.1f} mm, PA-MPJPE {scores['pa_mpjpe']:.1f} mm, AUROC of the reliability "
-        f"{scores['auroc']:.3f} on the held-out people; {config.out / 'lifter.safetensors'}"
+        f"{scores['auroc']:.3f} on the held-out people; {weights}"
     )
     return metrics
 
@@ -155,7 +159,7 @@ def _train_regressor(
     """Train in place and leave the averaged weights; returns losses and scores by epoch."""
     steps = config.epochs * (len(learned) // _VIEWS // config.batch)
     optimizer = torch.optim.AdamW(lifter.members.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=steps, pct_start=0.05)
+    schedule = one_cycle(optimizer, config.lr, steps, warm_up=0.05)
     average = torch.optim.swa_utils.AveragedModel(
         lifter.members, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=False
     )
@@ -232,7 +236,7 @@ def _train_reliability(
         seen = torch.cat([lifter.said(features)[1] for features in judged.features.split(4096)])  # the regressor stays as it is
     size = min(config.batch, len(judged))
     batches = len(judged) // size
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=config.reliability_epochs * batches)
+    schedule = one_cycle(optimizer, 1e-3, config.reliability_epochs * batches, warm_up=0.3)
     best, kept = None, None
     for _ in track(range(config.reliability_epochs), "reliability", console=console):
         for index in torch.randperm(len(judged)).split(size)[:batches]:
