@@ -30,7 +30,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist; `hmr-ros train` writes one")
+        raise FileNotFoundError(f"checkpoint {path} does not exist; `hmr-ros train`, `train lifter`, `train prior` and `fit` write such files")
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = (file.metadata() or {}).get("hmr_ros")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from hmr_ros.body_model import BodyModel
 from hmr_ros.geometry import Intrinsics, matrix_from_rotvec, mirror_rotvec
 from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR
-from hmr_ros.training.datasets import rendered, shards
+from hmr_ros.training.datasets import rendered, shard_work, shards
 from hmr_ros.training.datasets.backgrounds import Backgrounds, split_of_file
 from hmr_ros.training.datasets.everyday import EVERYDAY, JOINT
 from hmr_ros.training.datasets.poses import (
@@ -209,6 +210,18 @@ def test_photos_are_split_and_an_unsuitable_folder_is_named(tmp_path):
         for i in range(3, 10):
             (tmp_path / f"{i}.png").unlink()
         Backgrounds(tmp_path, "val")
+    for folder, words in ((tmp_path / "nowhere", "nowhere, does not exist"), (tmp_path, "3 photos, none")):
+        with pytest.raises(ValueError, match=words):
+            rendered.generate(rendered.RenderedConfig(out=tmp_path / "out", backgrounds=folder, **{**TINY, "split": "val"}))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("settings", [
+    {"field_of_view": (40, 80)}, {"everyday": 3}, {"distance": (6, 1)}, {"people": (1, 1)}, {"people": ()}, {"sizes": ((0, 0),)},
+])  # fmt: skip
+def test_scenes_that_cannot_be_are_refused(settings):
+    with pytest.raises(ValueError, match=f"scene.{next(iter(settings))} is .* expected"):
+        SceneConfig(**settings)
 
 
 # ---- data sets ------------------------------------------------------------------------------------------------------
@@ -316,6 +329,13 @@ def test_another_data_set_in_the_same_folder_is_refused(tiny):
         rendered.generate(rendered.RenderedConfig(out=out, **{**TINY, "seed": 6}))
     with pytest.raises(ValueError, match="workers 0"):
         rendered.generate(rendered.RenderedConfig(out=out, **{**TINY, "workers": 0}))
+
+
+def test_a_folder_without_shards_is_free_and_a_maker_that_fails_says_why(tmp_path):
+    shard_work.claim(tmp_path, {"seed": 1})
+    shard_work.claim(tmp_path, {"seed": 2})  # nothing was made of the first
+    with pytest.raises(ValueError, match="invalid literal for int.*no maker"):
+        shard_work.make_shards(partial(int, "no maker"), [(0, range(2)), (1, range(2, 4))], 4, 2, "nothing")
 
 
 def test_detections_go_to_the_person_they_are_of(maker):

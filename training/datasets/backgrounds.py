@@ -28,6 +28,8 @@ class Backgrounds:
         self.files: list[Path] = []
         self.procedural = 1.0 if folder is None else procedural
         if folder is not None:
+            if not Path(folder).is_dir():
+                raise ValueError(f"the folder of backgrounds, {folder}, does not exist")
             files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
             self.files = [path for i, path in enumerate(files) if split_of_file(i) == split]
             if not self.files:

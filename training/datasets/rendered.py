@@ -22,7 +22,7 @@ from rich.console import Console
 
 from hmr_ros.proxies import ProxyExtractor
 from hmr_ros.training.datasets import shard_work, shards
-from hmr_ros.training.datasets.backgrounds import SUFFIXES
+from hmr_ros.training.datasets.backgrounds import SUFFIXES, Backgrounds
 from hmr_ros.training.datasets.poses import SPLITS
 from hmr_ros.training.datasets.scene import Scene, SceneConfig, SceneMaker
 
@@ -126,6 +126,7 @@ def generate(config: RenderedConfig) -> dict:
         raise ValueError(
             f"count {config.count}, shard_size {config.shard_size} and workers {config.workers} must be at least 1"
         )
+    Backgrounds(config.backgrounds, config.split)  # complains before anything is written
     identity = _identity(config)
     shard_work.claim(config.out, identity)
     spans = shard_work.spans(config.count, config.shard_size)

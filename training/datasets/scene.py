@@ -37,7 +37,7 @@ class SceneConfig:
     everyday: float = 0.6  # share of everyday situations; the others are recorded motion
     sizes: tuple[tuple[int, int], ...] = ((480, 640), (640, 480), (512, 512))  # (H, W) px
     people: tuple[float, ...] = (0.8, 0.14, 0.06)  # share of pictures with 1, 2, 3 people
-    field_of_view: tuple[float, float] = (0.7, 1.4)  # of the longer side: 40° to 80°
+    field_of_view: tuple[float, float] = (0.7, 1.4)  # of the longer side, radians: 40° to 80°
     distance: tuple[float, float] = (1.2, 6.0)
     height_in_image: tuple[float, float] = (0.3, 0.95)  # of a full view
     cut: float = 0.3  # share of people cut by the image border
@@ -45,6 +45,22 @@ class SceneConfig:
     nearest_when_cut: float = 0.5  # metres
     occluded: float = 0.2  # share of pictures with an object in front of somebody
     beta0_sigma: float = 0.6  # stature: narrow, because it carries most of the variance
+
+    def __post_init__(self):
+        for name in ("everyday", "cut", "occluded"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"scene.{name} is {getattr(self, name)}, expected a share between 0 and 1")
+        for name in ("field_of_view", "distance", "height_in_image", "height_when_cut"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or name == "field_of_view" and high >= np.pi:
+                what = "two angles in radians below pi" if name == "field_of_view" else "two numbers above 0"
+                raise ValueError(f"scene.{name} is {low:g} to {high:g}, expected {what}, the smaller one first")
+        if min(self.people, default=-1) < 0 or not np.isclose(sum(self.people), 1):
+            raise ValueError(f"scene.people is {self.people}, expected shares of pictures with 1, 2, ... people that sum to 1")
+        if min(map(min, self.sizes), default=0) < 64:
+            raise ValueError(f"scene.sizes is {self.sizes}, expected one or more (height, width) of at least 64 pixels")
+        if self.nearest_when_cut <= 0 or self.beta0_sigma < 0:
+            raise ValueError(f"scene.nearest_when_cut {self.nearest_when_cut} and beta0_sigma {self.beta0_sigma} must be positive")
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def claim(folder: Path, identity: dict) -> None:
         old = json.loads(path.read_text())
         new = json.loads(json.dumps(identity))  # lists, as they are read back
         changed = [name for name in sorted({*new, *old}) if new.get(name) != old.get(name)]
-        if changed:
+        if changed and any(folder.glob("proxies-*.npz")):
             raise ValueError(f"{folder} holds another data set (different: {', '.join(changed)}); choose another --out")
     elif any(folder.glob("proxies-*.npz")):
         raise ValueError(f"{folder} holds shards but no config.json that says of what; choose another --out")
@@ -144,7 +144,7 @@ class _Stopped(Exception):
     """The run is over: an error elsewhere, or Ctrl-C."""
 
 
-_worker: tuple | None = None  # of this process: maker, shared counter, shared stop
+_worker: tuple | Exception | None = None  # of this process: maker, shared counter, shared stop; or why there is none
 
 
 def _start_worker(open_maker, made, stop) -> None:
@@ -152,7 +152,10 @@ def _start_worker(open_maker, made, stop) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _use_one_thread()
-    _worker = (open_maker(), made, stop)
+    try:
+        _worker = (open_maker(), made, stop)
+    except Exception as error:  # raised where it can be told; an error here would only break the pool
+        _worker = error
 
 
 def _end_with_parent() -> None:
@@ -161,6 +164,8 @@ def _end_with_parent() -> None:
 
 
 def _work(*task) -> None:
+    if isinstance(_worker, Exception):
+        raise _worker
     make, made, stop = _worker
 
     def tick() -> None:

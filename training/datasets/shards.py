@@ -130,7 +130,7 @@ def load_truth(folder: Path | str) -> dict[str, np.ndarray]:
 
 def load(folder: Path | str) -> dict[str, np.ndarray]:
     """Proxies and truth together, row by row, by the names in this module's docstring."""
-    proxies, truth = load_proxies(folder), load_truth(folder)
+    truth, proxies = load_truth(folder), load_proxies(folder)
     if "index" not in proxies:
         raise ValueError(f"{folder}: the detectors found nobody in any picture; make more pictures")
     if "mirrored_region" not in proxies:
@@ -143,8 +143,11 @@ def load(folder: Path | str) -> dict[str, np.ndarray]:
 def _concatenate(folder: Path | str, pattern: str) -> dict[str, np.ndarray]:
     paths = sorted(Path(folder).glob(pattern))
     if not paths:
-        how = "`hmr-ros data rendered" if "truth" in pattern else "`hmr-ros extract SOURCE` or `hmr-ros data rendered"
-        raise FileNotFoundError(f"no {pattern} in {folder}; make them with {how} --out {folder}`")
+        how = (
+            "people with their truth are made by `hmr-ros data rendered --out ANOTHER_FOLDER`" if "truth" in pattern
+            else "proxies are made by `hmr-ros extract SOURCE` or `hmr-ros data rendered`"
+        )  # fmt: skip
+        raise FileNotFoundError(f"no {pattern} in {folder}; {how}")
     shards = [_read(path) for path in paths]
     names = dict.fromkeys(name for shard in shards for name in shard if name not in NOT_ROWS)
     return {name: np.concatenate([shard[name] for shard in shards if name in shard]) for name in names}
