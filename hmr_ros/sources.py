@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 import cv2
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -24,12 +27,22 @@ class Source:
     files: tuple[Path, ...] = ()
 
     def pictures(self) -> Iterator[np.ndarray]:
-        """uint8 (H, W, 3) BGR, once through. ValueError for a file that cannot be decoded."""
-        if self.files:
-            for file in self.files:
-                yield read_picture(file)
+        """uint8 (H, W, 3) BGR, once through. A file of a folder that cannot be decoded is left out, with a warning; ValueError where
+        it is the only one."""
+        if self.kind == "folder":
+            yield from (picture for _, picture in self.decoded())
+        elif self.files:
+            yield from map(read_picture, self.files)
         else:
             yield from _captured(open_capture(self.name))
+
+    def decoded(self) -> Iterator[tuple[Path, np.ndarray]]:
+        """The files of a folder, but for those that cannot be decoded, and their pictures."""
+        for file in self.files:
+            try:
+                yield file, read_picture(file)
+            except ValueError as error:
+                logger.warning("left out: %s", error)
 
     @property
     def length(self) -> int | None:
@@ -76,6 +89,17 @@ def files_in(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
     if not files:
         raise ValueError(f"folder {folder} holds nothing to look at, expected files with {', '.join(suffixes)}")
     return files
+
+
+def unique_stems(inputs: Iterable[Path]) -> list[str]:
+    """A name for each input's results; inputs of the same stem are numbered, so that none overwrites another."""
+    stems: list[str] = []
+    for path in inputs:
+        stem, number = path.stem, 2
+        while stem in stems:
+            stem, number = f"{path.stem}-{number}", number + 1
+        stems.append(stem)
+    return stems
 
 
 def read_picture(path: Path) -> np.ndarray:

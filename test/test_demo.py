@@ -51,6 +51,22 @@ def test_the_photo_comes_back_with_a_mesh_on_it(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_folder_with_a_broken_picture_and_pictures_of_one_name_gives_an_overlay_for_each_good_one(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    picture = cv2.imread(embedded_media()[0])
+    for name, shown in (("b.jpg", picture), ("b.png", picture[:, ::-1])):
+        cv2.imwrite(str(tmp_path / "pictures" / name), shown)
+    (tmp_path / "pictures" / "a.jpg").write_bytes(b"no picture")
+    code, output = demo(tmp_path, "--source", str(tmp_path / "pictures"))
+    assert code == 0, output
+    plain, mirrored = (cv2.imread(str(tmp_path / "out" / f"{name}.overlay.png")).astype(int) for name in ("b", "b-2"))
+    assert np.abs(plain - picture).mean() < np.abs(plain - picture[:, ::-1]).mean()
+    assert np.abs(mirrored - picture[:, ::-1]).mean() < np.abs(mirrored - picture).mean()
+    log = (tmp_path / "out" / "replay.log").read_text()
+    assert "a.jpg (10 bytes) cannot be decoded" in log and "Traceback" not in log
+
+
+@pytest.mark.slow
 def test_a_live_node_that_cannot_start_is_shown_with_its_last_words(tmp_path):
     code, output = demo(tmp_path, "--source", embedded_media()[0], "--backend", "nonsense")
     assert code == 1 and "the live process ended with exit code 1" in output

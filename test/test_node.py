@@ -445,6 +445,13 @@ def test_impossible_parameters_end_the_node_with_a_reason(start, argument, words
     assert words in live.text() and "Traceback" not in live.text()
 
 
+def test_a_mistyped_parameter_is_named(start):
+    live = start("--ros-args", "-p", "bakend:=torch", "-p", "use_sim_time:=false")
+    wait_for(lambda: "parameter bakend is not known and has no effect; do you mean backend?" in live.text(), live)
+    assert "use_sim_time is not known" not in live.text()
+    assert live.end() == 0
+
+
 @pytest.mark.parametrize("arguments, words", [(["-p", "backend"], "backend"), (["--params-file", "no/such.yaml"], "such.yaml")])
 @pytest.mark.parametrize("command", ["live", "replay"])
 def test_ros_arguments_that_do_not_work_are_one_line(command, arguments, words, tmp_path):

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, tr
 from rich.table import Table
 
 from hmr_ros.ros.process import Spinner, StopEvent, start_ros, stop_event
-from hmr_ros.sources import Source, open_source
+from hmr_ros.sources import Source, open_source, unique_stems
 
 NAMESPACE = "/hmr_demo"
 PICTURE_FRAMES = 12  # a picture is shown so often, at the 4 Hz of sources.py
@@ -114,12 +114,13 @@ class Children:
         self._out = out
         self._running: dict[str, subprocess.Popen] = {}
 
-    def start(self, name: str, module: str, arguments: list[str]) -> subprocess.Popen:
+    def start(self, name: str, arguments: list[str]) -> subprocess.Popen:
+        """Start ``hmr-ros NAME ARGUMENTS...``."""
         # Through -c with a clean path: a checkout in the working directory must not stand in for the installed package.
         code = ("import sys; sys.path[:] = [p for p in sys.path if p]; "
-                f"from {module} import main; sys.exit(main(sys.argv[1:]))")  # fmt: skip
+                "from hmr_ros.cli import main; sys.exit(main(sys.argv[1:]))")  # fmt: skip
         with open(self._out / f"{name}.log", "wb") as log:
-            child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=subprocess.DEVNULL, stdout=log,
+            child = subprocess.Popen([sys.executable, "-c", code, name, *arguments], stdin=subprocess.DEVNULL, stdout=log,
                                      stderr=subprocess.STDOUT)  # fmt: skip
         self._running[name] = child
         return child
@@ -175,7 +176,7 @@ def show(sources: list[Source], options: Demo, children: Children, console: Cons
     ros = ["--ros-args", "-r", f"__ns:={NAMESPACE}"]
     # Reliable, so that it also works where shared memory is too small for images and they travel in pieces.
     parameters = ["-p", "image_reliability:=reliable", "-p", f"backend:={options.backend}"]
-    children.start("live", "hmr_ros.ros.node", [*ros, *parameters])
+    children.start("live", [*ros, *parameters])
     start_ros([])
     from hmr_ros.ros.collector import Collector
 
@@ -214,7 +215,7 @@ def play(source, options: Demo, collector, children: Children, console: Console,
     limits = {"picture": ["--loop", "--max-frames", str(PICTURE_FRAMES)], "folder": ["--rate", str(FOLDER_RATE)]}
     arguments = [source.name, "--subscribers", "2", "--max-seconds", str(options.seconds), *limits.get(source.kind, [])]
     begin = time.monotonic()
-    child = children.start("replay", "hmr_ros.ros.replay", [*arguments, *ros])
+    child = children.start("replay", [*arguments, *ros])
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         total = {"picture": PICTURE_FRAMES, "folder": len(source.files), "video": (source.length or 0)}.get(source.kind)
@@ -260,9 +261,11 @@ def write(source: Source, session, model, out: Path) -> Row:
         writer.release()
         files = [path]
     elif answers:
-        newest = {answer.index % len(source.files): answer for answer in answers}
+        shown = [file for file, _ in source.decoded()] if source.kind == "folder" else source.files
+        newest = {answer.index % len(shown): answer for answer in answers}
+        stems = unique_stems(shown)
         for number, answer in sorted(newest.items()):
-            path = out / f"{source.files[number].stem}.overlay.png"
+            path = out / f"{stems[number]}.overlay.png"
             cv2.imwrite(str(path), draw_overlay(answer.image(), answer.bodies, faces))
             files.append(path)
     bodies = [body for answer in answers for body in answer.bodies]

@@ -21,7 +21,7 @@ from hmr_ros.drawing import side_by_side
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.estimator import HumanMeshEstimator
 from hmr_ros.geometry import Intrinsics, pinhole
-from hmr_ros.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, files_in, open_source, read_picture
+from hmr_ros.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, files_in, open_source, read_picture, unique_stems
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         )  # fmt: skip
     console.print(f"body model {estimator.body_model.name}; {estimator.backend}")
     failed = 0
-    for path, stem in zip(inputs, _stems(inputs)):
+    for path, stem in zip(inputs, unique_stems(inputs)):
         process = _process_image if path.suffix.lower() in PICTURE_SUFFIXES else _process_video
         try:
             people, summary = process(path, config.out / stem, estimator, config)
@@ -83,17 +83,6 @@ def _inputs(paths: tuple[Path, ...]) -> list[Path]:
         else:
             raise FileNotFoundError(f"{path} does not exist")
     return inputs
-
-
-def _stems(inputs: list[Path]) -> list[str]:
-    """A name for each input's results; inputs of the same stem are numbered, so that none overwrites another."""
-    stems: list[str] = []
-    for path in inputs:
-        stem, number = path.stem, 2
-        while stem in stems:
-            stem, number = f"{path.stem}-{number}", number + 1
-        stems.append(stem)
-    return stems
 
 
 def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:

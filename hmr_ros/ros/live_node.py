@@ -31,7 +31,7 @@ from hmr_ros.ros.images import (
     image_to_message,
 )
 from hmr_ros.ros.newest_frame import NewestFrameWorker
-from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters
+from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
 
 THROTTLE_S = 5.0  # one line of a repeated complaint in this time
 STOP_SECONDS = 1.5  # wait for the frame in work at most so long; launch sends SIGTERM five seconds after SIGINT
@@ -65,6 +65,8 @@ class LiveNode(LifecycleNode):
     def __init__(self, estimator_factory: Callable[[LiveParameters], object] = default_estimator, **node_arguments):
         super().__init__("hmr", **node_arguments)
         declare_parameters(self)
+        for line in unknown_parameters(self):
+            self.get_logger().warning(line)
         self._estimator_factory = estimator_factory
         self._estimator = None
         self._settings = read_parameters(self)

@@ -6,6 +6,7 @@ config/live.yaml and the launch arguments are checked against this in a test, `h
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from dataclasses import dataclass, field
 
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
@@ -86,6 +87,17 @@ def declare_parameters(node) -> None:
             integer_range=[IntegerRange(from_value=span[0], to_value=span[1], step=1)] if span else [],
             read_only=f.metadata["fixed"],
         ))  # fmt: skip
+
+
+def unknown_parameters(node) -> list[str]:
+    """A line for each parameter that somebody set on ``node`` and it does not have: mistyped, perhaps."""
+    known = [f.name for f in dataclasses.fields(LiveParameters)]
+    lines = []
+    for name in getattr(node, "_parameter_overrides", {}):  # rclpy has no public name for what was asked for
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            near = difflib.get_close_matches(name, known, n=1)
+            lines.append(f"parameter {name} is not known and has no effect" + (f"; do you mean {near[0]}?" if near else ""))
+    return lines
 
 
 def read_parameters(node) -> LiveParameters:
