@@ -44,11 +44,9 @@ _WRONG = 0.15  # of the person's diagonal: a mesh whose joints lie further from 
 class HumanMeshEstimator:
     """Estimates the SMPL-style body of everybody in an image. Stateless and safe to share between threads.
 
-    ``backend`` names what runs the networks; ``reliability_source`` says whose word ``reliability`` is; ``body_model``
+    ``backend`` names what runs the networks; ``reliability_source`` says what ``reliability`` means (msg/BodyArray.msg); ``body_model``
     gives faces, name and hash.
     """
-
-    reliability_source = "learned"
 
     def __init__(
         self,
@@ -57,6 +55,7 @@ class HumanMeshEstimator:
         body: CompiledModel,
         body_model: BodyModel,
         betas_map: tuple[np.ndarray, np.ndarray],
+        reliability_source: str = "learned",
     ):
         """``regressor`` and ``body`` are the compiled Lifter, or Resnet18Regressor, and ``body_model``; betas go through A betas + b.
 
@@ -64,6 +63,7 @@ class HumanMeshEstimator:
         """
         self.extractor, self.body_model = extractor, body_model
         self._regressor, self._body, self._betas_map = regressor, body, betas_map
+        self.reliability_source = reliability_source
         self._refine = Refiner(PosedKeypoints(body_model))
         self.backend = f"regressor: {regressor.backend}; detectors: {extractor.backend}"
 
@@ -82,7 +82,7 @@ class HumanMeshEstimator:
         backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
         never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
         body_model: SMPL's .pkl or .npz instead of the embedded body. regressor: "lifter" (trained with rendered people's truth), or
-        "resnet18", the paper's, trained without labels, whose reliability says how far the proxies agree and is no
+        "resnet18", the paper's, trained without labels, whose reliability ("agreement") says how far the proxies agree and is no
         probability. checkpoint: one of that kind, written by ``hmr-ros train``.
         flip_averaging: look at everybody in a mirror as well and average both; one more landmark pass a person.
         Raises FileNotFoundError or ValueError that name what is wrong with a file or a backend.
@@ -90,7 +90,7 @@ class HumanMeshEstimator:
         body_model = BodyModel.load(body_model)
         if regressor not in EMBEDDED:
             raise ValueError(f"regressor is {regressor!r}, expected one of {', '.join(EMBEDDED)}")
-        load, inputs = _KINDS[regressor]
+        load, inputs, reliability_source = _KINDS[regressor]
         network, trained_with = load(checkpoint or EMBEDDED[regressor])
         options = {"backend": backend, "threads": threads}
         compiled = compile(network.eval(), inputs, **options)
@@ -98,7 +98,7 @@ class HumanMeshEstimator:
         body = compile(body_model, rest_pose, **options)
         betas_map = _betas_map(trained_with, body_model)
         extractor = EmbeddedExtractor(threads, ExtractorConfig(mirrored=flip_averaging))
-        estimator = cls(extractor, compiled, body, body_model, betas_map)
+        estimator = cls(extractor, compiled, body, body_model, betas_map, reliability_source)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
 
@@ -257,8 +257,8 @@ def _load(path: str | Path, network: str, command: str) -> tuple[dict, dict]:
 
 # regressor → what reads its checkpoint, and an example of its inputs
 _KINDS = {
-    "lifter": (load_lifter, (torch.zeros(1, FEATURE_COUNT),)),
-    "resnet18": (load_resnet18, (torch.zeros(1, 17, 3), torch.zeros(1, MAP_SIZE, MAP_SIZE))),
+    "lifter": (load_lifter, (torch.zeros(1, FEATURE_COUNT),), "learned"),
+    "resnet18": (load_resnet18, (torch.zeros(1, 17, 3), torch.zeros(1, MAP_SIZE, MAP_SIZE)), "agreement"),
 }
 
 

@@ -191,7 +191,9 @@ def picture():
 
 
 def test_the_estimator_makes_bodies_with_it(checkpoint, picture, body):
-    people = HumanMeshEstimator.from_default(backend="torch", regressor="resnet18", checkpoint=checkpoint, flip_averaging=True)(picture)
+    estimator = HumanMeshEstimator.from_default(backend="torch", regressor="resnet18", checkpoint=checkpoint, flip_averaging=True)
+    assert estimator.reliability_source == "agreement"
+    people = estimator(picture)
     assert len(people) == 1
     (person,) = people
     for name in ("vertices", "joints", "betas", "global_orient", "body_pose", "weak_camera", "projected_keypoints"):
