@@ -3,7 +3,11 @@
     python benchmarks/lifter_options.py --data runs/train runs/train_large --val runs/val --json docs/lifter_options.json
 
 Scores are those of the validation set (hmr-ros train lifter's own: 12 limb joints, root at the hips' midpoint, without refinement).
-Rows that the JSON file already holds are not run again, so that the table can be made in pieces.
+Rows that the JSON file already holds are not run again, so that the table can be made in pieces. Networks, rotations and losses are
+compared on other people, in a table of their own, which has its own row "amount: 8000 people" to compare with:
+
+    python benchmarks/lifter_options.py --data runs/train_a --val runs/val --json docs/lifter_networks.json \
+        --rows "amount: 8000" network rotations loss
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from smplx.lbs import batch_rodrigues
 from torch import nn
 
 from hmr_ros.networks.features import FEATURE_LAYOUT
@@ -32,7 +37,9 @@ class TokenLifter(Lifter):
 
     def __init__(self, width: int, blocks: int, dropout: float, members: int, appearance: bool):
         super().__init__(width, blocks, dropout, 0, appearance)
-        self.members = nn.ModuleList(_Tokens(width, blocks, dropout) for _ in range(members))
+        self.members = nn.ModuleList(
+            nn.Sequential(_Tokens(width, blocks, dropout), nn.Linear(width, OUTPUTS)) for _ in range(members)
+        )
 
 
 class _Tokens(nn.Module):
@@ -50,7 +57,6 @@ class _Tokens(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(sum(self.GROUPS.values()), width))
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, blocks, enable_nested_tensor=False)
-        self.head = nn.Linear(width, OUTPUTS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = []
@@ -59,7 +65,16 @@ class _Tokens(nn.Module):
             if names == ("appearance",):  # 288 channels of 2 x 2 places: a token a place
                 values = [values[0].reshape(len(x), 288, 4).transpose(1, 2)]
             tokens.append(embed(torch.cat([value.reshape(len(x), count, -1) for value in values], -1)))
-        return self.head(self.encoder(torch.cat(tokens, 1) + self.place).mean(1))
+        return self.encoder(torch.cat(tokens, 1) + self.place).mean(1)
+
+
+class AxisAngleLifter(Lifter):
+    """Rotations as axis-angle from the mean pose's instead of 6D; of a joint's six numbers half are left over."""
+
+    def parameters_of(self, said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        mean, *others = super().parameters_of(torch.cat([torch.zeros_like(said[:, : 24 * 6]), said[:, 24 * 6 :]], dim=1))
+        vectors = said[:, : 24 * 6].reshape(-1, 6)[:, :3]
+        return mean @ batch_rodrigues(vectors).reshape(-1, 24, 3, 3), *others
 
 
 def not_turned(load: Callable) -> Callable:
@@ -83,6 +98,8 @@ class Config:
     epochs: int = 40
     rows: tuple[str, ...] = ()
     """Only the rows whose names begin so; default all."""
+    suffix: str = ""
+    """Appended to the rows' names: what is special about these data, another landmark network, say."""
 
 
 def rows(config: Config) -> dict[str, tuple[dict, dict]]:
@@ -104,6 +121,7 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
         "loss: betas x 0.1": (some | {"weight_betas": 0.02}, {}),
         "loss: without rotations": (some | {"weight_rotations": 0.0}, {}),
         "loss: rotations x 5": (some | {"weight_rotations": 5.0}, {}),
+        "rotations: axis-angle": (some, {"Lifter": AxisAngleLifter}),
         "network: transformer, 3 layers of 96": (some | {"width": 96, "blocks": 3}, {"Lifter": TokenLifter}),
     }
 
@@ -115,13 +133,13 @@ def main() -> None:
     training.load_people = cache(training.load_people)  # rows read the same folders
     original = {name: getattr(training, name) for name in ("load_people", "Lifter")}
     for name, (options, replaced) in rows(config).items():
-        if name in done or not name.startswith(config.rows or ("",)):
+        if name + config.suffix in done or not name.startswith(config.rows or ("",)):
             continue
         for attribute, value in {**original, **replaced}.items():
             setattr(training, attribute, value)
         with tempfile.TemporaryDirectory() as out:
             metrics = training.train(replace(base, out=Path(out), **options), Console(stderr=True))
-        done[name] = {**metrics["scores"], "people": metrics["people"], "seconds": metrics["seconds"], "options": options}
+        done[name + config.suffix] = {**metrics["scores"], "people": metrics["people"], "seconds": metrics["seconds"], "options": options}
         config.json.write_text(json.dumps(done, indent=1))
     table = Table("", "people", "MPJPE", "PA-MPJPE", "AUROC", "training loss", "s")
     for name, row in done.items():

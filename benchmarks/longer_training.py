@@ -4,7 +4,8 @@
         --precision bf16-mixed --steps 8000 --out runs/long/ours
     python benchmarks/longer_training.py --runs "ours, 8,000 steps" runs/long/ours --test runs/test --json docs/ablation_longer.json
 
-Runs of the same name are seeds: their mean and standard deviation are written beside them. MPJPE and PA-MPJPE in mm, missed
+Runs of the same name are seeds, also of several calls (a folder scored again replaces its earlier score): their mean and standard
+deviation are written beside them. MPJPE and PA-MPJPE in mm, missed
 people as the mean pose; where depth was learned from, refined by the run's own losses as well, and by those of `hmr-ros fit`; and
 what the same losses make of the mean pose.
 """
@@ -12,7 +13,7 @@ what the same losses make of the mean pose.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class LongerConfig:
     """Folder of rendered people with their truth."""
     refinement: OptimiseConfig = field(default_factory=OptimiseConfig)
     json: Path | None = None
-    """Rows of other names in it are kept."""
+    """Runs that it holds are kept."""
 
 
 def settings_of(folder: Path) -> TrainConfig:
@@ -60,7 +61,8 @@ def fitted(benchmark: Benchmark, run: TrainConfig) -> dict:
     def from_(start):
         return benchmark.errors_of(regressor, people, optimise(regressor, benchmark.body, people, start, None, how.loss, how.optimise))
 
-    return {"fitted": from_(said), "fitted_from_mean_pose": from_(0 * said)}
+    return {"fitted": from_(said), "fitted_from_mean_pose": from_(0 * said),
+            "fitted_by": {"loss": asdict(how.loss), "optimise": asdict(how.optimise)}}  # fmt: skip
 
 
 def main(config: LongerConfig) -> None:
@@ -68,7 +70,6 @@ def main(config: LongerConfig) -> None:
     people = rendered.load(config.test)
     benchmark = cache(lambda depth: Benchmark(people, depth))
     rows = json.loads(config.json.read_text()) if config.json and config.json.is_file() else {}
-    scored: dict[str, list[dict]] = {}
     for label, folder in config.runs:
         run = settings_of(folder)
         with_depth = run.loss.alpha_depth > 0
@@ -77,8 +78,8 @@ def main(config: LongerConfig) -> None:
         if with_depth:
             scores |= fitted(benchmark(run.depth), run)
         console.print(label, scores["all"], *(scores[kind]["all"] for kind in KINDS if kind in scores))
-        runs = scored.setdefault(label, [])
-        runs.append(scores)
+        runs = [old for old in rows.get(label, {}).get("runs", []) if old["training"]["config"]["out"] != scores["training"]["config"]["out"]]
+        runs = sorted([*runs, scores], key=lambda one: one["training"]["config"]["seed"])
         rows[label] = {"runs": runs, **spread(runs, KINDS)}
         if config.json:
             config.json.write_text(json.dumps(rows, indent=1, allow_nan=False))

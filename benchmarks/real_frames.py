@@ -40,6 +40,7 @@ class RealFramesConfig:
     test: Path
     """Folder of rendered people with their truth."""
     json: Path | None = None
+    """Rows of other names in it are kept."""
 
 
 def reprojection(regressor: Resnet18Regressor, rows: dict[str, np.ndarray], benchmark: Benchmark) -> dict[str, float]:
@@ -63,7 +64,7 @@ def main(config: RealFramesConfig) -> None:
     console = Console()
     benchmark = Benchmark(rendered.load(config.test), "depth")
     held = shards.load_proxies(config.held)
-    result = {}
+    result = json.loads(config.json.read_text()) if config.json and config.json.is_file() else {}
     for name, path in config.weights:
         regressor = load_resnet18(path)[0].eval()
         people = trimmed(benchmark.proxies)[0]
