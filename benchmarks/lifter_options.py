@@ -3,11 +3,8 @@
     python benchmarks/lifter_options.py --data runs/train runs/train_large --val runs/val --json docs/lifter_options.json
 
 Scores are those of the validation set (hmr-ros train lifter's own: 12 limb joints, root at the hips' midpoint, without refinement).
-Rows that the JSON file already holds are not run again, so that the table can be made in pieces. Networks, rotations and losses are
-compared on other people, in a table of their own, which has its own row "amount: 8000 people" to compare with:
-
-    python benchmarks/lifter_options.py --data runs/train_a --val runs/val --json docs/lifter_networks.json \
-        --rows "amount: 8000" network rotations loss
+Rows that the JSON file already holds are not run again, so that the table can be made in pieces. Rotations, losses and another landmark
+network are compared on other people, in docs/lifter_networks.json, which has rows "amount" of its own to compare with.
 """
 
 from __future__ import annotations

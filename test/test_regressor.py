@@ -202,6 +202,12 @@ def test_the_estimator_makes_bodies_with_it(checkpoint, picture, body):
     assert (person.reliability >= 0).all() and (person.reliability <= 1).all()
 
 
+def test_the_reliability_of_the_embedded_one_tells_joints_apart(picture):
+    """One that was 1 to five digits everywhere, whatever it was told, was embedded once."""
+    (person,) = HumanMeshEstimator.from_default(backend="torch", regressor="resnet18")(picture)
+    assert person.reliability.std() > 0.03 and 0.05 < person.reliability.mean() < 0.95
+
+
 def test_the_embedded_one_has_its_decoder_from_the_embedded_prior(tmp_path):
     regressor = load_resnet18(EMBEDDED["resnet18"])[0]
     expected = load_pose_prior().decoder.state_dict()

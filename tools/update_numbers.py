@@ -93,12 +93,16 @@ def people() -> str:
     return f"{data['people']} people in {data['images']} pictures, {data['found']} found, {data['missed']} missed ({missed})."
 
 
-def options() -> str:
+def options(file: str = "lifter_options.json") -> str:
     rows = [
         [name, str(row["people"]), f"{row['mpjpe']:.1f}", f"{row['pa_mpjpe']:.1f}", f"{row['auroc']:.3f}", f"{row['loss']:.3f}"]
-        for name, row in _read("lifter_options.json").items()
+        for name, row in _read(file).items()
     ]
     return _table(["run", "people", "MPJPE", "PA-MPJPE", "AUROC", "training loss"], rows)
+
+
+def networks() -> str:
+    return options("lifter_networks.json")
 
 
 def shape() -> str:
@@ -188,7 +192,7 @@ def longer() -> str:
                 several = len(row["runs"]) > 1 and not from_mean_pose
                 scores = [f"{s['mean']:.1f}" + (f" ± {s['std']:.1f}" if several else "") for s in row[kind]["all"].values()]
                 shown = [what + (" on the coarse depth" if depth == "depth" else ""), "", *scores] if from_mean_pose else [label + what, str(len(row["runs"])), *scores]
-                rows += [shown] if shown not in rows else []
+                rows += [shown] if shown[0] not in (row[0] for row in rows) else []
     return _table(["run", "seeds", "MPJPE", "PA-MPJPE"], rows)
 
 
