@@ -63,6 +63,8 @@ def image_messages(path: str, topic: str = "") -> Iterator[BagMessage]:
         from rosbags.rosbag2 import Reader
     except ImportError as error:
         raise ValueError(f"reading bags needs the package rosbags: pip install rosbags ({error})") from error
+    if Path(path).is_dir() and not (Path(path) / "metadata.yaml").is_file():
+        raise ValueError(f"{path} is no bag: it has no metadata.yaml, expected a folder that `ros2 bag record` wrote")
     with Reader(Path(path)) as reader:
         images = {c.topic: c for c in reader.connections if c.msgtype in IMAGE_TYPES}
         if topic not in images and (topic or len(images) != 1):

@@ -42,6 +42,8 @@ class Look(NamedTuple):
 
 def kind_of(source: Path) -> str:
     """What a source is, by what it looks like. ValueError if it does not exist or cannot be opened."""
+    if not source.exists():
+        raise ValueError(f"source {source} does not exist, expected pictures, a video, a bag or a dataset")
     markers = {"3dpw": "imageFiles", "human36m": "S*/Videos", "up3d": "trainval.txt"}
     found = [kind for kind, pattern in markers.items() if source.is_dir() and any(source.glob(pattern))]
     if found:
