@@ -156,6 +156,7 @@ class _Run:
         regressor = load_resnet18(config.init)[0] if config.init else Resnet18Regressor(config.regressor, load_pose_prior(config.prior))
         if config.init and config.reset_reliability:
             regressor.reliability = Reliability(regressor.config.reliability)
+        self.asked = config  # by which a run is known again
         self.config = config = replace(config, regressor=regressor.config, loss=config.loss.for_depth(config.depth))
         self.regressor = regressor.to(memory_format=torch.channels_last)
         self.fits, self.skeleton = None, None
@@ -252,7 +253,7 @@ class _Run:
     def _state(self) -> dict:
         return {"model": self.regressor.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
                 "schedule": self.schedule.state_dict() if self.schedule else None, "losses": self.last,
-                "config": _plain(self.config)}  # fmt: skip
+                "config": _plain(self.asked)}  # fmt: skip
 
     def _save(self) -> None:
         """Weights and everything to go on from, each file whole or not at all."""
@@ -272,7 +273,7 @@ class _Run:
         if not path.is_file():
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
-        require_same(self.config, state)
+        require_same(self.asked, state)
         self.regressor.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule:
