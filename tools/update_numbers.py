@@ -159,9 +159,13 @@ def ablation_harsh() -> str:
     return _ablation("ablation_harsh.json")
 
 
+def ablation_harsh_extended() -> str:
+    return _ablation("ablation_harsh_extended.json")
+
+
 def reliability_without_labels() -> str:
     rows = []
-    for name in ("clean", "harsh"):
+    for name in ("clean", "harsh", "harsh_extended"):
         runs = _read(f"ablation_{name}.json")["variants"]["ours"]["runs"]
 
         def mean(*path: str) -> str:
@@ -170,7 +174,7 @@ def reliability_without_labels() -> str:
                 values = [value[key] for value in values]
             return f"{sum(values) / len(values):.3f}"
 
-        rows.append([name, mean("reliability", "mean"), mean("auroc", "reliability", "worst_3d"),
+        rows.append([name.replace("_", ", "), mean("reliability", "mean"), mean("auroc", "reliability", "worst_3d"),
                      *(mean("auroc_ceiling_worst_3d", inputs) for inputs in ("paper", "extended")),
                      mean("auroc", "detector_confidence", "worst_3d"), mean("auroc", "reliability", "detected_wrong"),
                      mean("auroc", "detector_confidence", "detected_wrong")])  # fmt: skip
