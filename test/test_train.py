@@ -160,6 +160,8 @@ def test_settings_and_folders_without_sense_are_refused(proxies, tmp_path):
     for name in ("save_every", "steps"):
         with pytest.raises(ValueError, match=f"{name} is 0"):
             train(configured(proxies, tmp_path, **{name: 0}))
+    with pytest.raises(ValueError, match="--reset-reliability needs --init"):
+        train(configured(proxies, tmp_path, reset_reliability=True))
     with pytest.raises(ValueError, match="nobody to learn from"):
         train(replace(configured(proxies, tmp_path), data=()))
     with pytest.raises(FileNotFoundError):

@@ -139,7 +139,8 @@ def fit_loss(said: tuple[Tensor, Tensor, Tensor], fits: Fits, skeleton: PosedKey
 
 
 def joints_sha256(joints: Tensor) -> str:
-    """Whose fits they are, of their joints (N, 17, 3); not of the depth, so that what a depth camera showed can teach a network that sees colour alone."""
+    """Whose fits they are, by their joints (N, 17, 3); not by their depth, so that what a depth camera showed can teach a network
+    that sees colour alone."""
     return hashlib.sha256(joints.numpy().tobytes()).hexdigest()
 
 

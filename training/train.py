@@ -125,6 +125,8 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise ValueError("--accelerator is cuda, but torch finds no CUDA GPU here; expected auto or cpu")
+    if config.reset_reliability and not config.init:
+        raise ValueError("--reset-reliability needs --init: a new regressor's reliability is new")
     if config.init and config.prior:
         raise ValueError(f"--prior {config.prior} cannot be used with --init, whose regressor has learned with its own; leave one out")
     fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes,
