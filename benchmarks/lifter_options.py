@@ -32,8 +32,8 @@ from hmr_ros.training import train_lifter as training
 class TokenLifter(Lifter):
     """A small transformer instead of the MLP: a token for each joint, landmark, bone and quarter of the appearance."""
 
-    def __init__(self, width: int, blocks: int, dropout: float, members: int, appearance: bool):
-        super().__init__(width, blocks, dropout, 0, appearance)
+    def __init__(self, width: int, blocks: int, dropout: float, members: int, appearance: bool, looking: int):
+        super().__init__(width, blocks, dropout, 0, appearance, looking)
         self.members = nn.ModuleList(
             nn.Sequential(_Tokens(width, blocks, dropout), nn.Linear(width, OUTPUTS)) for _ in range(members)
         )
@@ -108,6 +108,7 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
     table["amount: all people"] = ({}, {})
     return table | {
         "inputs: without appearance": (some | {"appearance": False}, {}),
+        "inputs: activations halfway as well": (some | {"looking": 1}, {}),
         "inputs: not turned upright": (some, {"load_people": not_turned(training.load_people)}),
         "size: width 256": (some | {"width": 256}, {}),
         "size: width 1024": (some | {"width": 1024}, {}),
@@ -126,8 +127,8 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
 def main() -> None:
     config = tyro.cli(Config)
     done = json.loads(config.json.read_text()) if config.json.is_file() else {}
-    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, width=512, members=1)
-    training.load_people = cache(training.load_people)  # rows read the same folders
+    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, width=512, members=1, looking=0)
+    training.load_people, training.load_looks = cache(training.load_people), cache(training.load_looks)  # rows read the same folders
     original = {name: getattr(training, name) for name in ("load_people", "Lifter")}
     for name, (options, replaced) in rows(config).items():
         if name + config.suffix in done or not name.startswith(config.rows or ("",)):

@@ -36,7 +36,11 @@ def main() -> int:
     estimator = HumanMeshEstimator.from_default(backend=config.backend, threads=config.threads)
     image = cv2.imread(str(files("hmr_ros") / "assets" / "demo" / "astronaut.jpg"))
     (person,) = estimator.extractor(image)
-    steps = {"features": lambda: person_features(person), "features and network": lambda: estimator._regressor(person_features(person)[None])}
+    activations = person.activations[None]
+    steps = {
+        "features": lambda: person_features(person),
+        "features and network": lambda: estimator._regressor(person_features(person)[None], activations),
+    }
     result: dict = {"backend": estimator._regressor.backend, "threads": config.threads}
     for name, call in steps.items():
         times = []

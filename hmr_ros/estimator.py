@@ -29,7 +29,7 @@ from hmr_ros.networks.maps import MAP_SIZE
 from hmr_ros.networks.pose_prior import EMBEDDED_PRIOR, load_pose_prior
 from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
 from hmr_ros.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import CONFIDENT, PersonProxies, ProxyExtractor
+from hmr_ros.proxies import ACTIVATIONS, CONFIDENT, PersonProxies, ProxyExtractor
 from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import CompiledModel, compile
@@ -63,6 +63,7 @@ class HumanMeshEstimator:
         """
         self.extractor, self.body_model = extractor, body_model
         self._regressor, self._body, self._betas_map = regressor, body, betas_map
+        self._reads_features = regressor.input_specs[0].shape[1:] == (FEATURE_COUNT,)
         self.reliability_source = reliability_source
         self._refine = Refiner(PosedKeypoints(body_model))
         self.backend = f"regressor: {regressor.backend}; detectors: {extractor.backend}"
@@ -159,7 +160,7 @@ class HumanMeshEstimator:
         return [body for body in bodies if body.reprojection_error() <= _WRONG]
 
     def _regress(self, people: list[PersonProxies]) -> Answers:
-        if len(self._regressor.inputs) == 1:
+        if self._reads_features:
             return regress(self._regressor, self._pelvis, people)
         return regress_maps(self._regressor, people)
 
@@ -257,7 +258,7 @@ def _load(path: str | Path, network: str, command: str) -> tuple[dict, dict]:
 
 # regressor → what reads its checkpoint, and an example of its inputs
 _KINDS = {
-    "lifter": (load_lifter, (torch.zeros(1, FEATURE_COUNT),), "learned"),
+    "lifter": (load_lifter, (torch.zeros(1, FEATURE_COUNT), torch.zeros(1, *ACTIVATIONS)), "learned"),
     "resnet18": (load_resnet18, (torch.zeros(1, 17, 3), torch.zeros(1, MAP_SIZE, MAP_SIZE)), "agreement"),
 }
 

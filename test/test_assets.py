@@ -116,7 +116,7 @@ def test_blazepose_agrees_with_movenet_on_a_face(portrait):
 
 
 def test_blazepose_shows_what_its_answers_are_made_from(portrait):
-    from hmr_ros.proxies import APPEARANCE_COUNT
+    from hmr_ros.proxies import ACTIVATIONS, APPEARANCE_COUNT
     from hmr_ros.proxies.embedded import EmbeddedExtractor
 
     (person,) = EmbeddedExtractor()(portrait)
@@ -124,6 +124,10 @@ def test_blazepose_shows_what_its_answers_are_made_from(portrait):
     assert person.appearance.shape == other.appearance.shape == (APPEARANCE_COUNT,)
     assert np.isfinite(person.appearance).all() and person.appearance.std() > 0.1
     assert np.corrcoef(person.appearance, other.appearance)[0, 1] < 0.95  # another picture is another vector
+    # Halfway the network still knows what is where: flipped activations are rather those of the flipped picture.
+    assert person.activations.shape == other.activations.shape == ACTIVATIONS
+    strength, flipped = (np.abs(one.activations).mean(0) for one in (person, other))
+    assert np.corrcoef(strength.ravel(), flipped[:, ::-1].ravel())[0, 1] > np.corrcoef(strength.ravel(), flipped.ravel())[0, 1] + 0.1
 
 
 # --- poses --------------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_i
 from hmr_ros.networks.inference import regress
 from hmr_ros.networks.lifter import Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import APPEARANCE_COUNT, CONFIDENT, PersonProxies, in_a_mirror
+from hmr_ros.proxies import ACTIVATIONS, APPEARANCE_COUNT, CONFIDENT, PersonProxies, in_a_mirror
 from hmr_ros.runtime import compile
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
 
@@ -33,7 +33,7 @@ def person(rng: np.random.Generator, size: int = 64) -> PersonProxies:
         score=0.7, box=np.array([200, 100, 440, 380], np.float32), keypoints=keypoints, crop=crop, landmarks=landmarks,
         world=rng.normal(0, 0.3, (33, 3)).astype(np.float32), mask=np.ones((size, size), np.float32),
         depth=np.full((size, size), 4.0, np.float32), region=np.array([300, 260, 400, 0.3], np.float32),
-        appearance=rng.normal(size=APPEARANCE_COUNT).astype(np.float32),
+        appearance=rng.normal(size=APPEARANCE_COUNT).astype(np.float32), activations=rng.normal(size=ACTIVATIONS).astype(np.float16),
     )  # fmt: skip
 
 
@@ -99,17 +99,19 @@ class Looks:
         self.betas, self.reliability = rng.normal(size=(3, 10)).astype(np.float32), rng.uniform(size=(3, 12)).astype(np.float32)
         self.people = [replace(person(rng), region=np.array([300, 260, 400, angle], np.float32)) for angle in (0.5, -0.5, 1.2)]
         one = self.people[1]
-        mirrored = in_a_mirror(one, one.landmarks, one.world, one.region * np.array([1, 1, 1, -0.8], np.float32), one.appearance)
+        region, activations = one.region * np.array([1, 1, 1, -0.8], np.float32), one.activations[..., ::-1]
+        mirrored = in_a_mirror(one, one.landmarks, one.world, region, one.appearance, activations)
         self.people[1] = replace(one, mirrored=mirrored)
         self.second = [self.rotations[1], self.betas[1], self.cameras[1], self.reliability[1]]  # what the second look says, unmirrored
 
     def regress(self):
         return regress(self._lifter, lambda betas: np.broadcast_to(self.PELVIS, (len(betas), 3)), self.people)
 
-    def _lifter(self, features):
+    def _lifter(self, features, activations):
         rotations, betas, camera, reliability = self.second
         views = [*self.people, self.people[1].mirrored]
         assert np.array_equal(features, np.stack([person_features(view) for view in views]))
+        assert activations.dtype == np.float32 and np.array_equal(activations, np.stack([view.activations for view in views]))
         reflected = rotations[list(SMPL_MIRROR)] * (self.FLIP[:, None] * self.FLIP)
         values = zip(
             [*self.rotations, reflected], [*self.betas, betas], [*self.cameras, camera * [1, -1, 1]],
@@ -211,9 +213,9 @@ def test_the_skeleton_without_a_mesh_agrees_with_the_mesh(body):
 
 
 def test_lifter_gives_rotations_and_a_positive_scale_for_any_input():
-    lifter = Lifter(width=32, blocks=1).eval()
+    lifter = Lifter(width=32, blocks=1, looking=1).eval()
     extreme = torch.cat([torch.zeros(1, FEATURE_COUNT), 1e6 * torch.randn(3, FEATURE_COUNT)])
-    rotations, betas, camera, reliability = lifter(extreme)
+    rotations, betas, camera, reliability = lifter(extreme, 1e6 * torch.randn(4, *ACTIVATIONS))
     assert reliability.shape == (4, 12) and (0 <= reliability).all() and (reliability <= 1).all()
     identity = rotations @ rotations.transpose(-1, -2)
     assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-4)
@@ -222,11 +224,15 @@ def test_lifter_gives_rotations_and_a_positive_scale_for_any_input():
 
 def test_the_lifter_runs_the_same_on_openvino_and_torch():
     torch.manual_seed(0)
-    lifter = Lifter(width=64, blocks=1).eval()
+    lifter = Lifter(width=64, blocks=1, looking=1).eval()
     for member in lifter.members:
-        torch.nn.init.normal_(member[-1].weight, std=0.05)
-    features = np.random.default_rng(0).normal(size=(3, FEATURE_COUNT)).astype(np.float32)
-    answers = [compile(lifter, (torch.zeros(1, FEATURE_COUNT),), backend=b)(features) for b in ("torch", "openvino")]
+        torch.nn.init.normal_(member.head.weight, std=0.05)
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=(3, *shape)).astype(np.float32) for shape in ((FEATURE_COUNT,), ACTIVATIONS)]
+    example = tuple(torch.zeros(1, *value.shape[1:]) for value in inputs)
+    answers = [compile(lifter, example, backend=b)(*inputs) for b in ("torch", "openvino")]
+    blind = lifter(*map(torch.from_numpy, (inputs[0], np.zeros_like(inputs[1]))))
+    assert not np.allclose(blind.rotations.detach(), answers[0][0], atol=1e-3)  # it does look
     for one, other in zip(*answers):
         assert one.shape == other.shape and np.abs(one - other).max() < 1e-4
 

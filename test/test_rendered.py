@@ -254,12 +254,12 @@ def test_a_tiny_data_set_has_matching_rows(tiny, body):
 
 def test_an_interrupted_run_is_completed_with_the_same_bytes(tiny):
     out, _ = tiny
-    before = {path.name: path.read_bytes() for path in out.glob("*.npz")}
+    before = {path.name: path.read_bytes() for path in out.glob("*.np[yz]")}
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.npz")}
-    assert sorted(before) == ["proxies-00000.npz", "proxies-00001.npz", "truth-00000.npz", "truth-00001.npz"]
-    (out / "proxies-00001.npz").unlink()  # killed between the two files of a shard
+    assert sorted(before) == [f"{kind}-0000{i}.np{'y' if kind == 'activations' else 'z'}" for kind in ("activations", "proxies", "truth") for i in (0, 1)]
+    (out / "proxies-00001.npz").unlink()  # killed between the files of a shard
     rendered.generate(rendered.RenderedConfig(out=out, save_images=2, **TINY))
-    after = {path.name: path.read_bytes() for path in out.glob("*.npz")}
+    after = {path.name: path.read_bytes() for path in out.glob("*.np[yz]")}
     assert after == before
     assert (out / "truth-00000.npz").stat().st_mtime_ns == times["truth-00000.npz"]  # complete shards are left alone
     assert not list(out.glob("*.partial")) and not list(out.glob(".*.partial"))
@@ -280,7 +280,7 @@ def test_a_killed_run_leaves_no_process_behind_and_is_completed(tiny, tmp_path, 
     wait_until(lambda: not processes_of_session(process.pid))
     manifest = rendered.generate(rendered.RenderedConfig(out=tmp_path, **TINY))
     assert manifest == tiny[1]
-    for path in tiny[0].glob("*.npz"):
+    for path in tiny[0].glob("*.np[yz]"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
@@ -311,6 +311,7 @@ def test_two_processes_make_the_same_data_as_one(tiny, tmp_path):
     assert one.keys() == two.keys()
     for name in one:
         assert np.array_equal(one[name], two[name]), name
+    assert np.array_equal(rendered.load_activations(out), rendered.load_activations(tmp_path))
 
 
 def test_truth_is_never_needed_for_proxies(tiny, tmp_path):
@@ -321,6 +322,10 @@ def test_truth_is_never_needed_for_proxies(tiny, tmp_path):
     assert not {"pose", "betas", "joints", "keypoints2d", "keypoints3d", "translation", "visible"} & set(proxies)
     with pytest.raises(FileNotFoundError, match="truth"):
         rendered.load(tmp_path)
+    for path in out.glob("truth-*.npz"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="0 activations"):
+        rendered.load_activations(tmp_path)
 
 
 def test_another_data_set_in_the_same_folder_is_refused(tiny):

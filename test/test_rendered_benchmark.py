@@ -213,7 +213,7 @@ def test_a_whole_run_writes_finite_figures_plots_and_sheets(people, checkpoint, 
     assert "SMPLify-like" in told and f"{manifest['missed']} missed" in told and "our input too" in told
 
 
-def test_variants_of_ours_see_what_their_names_say(truth, body, monkeypatch):
+def test_variants_of_ours_see_what_their_names_say(truth, people, body, monkeypatch):
     seen = []
 
     def record(lifter, pelvis, some):
@@ -221,11 +221,14 @@ def test_variants_of_ours_see_what_their_names_say(truth, body, monkeypatch):
         return regress(lifter, pelvis, some)
 
     monkeypatch.setattr(rendered_methods, "regress", record)
-    methods = Methods(truth.found, Lifter(width=16, blocks=1), body, mediapipe_correction.RAW)
+    activations = rendered.load_activations(people / "val")
+    methods = Methods(truth.found, activations, Lifter(width=16, blocks=1), body, mediapipe_correction.RAW)
     plain = methods("ours")
     assert all(person.mirrored is None for person in seen)
     np.testing.assert_array_equal(seen[1].depth, truth.found["depth"][1])
+    np.testing.assert_array_equal(seen[1].activations, activations[1, 0])
     methods("ours_flip")
+    np.testing.assert_array_equal(seen[1].mirrored.activations, activations[1, 1])
     np.testing.assert_array_equal(seen[1].mirrored.world, truth.found["mirrored_world"][1])
     methods("ours_depth_camera")
     np.testing.assert_array_equal(seen[1].depth, truth.found["sensor_depth"][1])
@@ -254,7 +257,7 @@ def test_wrong_use_is_refused_in_words(people, checkpoint, tmp_path):
 def test_pictures_with_other_people_than_the_data_are_not_shown(people, checkpoint, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
-    for path in (people / "val").glob("*-*.npz"):
+    for path in (people / "val").glob("*-*.np[yz]"):
         (data / path.name).write_bytes(path.read_bytes())
     config = json.loads((people / "val" / "config.json").read_text())
     (data / "config.json").write_text(json.dumps(config | {"seed": config["seed"] + 1}))

@@ -78,7 +78,7 @@ def run(config: EvalConfig, console: Console) -> dict:
         )
     data = rendered.load(config.data)
     truth, correction = Truth(data), mediapipe_correction.load(config.correction)
-    methods = Methods(truth.found, lifter, body, correction["weights"])
+    methods = Methods(truth.found, rendered.load_activations(config.data), lifter, body, correction["weights"])
     mean_limbs = methods.mean_pose().limbs[0]
     result = {
         "data": _describe(config.data, data, truth),

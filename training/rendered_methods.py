@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -52,9 +52,12 @@ def posed(skeleton: PosedKeypoints, rotations: np.ndarray, betas: np.ndarray, ca
 class Methods:
     """Everything the methods share: people's proxies, networks and body."""
 
-    def __init__(self, found: dict[str, np.ndarray], lifter: Lifter, body: BodyModel, correction: np.ndarray):
-        """found: rows of ``rendered.load``, only proxies are read. correction: (12, 33) of MediaPipe's landmarks."""
-        self.found, self.correction = found, correction
+    def __init__(
+        self, found: dict[str, np.ndarray], activations: np.ndarray, lifter: Lifter, body: BodyModel, correction: np.ndarray
+    ):
+        """found: rows of ``rendered.load``, only proxies are read; activations: ``rendered.load_activations``'s. correction:
+        (12, 33) of MediaPipe's landmarks."""
+        self.found, self.activations, self.correction = found, activations, correction
         self.lifter, self.skeleton = lifter.eval(), PosedKeypoints(body)
         self.targets = to_crop(found["keypoints"][..., :2], found["crop"])
         self.confidence = np.where(found["keypoints"][..., 2] > CONFIDENT, found["keypoints"][..., 2], 0)
@@ -78,7 +81,7 @@ class Methods:
     def ours(
         self, people: list[PersonProxies] | None = None, refinement: RefinementConfig | None = RefinementConfig()
     ) -> Prediction:
-        people = people or list(proxies_of(self.found))
+        people = people or list(self._looks("plain"))
         rotations, betas, cameras, reliability = regress(self._regress, self._pelvis, people)
         if refinement is not None:
             refine = Refiner(self.skeleton, refinement)
@@ -86,12 +89,18 @@ class Methods:
         return replace(posed(self.skeleton, rotations, betas, cameras), reliability=reliability)
 
     def ours_flip(self) -> Prediction:
-        looks = zip(proxies_of(self.found), proxies_of(self.found, "mirrored"), strict=True)
+        looks = zip(self._looks("plain"), self._looks("mirrored"), strict=True)
         return self.ours([replace(plain, mirrored=mirrored) for plain, mirrored in looks])
 
-    def _regress(self, features: np.ndarray):
+    def ours_depth_camera(self) -> Prediction:
+        return self.ours(list(self._looks("plain", "sensor_depth")))
+
+    def _looks(self, look: str, depth: str = "depth") -> Iterator[PersonProxies]:
+        return proxies_of(self.found, look, depth, self.activations)
+
+    def _regress(self, features: np.ndarray, activations: np.ndarray):
         with torch.inference_mode():
-            return tuple(value.numpy() for value in self.lifter(torch.from_numpy(features)))
+            return tuple(value.numpy() for value in self.lifter(torch.from_numpy(features), torch.from_numpy(activations)))
 
     def _pelvis(self, betas: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -125,6 +134,6 @@ METHODS: dict[MethodName, Method] = {
     "ours_flip": Method("ours, mirrored", "averaged with what a second look in a mirror says", Methods.ours_flip),
     "ours_depth_camera": Method(
         "ours, depth camera", "with a simulated depth camera's depth instead of the coarse one",
-        lambda methods: methods.ours(list(proxies_of(methods.found, depth="sensor_depth"))),
+        Methods.ours_depth_camera,
     ),
 }  # fmt: skip

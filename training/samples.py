@@ -8,7 +8,7 @@ turned like the features (see hmr_ros/networks/features.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,10 @@ _PROXIES = ("score", "box", "keypoints", "crop", "landmarks", "world", "mask", "
 
 @dataclass(frozen=True)
 class Samples:
-    """N views of people; truth in the features' turned axes."""
+    """N views of people; truth in the features' turned axes. ``looks`` are everybody's, M for all views together."""
 
+    looks: torch.Tensor  # (M, *ACTIVATIONS) float16
+    look: torch.Tensor  # (N,) row of ``looks``
     features: torch.Tensor  # (N, FEATURE_COUNT)
     rotations: torch.Tensor  # (N, 24, 3, 3)
     betas: torch.Tensor  # (N, 10)
@@ -41,39 +43,57 @@ class Samples:
         return len(self.features)
 
     def __getitem__(self, index) -> Samples:
-        return Samples(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        return Samples(self.looks, *(getattr(self, name)[index] for name in list(self.__dataclass_fields__)[1:]))
+
+    @property
+    def activations(self) -> torch.Tensor:
+        """(N, *ACTIVATIONS)"""
+        return self.looks[self.look].float()
 
 
 def load_people(folders: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Proxies and truth of several folders written by ``hmr-ros data rendered``, row by row; the missed are not among them."""
+    """Proxies and truth of several folders written by ``hmr-ros data rendered``, row by row; the missed are not among them.
+    ``looked`` (N,) is everybody's row in ``load_looks``."""
     if not folders:
         raise ValueError("no people: name folders of `hmr-ros data rendered`")
     parts = [rendered.load(folder) for folder in folders]
     names = [name for name in parts[0] if not name.startswith("missed_")]
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    people = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return people | {"looked": np.arange(len(people["index"]))}
+
+
+def load_looks(folders: Sequence[Path]) -> torch.Tensor:
+    """The landmark network's activations (N * 2, *ACTIVATIONS) float16 of ``load_people``'s rows: everybody as first seen, in a mirror."""
+    return torch.from_numpy(rendered.load_activations(*folders)).flatten(0, 1)
 
 
 def make_samples(
     data: dict[str, np.ndarray],
+    activations: torch.Tensor,
     skeleton: PosedKeypoints,
     looks: Sequence[str] = ("plain",),
     depths: Sequence[str] = ("depth",),
 ) -> Samples:
-    """Views of everybody in ``load_people``'s rows: all people by the first look and depth, then by the next."""
-    parts = [_view(data, skeleton, look, depth) for look in looks for depth in depths]
-    return Samples(*(torch.cat([getattr(part, name) for part in parts]) for name in Samples.__dataclass_fields__))
+    """Views of everybody in ``load_people``'s rows: all people by the first look and depth, then by the next. ``activations`` are
+    ``load_looks``'s."""
+    parts = [_view(data, activations, skeleton, look, depth) for look in looks for depth in depths]
+    names = list(Samples.__dataclass_fields__)[1:]
+    return Samples(activations, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def proxies_of(data: dict[str, np.ndarray], look: str = "plain", depth: str = "depth") -> Iterator[PersonProxies]:
-    """Row by row, as the extractor gave them (masks and depths at the shards' resolution)."""
+def proxies_of(
+    data: dict[str, np.ndarray], look: str = "plain", depth: str = "depth", activations: np.ndarray | None = None
+) -> Iterator[PersonProxies]:
+    """Row by row, as the extractor gave them (masks and depths at the shards' resolution), with ``rendered.load_activations``'s
+    where they are given."""
     for i in range(len(data["crop"])):
         person = PersonProxies(**{name: data[name][i] for name in _PROXIES}, depth=data[depth][i])
         if look == "mirrored":
             person = in_a_mirror(person, *(data[f"mirrored_{n}"][i] for n in ("landmarks", "world", "region", "appearance")))
-        yield person
+        yield person if activations is None else replace(person, activations=activations[i, LOOKS.index(look)])
 
 
-def _view(data: dict[str, np.ndarray], skeleton: PosedKeypoints, look: str, depth: str) -> Samples:
+def _view(data: dict[str, np.ndarray], activations: torch.Tensor, skeleton: PosedKeypoints, look: str, depth: str) -> Samples:
     features = np.stack([person_features(person) for person in proxies_of(data, look, depth)])
     pose = np.concatenate([data["ray_orient"][:, None], data["pose"][:, 1:]], axis=1)
     rotations, xy = matrix_from_rotvec(pose), to_crop(data["keypoints2d"], data["crop"])
@@ -90,4 +110,5 @@ def _view(data: dict[str, np.ndarray], skeleton: PosedKeypoints, look: str, dept
     with torch.no_grad():
         keypoints = skeleton(tensors[1], tensors[2])[1].numpy()
     camera = torch.from_numpy(fit_weak_camera(keypoints, xy, np.ones(xy.shape[:2])))
-    return Samples(*tensors, camera, torch.arange(len(features)))
+    seen = len(LOOKS) * torch.from_numpy(data["looked"]) + LOOKS.index(look)
+    return Samples(activations, seen, *tensors, camera, torch.arange(len(features)))

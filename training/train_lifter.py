@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,13 +28,13 @@ from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
 from hmr_ros.estimator import load_lifter
 from hmr_ros.geometry import sixd_from_matrix
 from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features
-from hmr_ros.networks.lifter import BETAS, RIGHT, Lifter
+from hmr_ros.networks.lifter import BETAS, RIGHT, BodyParameters, Lifter
 from hmr_ros.posed_keypoints import PosedKeypoints
 from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.body_loss import body_loss, from_hips
 from hmr_ros.training.evaluate import auroc, mpjpe, pa_mpjpe
-from hmr_ros.training.samples import DEPTHS, LOOKS, Samples, load_people, make_samples
+from hmr_ros.training.samples import DEPTHS, LOOKS, Samples, load_looks, load_people, make_samples
 from hmr_ros.training.schedule import one_cycle
 
 _LIMBS = list(LIMB_KEYPOINTS)
@@ -67,8 +69,12 @@ class TrainConfig:
     dropout: float = 0.1
     members: int = 3
     """Networks that learn side by side, each in its own order, and are averaged."""
+    looking: int = 2
+    """So many of them see the landmark network's activations halfway, too, through a convolutional network of their own."""
     appearance: bool = True
     """Use the landmark network's last activations beside what it says."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Of those convolutional networks; bf16-mixed is three times as fast where the CPU has units for it, and far slower elsewhere."""
     weight_joints: float = 10.0
     """Of the root-relative 3D joints and keypoints, L1 in metres."""
     weight_rotations: float = 1.0
@@ -86,6 +92,8 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     for name in ("epochs", "reliability_epochs", "members", "batch", "width", "blocks"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
+    if not 0 <= config.looking <= config.members:
+        raise ValueError(f"looking is {config.looking}, expected 0 to all {config.members} members")
     if not 0 < config.lr:
         raise ValueError(f"lr is {config.lr}, expected more than 0")
     weights = config.out / "lifter.safetensors"
@@ -97,7 +105,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     started = time.monotonic()
     with console.status("reading rendered people"):
         learned, judged = _people(config, skeleton)
-        held_out = make_samples(load_people(config.val), skeleton)
+        held_out = make_samples(load_people(config.val), load_looks(config.val), skeleton)
     console.print(
         f"{len(learned) // _VIEWS} people to learn from, {len(judged) // _VIEWS} to learn reliability from, "
         f"{len(held_out)} held out, {FEATURE_COUNT} features"
@@ -105,7 +113,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     if config.init:
         config, lifter = _continued(config, body)
     else:
-        lifter = Lifter(config.width, config.blocks, config.dropout, config.members, config.appearance)
+        lifter = Lifter(**_options(config))
         _set_statistics(lifter, learned)
     history = _train_regressor(lifter, learned, held_out, skeleton, config, console)
     _shrink_betas(lifter, judged)
@@ -139,7 +147,8 @@ def _people(config: TrainConfig, skeleton: PosedKeypoints) -> tuple[Samples, Sam
             f"{len(parts[0]['index'])} people to learn from and {len(parts[1]['index'])} to judge on are fewer than one batch "
             f"of {config.batch} and one person: make more, or lower --batch"
         )
-    learned, judged = (make_samples(part, skeleton, LOOKS, DEPTHS) for part in parts)
+    looks = load_looks(config.data)
+    learned, judged = (make_samples(part, looks, skeleton, LOOKS, DEPTHS) for part in parts)
     return learned, judged
 
 
@@ -169,13 +178,14 @@ def _train_regressor(
         losses = []
         for batches in zip(*(_batches(learned, config.batch) for _ in lifter.members)):
             optimizer.zero_grad(set_to_none=True)
-            for member, batch in zip(lifter.members, batches):
-                said = member(lifter.normalized(batch.features))
-                loss = _loss(lifter.parameters_of(said), batch, skeleton, config)
+            for i, batch in enumerate(batches):
+                with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
+                    said = lifter.answer(i, lifter.normalized(batch.features), batch.activations)
+                loss = _loss(lifter.parameters_of(said.float()), batch, skeleton, config)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, people {batch.person.tolist()[:8]}…")
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(member.parameters(), 1.0)
+                torch.nn.utils.clip_grad_norm_(lifter.members[i].parameters(), 1.0)
                 losses.append(loss.item())
             optimizer.step()
             schedule.step()
@@ -198,8 +208,7 @@ def _loss(said: tuple[torch.Tensor, ...], truth: Samples, skeleton: PosedKeypoin
 @torch.no_grad()
 def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict[str, float]:
     """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) and shape error on ``samples``."""
-    lifter.eval()
-    prediction = lifter(samples.features)
+    prediction = BodyParameters(*map(torch.cat, zip(*_answers(lifter, samples))))
     pred, truth = (
         from_hips(skeleton(p.rotations, p.betas)[1])[:, _LIMBS].numpy() for p in (prediction, samples)
     )
@@ -214,11 +223,10 @@ def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict
 def _shrink_betas(lifter: Lifter, judged: Samples) -> None:
     """Scale each shape coefficient, in place, to what it is worth on people whom the regressor has not seen: pictures say little
     about shape, the losses on joints make much of it, and an overstated shape is worse than the mean one."""
-    lifter.eval()
-    said = torch.cat([lifter(features).betas for features in judged.features.split(4096)])
+    said = torch.cat([answer.betas for answer in _answers(lifter, judged)])
     worth = ((said * judged.betas).sum(0) / said.square().sum(0).clamp_min(1e-9)).clamp(0, 1)
     for member in lifter.members:
-        for parameter in member[-1].parameters():  # weight and bias of the last layer
+        for parameter in member.head.parameters():
             parameter[BETAS] *= worth.reshape(-1, *[1] * (parameter.ndim - 1))
 
 
@@ -233,7 +241,8 @@ def _train_reliability(
     held_out_right = held_out_error < RIGHT
     optimizer = torch.optim.AdamW(lifter.reliability.parameters(), lr=1e-3, weight_decay=config.weight_decay)
     with torch.no_grad():
-        seen = torch.cat([lifter.said(features)[1] for features in judged.features.split(4096)])  # the regressor stays as it is
+        # The regressor stays as it is.
+        seen, held_out_seen = (torch.cat([lifter.said(some.features, some.activations)[1] for some in _parts(s)]) for s in (judged, held_out))
     size = min(config.batch, len(judged))
     batches = len(judged) // size
     schedule = one_cycle(optimizer, 1e-3, config.reliability_epochs * batches, warm_up=0.3)
@@ -248,7 +257,7 @@ def _train_reliability(
             schedule.step()
         lifter.eval()
         with torch.no_grad():
-            reliability = lifter(held_out.features).reliability
+            reliability = lifter.reliability(held_out_seen).sigmoid()
         entropy = float(F.binary_cross_entropy(reliability, held_out_right.float()))
         if best is None or entropy < best["reliability_entropy"]:
             worst = held_out_error > held_out_error.flatten().quantile(0.8)
@@ -265,18 +274,26 @@ def _train_reliability(
 @torch.no_grad()
 def joint_errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> torch.Tensor:
     """3D error of the 12 limb joints (N, 12) in metres, relative to the hips' midpoint, refined as in the estimator."""
-    lifter.eval()
     refine = Refiner(skeleton)
     errors = []
-    for rows in torch.arange(len(samples)).split(1024):
-        some = samples[rows]
-        rotations, betas, cameras, _ = (value.numpy() for value in lifter(some.features))
+    for some, answer in zip(_parts(samples), _answers(lifter, samples)):
+        rotations, betas, cameras, _ = (value.numpy() for value in answer)
         targets, confidence = keypoints_in_features(some.features.numpy())
         refined, _ = refine(rotations, betas, cameras, targets, confidence)
         pred = skeleton(torch.from_numpy(refined), torch.from_numpy(betas))[1]
         truth = skeleton(some.rotations, some.betas)[1]
         errors.append((from_hips(pred) - from_hips(truth))[:, _LIMBS].norm(dim=-1))
     return torch.cat(errors)
+
+
+def _parts(samples: Samples) -> Iterator[Samples]:
+    return (samples[rows] for rows in torch.arange(len(samples)).split(1024))
+
+
+@torch.no_grad()
+def _answers(lifter: Lifter, samples: Samples) -> list[BodyParameters]:
+    lifter.eval()
+    return [lifter(some.features, some.activations) for some in _parts(samples)]
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -303,13 +320,17 @@ def _set_statistics(lifter: Lifter, samples: Samples) -> None:
 
 def _halved(lifter: Lifter) -> dict[str, torch.Tensor]:
     """Weight matrices as float16: half the file for a tenth of a millimetre; statistics and biases stay float32."""
-    return {name: tensor.half() if tensor.ndim == 2 and tensor.numel() > 4096 else tensor for name, tensor in lifter.state_dict().items()}
+    return {name: tensor.half() if tensor.ndim in (2, 4) and tensor.numel() > 4096 else tensor for name, tensor in lifter.state_dict().items()}
+
+
+def _options(config: TrainConfig) -> dict:
+    return {name: getattr(config, name) for name in ("width", "blocks", "dropout", "members", "appearance", "looking")}
 
 
 def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -> dict:
     return {
         "network": "lifter",
-        "options": {name: getattr(config, name) for name in ("width", "blocks", "dropout", "members", "appearance")},
+        "options": _options(config),
         "feature_layout": FEATURE_LAYOUT,
         "body": {"name": body.name, "sha256": body.sha256},
         "training": asdict(config) | {

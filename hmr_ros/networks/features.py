@@ -1,4 +1,4 @@
-"""The lifter's input: one person's proxies as a vector.
+"""The lifter's input: one person's proxies as a vector (beside it, the landmark network's activations as they are).
 
 Every length is relative to the crop or to the hips, so that the vector does not know where in the image the person is; and
 everything is turned about the crop's centre until the person's region stands upright, so that a cartwheel looks like a

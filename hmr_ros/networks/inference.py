@@ -19,16 +19,19 @@ Answers = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # as BodyParame
 
 
 def regress(
-    lifter: Callable[[np.ndarray], Answers], pelvis: Callable[[np.ndarray], np.ndarray], people: Sequence[PersonProxies]
+    lifter: Callable[[np.ndarray, np.ndarray], Answers], pelvis: Callable[[np.ndarray], np.ndarray], people: Sequence[PersonProxies]
 ) -> Answers:
     """rotations (N, 24, 3, 3), betas (N, 10), weak cameras (N, 3), reliability (N, 12) of N people.
 
-    lifter: features (M, FEATURE_COUNT) → BodyParameters as arrays; pelvis: betas (N, 10) → (N, 3), of the body that
-    will be posed (of another body than the lifter's the camera is off by what their pelvises differ, until it is refitted).
+    lifter: features (M, FEATURE_COUNT), activations (M, *ACTIVATIONS) → BodyParameters as arrays; pelvis: betas (N, 10) →
+    (N, 3), of the body that will be posed (of another body than the lifter's the camera is off by what their pelvises differ,
+    until it is refitted).
     Whoever has a second look (``mirrored``) gets the mean of both.
     """
     def say(views: Sequence[PersonProxies]) -> Answers:
-        rotations, betas, cameras, reliability = lifter(np.stack([person_features(view) for view in views]))
+        features = np.stack([person_features(view) for view in views])
+        activations = np.stack([view.activations for view in views]).astype(np.float32)
+        rotations, betas, cameras, reliability = lifter(features, activations)
         angles = np.array([view.region[3] for view in views])
         rotations, cameras = turn_back(rotations, cameras, pelvis(betas), angles)
         return rotations, betas, cameras, reliability

@@ -1,8 +1,9 @@
 """The light regressor: a residual MLP from the proxies as a vector to pose, shape, weak camera and reliability.
 
 After Martinez et al. 2017, "A simple yet effective baseline for 3d human pose estimation", with rotations as 6D
-(Zhou et al. 2019) instead of joint positions; a few such networks are averaged. The reliability is another, smaller network
-on the same inputs and on what the first ones say; it is trained afterwards, on people whom they have not seen.
+(Zhou et al. 2019) instead of joint positions; a few such networks are averaged. Some of them also look at the person, with a
+small convolutional network (basic blocks of He et al. 2016) on the landmark network's activations. The reliability is another,
+smaller network on the same vector and on what the first ones say; it is trained afterwards, on people whom they have not seen.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import torch
 from torch import nn
 
 from hmr_ros.geometry import matrix_from_6d
+from hmr_ros.networks.blocks import BasicBlock, ResidualBlock
 from hmr_ros.networks.features import FEATURE_COUNT, GEOMETRY_COUNT
+from hmr_ros.proxies import ACTIVATIONS
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 
 
@@ -29,16 +32,18 @@ class BodyParameters(NamedTuple):
     reliability: torch.Tensor  # (B, 12) of COCO 5..16: probability that the joint is right to RIGHT metres in 3D
 
 
-class ResidualBlock(nn.Module):
-    def __init__(self, width: int, dropout: float):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout),
-        )  # fmt: skip
+class _Look(nn.Sequential):
+    """Activations (B, *ACTIVATIONS) → (B, COUNT)."""
 
-    def forward(self, x):
-        return x + self.layers(x)
+    COUNT = 64 * 4 * 4
+
+    def __init__(self, dropout: float):
+        channels = ACTIVATIONS[0]
+        super().__init__(
+            nn.BatchNorm2d(channels, affine=False), nn.Dropout2d(dropout),
+            BasicBlock(channels, 128, 2), BasicBlock(128, 128, 1), BasicBlock(128, 192, 2), BasicBlock(192, 192, 1),
+            nn.Conv2d(192, 64, 1), nn.Flatten(),
+        )  # fmt: skip
 
 
 class _Member(nn.Sequential):
@@ -51,16 +56,37 @@ class _Member(nn.Sequential):
         nn.init.zeros_(head.bias)
         super().__init__(*stem, *[ResidualBlock(width, dropout) for _ in range(blocks)], head)
 
+    @property
+    def head(self) -> nn.Linear:
+        return self[-1]
+
+
+class _LookingMember(nn.Module):
+    """The same, of features and activations."""
+
+    def __init__(self, inputs: int, width: int, blocks: int, dropout: float):
+        super().__init__()
+        self.look = _Look(dropout)
+        self.answer = _Member(inputs + _Look.COUNT, width, blocks, dropout)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.answer.head
+
+    def forward(self, x, activations):
+        return self.answer(torch.cat([x, self.look(activations)], dim=1))
+
 
 class Lifter(nn.Module):
-    """(B, FEATURE_COUNT) features → BodyParameters, in the features' turned axes. Buffers hold the training set's statistics.
+    """(B, FEATURE_COUNT) features and (B, *ACTIVATIONS) activations → BodyParameters, in the features' turned axes. Buffers hold
+    the training set's statistics.
 
-    ``members`` networks are averaged; how far apart they are is what the reliability leans on, beside the features.
-    ``appearance``: use the landmark network's activations, not only what it says.
+    ``members`` networks are averaged, the first ``looking`` of which look at the activations, too; how far apart they are is what
+    the reliability leans on, beside the features. ``appearance``: the features' last part is used.
     """
 
     def __init__(
-        self, width: int = 640, blocks: int = 2, dropout: float = 0.1, members: int = 3, appearance: bool = True
+        self, width: int = 640, blocks: int = 2, dropout: float = 0.1, members: int = 3, appearance: bool = True, looking: int = 0
     ):
         super().__init__()
         self.inputs = FEATURE_COUNT if appearance else GEOMETRY_COUNT
@@ -68,24 +94,31 @@ class Lifter(nn.Module):
         self.register_buffer("feature_std", torch.ones(FEATURE_COUNT))
         self.register_buffer("mean_rotations", torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(24, 1))  # 6D
         self.register_buffer("mean_camera", torch.tensor([0.0, 0, 0]))  # log s, tx, ty
-        self.members = nn.ModuleList(_Member(self.inputs, width, blocks, dropout) for _ in range(members))
+        self.looking = looking
+        self.members = nn.ModuleList(
+            (_LookingMember if i < looking else _Member)(self.inputs, width, blocks, dropout) for i in range(members)
+        )
         self.reliability = nn.Sequential(
             nn.Linear(self.inputs + 2 * OUTPUTS, 256), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.3),
             nn.Linear(256, 64), nn.GELU(), nn.Linear(64, len(LIMB_KEYPOINTS)),
         )  # fmt: skip
 
-    def forward(self, features: torch.Tensor) -> BodyParameters:
-        mean, judged = self.said(features)
+    def forward(self, features: torch.Tensor, activations: torch.Tensor) -> BodyParameters:
+        mean, judged = self.said(features, activations)
         # Nothing flows back: reliability must not change what it judges.
         return BodyParameters(*self.parameters_of(mean), self.reliability(judged.detach()).sigmoid())
 
-    def said(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def said(self, features: torch.Tensor, activations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The members' mean (B, OUTPUTS), and what the reliability judges it by: features, mean and spread."""
         x = self.normalized(features)
-        answers = torch.stack([member(x) for member in self.members])
+        answers = torch.stack([self.answer(i, x, activations) for i in range(len(self.members))])
         mean = answers.mean(0)
         spread = (answers - mean).square().mean(0).sqrt()
         return mean, torch.cat([x, mean, 10 * spread], dim=1)
+
+    def answer(self, member: int, x: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
+        """One member's (B, OUTPUTS), of normalized features."""
+        return self.members[member](x, activations) if member < self.looking else self.members[member](x)
 
     def normalized(self, features: torch.Tensor) -> torch.Tensor:
         x = ((features - self.feature_mean) / self.feature_std).clamp(-6, 6)

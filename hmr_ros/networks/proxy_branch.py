@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hmr_ros.networks.lifter import ResidualBlock
+from hmr_ros.networks.blocks import ResidualBlock
 from hmr_ros.networks.maps import bone_points, centred_depth, read_depth
 from hmr_ros.networks.reliability import relations
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE

@@ -15,6 +15,7 @@ from smplx.lbs import batch_rodrigues
 from torch import Tensor, nn
 
 from hmr_ros.geometry import matrix_from_6d
+from hmr_ros.networks.blocks import BasicBlock
 from hmr_ros.networks.lifter import BodyParameters
 from hmr_ros.networks.maps import centred_depth, depth_at_joints
 from hmr_ros.networks.pose_prior import LATENT, PosePrior
@@ -51,24 +52,6 @@ class RegressorConfig:
     """Width of a branch that reads joints and depth along bones as numbers beside the maps (proxy_branch.py), not the paper's; 0: none."""
 
 
-class _BasicBlock(nn.Module):
-    """ResNet's basic block: two 3 x 3 convolutions and a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
-        )  # fmt: skip
-        nn.init.zeros_(self.layers[-1].weight)  # every block begins as the identity
-        self.shortcut = nn.Identity()
-        if stride > 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.layers(x) + self.shortcut(x)).relu()
-
-
 class Resnet18Regressor(nn.Module):
     """(joints (B, 17, 3: x, y in crop coordinates, confidence), depth (B, H, W) trimmed metres) → BodyParameters.
 
@@ -86,7 +69,7 @@ class Resnet18Regressor(nn.Module):
         )
         stages = [(w, w, 1), (w, w, 1), (w, 2 * w, 2), (2 * w, 2 * w, 1), (2 * w, 4 * w, 2), (4 * w, 4 * w, 1), (4 * w, 8 * w, 2),
                   (8 * w, 8 * w, 1)]  # fmt: skip
-        self.stages = nn.Sequential(*[_BasicBlock(*stage) for stage in stages])
+        self.stages = nn.Sequential(*[BasicBlock(*stage) for stage in stages])
         self.rotations = 3 if config.rotation == "axis_angle" else 6
         head = nn.Linear(512, 1 + self.rotations + 2 + 10 + LATENT)
         nn.init.normal_(head.weight, std=1e-3)

@@ -16,6 +16,7 @@ from hmr_ros.skeleton import COCO_MIRROR, TORSO_KEYPOINTS
 CONFIDENT = 0.3  # of a joint that counts as seen
 DOUBT = 0.3  # factor on the visibility and presence of landmarks that are somebody else's
 APPEARANCE_COUNT = 1152  # BlazePose's last activations, 288 channels of 2 x 2
+ACTIVATIONS = (88, 16, 16)  # shape of those halfway through it: channels, rows, columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class PersonProxies:
     # turned against the image: radians, positive clockwise, 0 where the shoulders are above the hips
     appearance: np.ndarray  # (APPEARANCE_COUNT,) what the landmark network makes its answers from, in the region's frame
     agreed: bool = True  # the landmarks are of the same person as the detector's joints
+    activations: np.ndarray | None = None  # ACTIVATIONS, any float: how the landmark network sees the region before it makes up its
+    # mind; None where nobody needs them
     mirrored: PersonProxies | None = None  # the same person in a mirror, mirrored about the crop's centre; by another look
 
     @property
@@ -44,7 +47,8 @@ class PersonProxies:
 
 
 def in_a_mirror(
-    person: PersonProxies, landmarks: np.ndarray, world: np.ndarray, region: np.ndarray, appearance: np.ndarray
+    person: PersonProxies, landmarks: np.ndarray, world: np.ndarray, region: np.ndarray, appearance: np.ndarray,
+    activations: np.ndarray | None = None,
 ) -> PersonProxies:
     """The person mirrored about the crop's centre, with what a second look at the mirror image gave (in its own pixels)."""
     flip = np.array([-1, 1, 1], np.float32)
@@ -60,6 +64,7 @@ def in_a_mirror(
         depth=np.ascontiguousarray(person.depth[:, ::-1]),
         region=region,
         appearance=appearance,
+        activations=activations,
         mirrored=None,
     )
 

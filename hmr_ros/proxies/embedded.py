@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from hmr_ros.geometry import crop_matrix, rotation_about_z, square_crop
-from hmr_ros.proxies import DOUBT, PersonProxies, in_a_mirror
+from hmr_ros.proxies import ACTIVATIONS, DOUBT, PersonProxies, in_a_mirror
 from hmr_ros.proxies.depth import coarse_depth, sensor_depth, trim_depth
 from hmr_ros.runtime import compile
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, COCO_SIGMAS
@@ -22,6 +22,7 @@ from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, COCO_SIGMAS
 _SHOULDERS, _HIPS = [5, 6], [11, 12]
 _BLAZEPOSE_SIZE = 256
 _BLAZEPOSE_HEAD = "model_1/model/convworld_3d/Conv2D_dequantize"  # weight of its last layer
+_BLAZEPOSE_MIDDLE = "model_1/model/conv2d_22/Conv2D_dequantize"  # weight of the layer after its last 16 x 16 block
 _MOVENET_PEOPLE = 6  # at most, a pass
 
 
@@ -65,6 +66,7 @@ class _CloseView:
     to_image: np.ndarray  # (2, 3) from the region's pixels to the image's
     angle: float  # of the region, radians
     appearance: np.ndarray  # (APPEARANCE_COUNT,) activations before the last layer
+    activations: np.ndarray  # ACTIVATIONS, those halfway
 
     @property
     def joints(self) -> np.ndarray:
@@ -83,7 +85,7 @@ class EmbeddedExtractor:
             side: compile(assets / "movenet_multipose.xml", shapes={"input": (1, side, side, 3)}, threads=threads)
             for side in (256, 384, 512)
         }
-        self._blazepose = compile(assets / "pose_landmark_full.tflite", expose=(_BLAZEPOSE_HEAD,), threads=threads)
+        self._blazepose = compile(assets / "pose_landmark_full.tflite", expose=(_BLAZEPOSE_HEAD, _BLAZEPOSE_MIDDLE), threads=threads)
         self.backend = self._blazepose.backend
 
     def __call__(
@@ -222,12 +224,13 @@ class EmbeddedExtractor:
         if mirrored:
             region, angle = region[:, ::-1], -angle
         answers = self._blazepose((region[None, ..., ::-1] / 255.0).astype(np.float32))
-        if answers[5].shape != (1, 288, 2, 2):
+        shapes, expected = [answer.shape for answer in answers[5:]], [(1, 288, 2, 2), (1, *ACTIVATIONS)]
+        if shapes != expected:
             raise RuntimeError(
-                f"{self.backend} gives BlazePose's last activations as {answers[5].shape}, expected (1, 288, 2, 2), the order of "
+                f"{self.backend} gives BlazePose's activations as {shapes}, expected {expected}, the order of "
                 "channels that checkpoints were trained with; install another version of openvino (constraints.txt names one)"
             )
-        raw, presence, mask_logits, _, world, appearance = (answer.reshape(-1) for answer in answers)
+        raw, presence, mask_logits, _, world, appearance = (answer.reshape(-1) for answer in answers[:6])
         raw, world = raw.reshape(39, 5)[:33], world.reshape(39, 3)[:33]
         if mirrored:
             raw[:, 0] = _BLAZEPOSE_SIZE - 1 - raw[:, 0]
@@ -240,6 +243,7 @@ class EmbeddedExtractor:
             to_image=to_image,
             angle=angle,
             appearance=appearance,
+            activations=answers[6][0],
         )
 
     def _proxies(
@@ -267,6 +271,7 @@ class EmbeddedExtractor:
             depth=trim_depth(depth_map),
             region=_region(view),
             appearance=view.appearance,
+            activations=view.activations,
             agreed=agreed,
         )
         if not self.config.mirrored:
@@ -277,7 +282,7 @@ class EmbeddedExtractor:
             landmarks[:, 2:] *= DOUBT
         for points in (landmarks, region):
             points[..., 0] = 2 * crop[0] - points[..., 0]
-        return replace(proxies, mirrored=in_a_mirror(proxies, landmarks, second.world, region, second.appearance))
+        return replace(proxies, mirrored=in_a_mirror(proxies, landmarks, second.world, region, second.appearance, second.activations))
 
 
 def _region(view: _CloseView) -> np.ndarray:

@@ -26,7 +26,7 @@ from hmr_ros.training.datasets.backgrounds import SUFFIXES, Backgrounds
 from hmr_ros.training.datasets.poses import SPLITS
 from hmr_ros.training.datasets.scene import Scene, SceneConfig, SceneMaker
 
-load, load_proxies, load_truth = shards.load, shards.load_proxies, shards.load_truth
+load, load_proxies, load_truth, load_activations = shards.load, shards.load_proxies, shards.load_truth, shards.load_activations
 
 
 FIRST = 10  # pictures whose people a manifest identifies by a digest of their own: quick to compare

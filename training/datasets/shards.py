@@ -1,7 +1,8 @@
 """Proxies and truth on disk: numbered npz shards, ``proxies-00012.npz`` for what the detectors said and
-``truth-00012.npz`` for what was really there. Self-supervised training opens the first kind only.
+``truth-00012.npz`` for what was really there. Self-supervised training opens the first kind only. Beside the truth,
+``activations-00012.npy`` (n, 2, *ACTIVATIONS) float16: the landmark network's, of the plain and the mirrored look, 90 KB a person.
 
-Row i of a truth shard belongs to row i of its proxies shard. People whom the detectors missed are in the truth alone, under
+Row i of a truth shard belongs to row i of its proxies shard (and of the activations). People whom the detectors missed are in the truth alone, under
 the same names with ``missed_`` before them.
 
 Proxies: ``index`` (n,) picture, ``image_size`` (n, 2: H, W), ``score`` (n,), ``box`` (n, 4), ``keypoints`` (n, 17, 3),
@@ -23,7 +24,10 @@ the crop only cannot know more.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -32,7 +36,7 @@ from scipy.spatial.transform import Rotation
 
 from hmr_ros.geometry import Intrinsics, square_crop
 from hmr_ros.networks.maps import MAP_SIZE
-from hmr_ros.proxies import PersonProxies
+from hmr_ros.proxies import ACTIVATIONS, PersonProxies
 from hmr_ros.proxies.depth import sensor_depth, trim_depth
 from hmr_ros.training.datasets.scene import PersonTruth, Scene
 
@@ -68,11 +72,13 @@ def match(detected: list[PersonProxies], true: list[PersonTruth]) -> list[tuple[
 
 
 class ShardWriter:
-    """Collects the rows of one shard; ``save`` writes both files atomically, truth first."""
+    """Collects the rows of one shard, of people who were looked at in a mirror, too; ``save`` writes all its files atomically, the
+    proxies last."""
 
     def __init__(self):
         self.proxies: Rows = {}
         self.truth: Rows = {}
+        self.activations: list[np.ndarray] = []
         self.ghosts = 0  # detections of nobody
 
     def add(self, index: int, scene: Scene, detected: list[PersonProxies]) -> None:
@@ -81,6 +87,7 @@ class ShardWriter:
         for i, j in sorted(pairs, key=lambda pair: pair[1]):
             add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth))
             add_row(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
+            self.activations.append(np.stack([detected[i].activations, detected[i].mirrored.activations]).astype(np.float16))
         found = {j for _, j in pairs}
         for j, person in enumerate(scene.people):
             if j not in found:
@@ -89,6 +96,8 @@ class ShardWriter:
 
     def save(self, folder: Path, shard: int, images: range) -> None:
         span = np.array([images.start, images.stop])
+        with _atomically(activations_path(folder, shard)) as file:
+            np.save(file, np.stack(self.activations) if self.activations else np.empty((0, 2, *ACTIVATIONS), np.float16))
         _save(truth_path(folder, shard), {**_stack(self.truth), "images": span})
         save_proxies(folder, shard, images, self.proxies, ghosts=np.array(self.ghosts))
 
@@ -112,10 +121,15 @@ def truth_path(folder: Path, shard: int) -> Path:
     return Path(folder) / f"truth-{shard:05d}.npz"
 
 
+def activations_path(folder: Path, shard: int) -> Path:
+    return Path(folder) / f"activations-{shard:05d}.npy"
+
+
 def is_complete(folder: Path, shard: int, images: range, truth: bool = True) -> bool:
-    """The shard is there, for exactly these pictures: both its files, or the proxies alone where there is no ``truth``."""
+    """The shard is there, for exactly these pictures: all its files, or the proxies alone where there is no ``truth``."""
     paths = [proxies_path(folder, shard)] + ([truth_path(folder, shard)] if truth else [])
-    return all(path.is_file() and _span(path) == [images.start, images.stop] for path in paths)
+    complete = all(path.is_file() and _span(path) == [images.start, images.stop] for path in paths)
+    return complete and (not truth or activations_path(folder, shard).is_file())
 
 
 def load_proxies(folder: Path | str) -> dict[str, np.ndarray]:
@@ -126,6 +140,21 @@ def load_proxies(folder: Path | str) -> dict[str, np.ndarray]:
 def load_truth(folder: Path | str) -> dict[str, np.ndarray]:
     """All rows of the truth shards in a folder. Raises FileNotFoundError when there are none."""
     return _concatenate(folder, "truth-*.npz")
+
+
+def load_activations(*folders: Path | str) -> np.ndarray:
+    """(n, 2, *ACTIVATIONS) float16, row by row as ``load``'s of one folder after the other: the plain and the mirrored look at
+    everybody. ValueError where a folder lacks some."""
+    shards = []
+    for folder in folders:
+        paths, expected = sorted(Path(folder).glob("activations-*.npy")), len(list(Path(folder).glob("truth-*.npz")))
+        if len(paths) != expected:
+            raise ValueError(f"{folder} has {len(paths)} activations-*.npy for {expected} shards: it was made by an earlier version of "
+                             "hmr_ros; run the same hmr-ros data rendered again, it makes the missing ones")  # fmt: skip
+        shards += [np.load(path, mmap_mode="r") for path in paths]
+    every = np.empty((sum(map(len, shards)), 2, *ACTIVATIONS), np.float16)  # filled one by one: at no time twice in memory
+    np.concatenate(shards, out=every)
+    return every
 
 
 def load(folder: Path | str) -> dict[str, np.ndarray]:
@@ -164,9 +193,15 @@ def _span(path: Path) -> list[int]:
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with _atomically(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
+@contextmanager
+def _atomically(path: Path) -> Iterator[BinaryIO]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        yield file
     os.replace(partial, path)
 
 
