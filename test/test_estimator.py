@@ -211,8 +211,8 @@ def test_non_finite_answers_of_a_network_cost_one_body_and_not_the_others(estima
     people = estimator.extractor(street[0])
     regressor = estimator._regressor
 
-    def broken(features):
-        answers = [answer.copy() for answer in regressor(features)]
+    def broken(features, activations):
+        answers = [answer.copy() for answer in regressor(features, activations)]
         answers[0][0, 3] = np.nan
         return answers
 
