@@ -119,7 +119,8 @@ def jitter() -> str:
 
 
 def left_out() -> str:
-    with_, without = (_read(name)["methods"]["ours"]["parts"]["everyday"] for name in ("eval_rendered.json", "eval_left_out.json"))
+    result = _read("eval_left_out.json")
+    with_, without = result["with_everyday"]["everyday"], result["methods"]["ours"]["parts"]["everyday"]
     ratio = [f"{without[name] / with_[name]:.2f}" for name in ("mpjpe", "pa_mpjpe")]
     return f"{_pair(without)} instead of {_pair(with_)} mm on the everyday part: {ratio[0]} and {ratio[1]} times."
 

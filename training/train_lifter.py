@@ -67,10 +67,10 @@ class TrainConfig:
     width: int = 640
     blocks: int = 2
     dropout: float = 0.1
-    members: int = 3
+    members: int = 2
     """Networks that learn side by side, each in its own order, and are averaged."""
     looking: int = 2
-    """So many of them see the landmark network's activations halfway, too, through a convolutional network of their own."""
+    """So many of them look at the landmark network's activations, too, through a convolutional network of their own."""
     appearance: bool = True
     """Use the landmark network's last activations beside what it says."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
