@@ -61,7 +61,7 @@ def test_a_portrait_cut_by_the_border_gives_one_body_where_the_person_is(estimat
     assert len(bodies) == 1
     assert_sound(bodies, portrait, estimator)
     (body,) = bodies
-    assert body.reprojection_error() < 0.08
+    assert body.reprojection_error(slice(0, 13)) < 0.05  # down to the hips; the knee that MoveNet sees on her helmet is none
     # The head of the mesh covers the face, which lies around (225, 110) of the 512² picture.
     scale = portrait.shape[0] / 512
     assert np.linalg.norm(body.projected_keypoints[0] / scale - [225, 115]) < 40
