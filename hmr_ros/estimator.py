@@ -1,6 +1,6 @@
 """HumanMeshEstimator: image → one BodyEstimate a person, the whole pipeline on one page.
 
-    people = extractor(image)                        proxies: joints, mask, depth, appearance; in a mirror as well, if asked
+    people = extractor(image)                        proxies: joints, mask, depth, activations; in a mirror as well, if asked
     rotations, betas, camera, reliability = regress(people)
     rotations, camera = refine(...)                  bent towards the confident joints
     vertices, joints, keypoints = body(...)          the mesh

@@ -11,8 +11,8 @@ from hmr_ros.body_model import BodyModel
 from hmr_ros.estimator import load_lifter
 from hmr_ros.networks.features import FEATURE_COUNT, keypoints_in_features
 from hmr_ros.networks.lifter import Lifter
-from hmr_ros.proxies import ACTIVATIONS
 from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.proxies import ACTIVATIONS
 from hmr_ros.skeleton import SMPL_MIRROR
 from hmr_ros.training import samples
 from hmr_ros.training import train_lifter as training
