@@ -136,8 +136,8 @@ def footage() -> str:
     return _table(header, rows)
 
 
-def _spread(scores: dict) -> list[str]:
-    return [f"{score['mean']:.1f} ± {score['std']:.1f}" for score in scores["all"].values()]
+def _spread(scores: dict, runs: int) -> list[str]:
+    return [f"{score['mean']:.1f}" + (f" ± {score['std']:.1f}" if runs > 1 else "") for score in scores["all"].values()]
 
 
 def _ablation(name: str) -> str:
@@ -148,7 +148,7 @@ def _ablation(name: str) -> str:
         for kind, what in kinds.items():
             if kind in variant:
                 paper = _pair(variant["paper_3dpw"]) if kind == "network" and "paper_3dpw" in variant else ""
-                rows.append([variant["label"] + what, *_spread(variant[kind]), paper])
+                rows.append([variant["label"] + what, *_spread(variant[kind], len(variant["runs"])), paper])
     return _table(["variant", "MPJPE", "PA-MPJPE", "the paper's, on 3DPW"], rows)
 
 
@@ -164,9 +164,13 @@ def ablation_harsh_extended() -> str:
     return _ablation("ablation_harsh_extended.json")
 
 
+def ablation_harsh_long() -> str:
+    return _ablation("ablation_harsh_long.json")
+
+
 def reliability_without_labels() -> str:
     rows = []
-    for name in ("clean", "harsh", "harsh_extended"):
+    for name in ("clean", "harsh", "harsh_extended", "harsh_long"):
         runs = _read(f"ablation_{name}.json")["variants"]["ours"]["runs"]
 
         def mean(*path: str) -> str:
