@@ -35,8 +35,15 @@ class TokenLifter(Lifter):
     def __init__(self, width: int, blocks: int, dropout: float, members: int, appearance: bool, looking: int):
         super().__init__(width, blocks, dropout, 0, appearance, looking)
         self.members = nn.ModuleList(
-            nn.Sequential(_Tokens(width, blocks, dropout), nn.Linear(width, OUTPUTS)) for _ in range(members)
+            _TokenMember(_Tokens(width, blocks, dropout), nn.Linear(width, OUTPUTS)) for _ in range(members)
         )
+
+
+class _TokenMember(nn.Sequential):
+    head = property(lambda self: self[-1])
+
+    def forward(self, x: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
 
 
 class _Tokens(nn.Module):

@@ -166,6 +166,13 @@ def test_a_look_that_is_no_number_spoils_nobody():
     assert np.isnan(rotations[1]).any() and np.isfinite(rotations[[0, 2]]).all()
 
 
+def test_an_extractor_without_activations_is_told_what_the_lifter_needs():
+    looks = Looks()
+    looks.people[2] = replace(looks.people[2], activations=None)
+    with pytest.raises(ValueError, match=r"activations is None, expected \(88, 16, 16\)"):
+        looks.regress()
+
+
 def test_the_mirror_image_of_a_mirror_image_is_the_person():
     someone = person(np.random.default_rng(3))
     look = someone.landmarks, someone.world, someone.region, someone.appearance

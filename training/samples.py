@@ -43,12 +43,15 @@ class Samples:
         return len(self.features)
 
     def __getitem__(self, index) -> Samples:
-        return Samples(self.looks, *(getattr(self, name)[index] for name in list(self.__dataclass_fields__)[1:]))
+        return replace(self, **{name: getattr(self, name)[index] for name in _BY_VIEW})
 
     @property
     def activations(self) -> torch.Tensor:
         """(N, *ACTIVATIONS)"""
         return self.looks[self.look].float()
+
+
+_BY_VIEW = [name for name in Samples.__dataclass_fields__ if name != "looks"]
 
 
 def load_people(folders: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -77,8 +80,7 @@ def make_samples(
     """Views of everybody in ``load_people``'s rows: all people by the first look and depth, then by the next. ``activations`` are
     ``load_looks``'s."""
     parts = [_view(data, activations, skeleton, look, depth) for look in looks for depth in depths]
-    names = list(Samples.__dataclass_fields__)[1:]
-    return Samples(activations, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in _BY_VIEW})
 
 
 def proxies_of(

@@ -178,14 +178,14 @@ def _train_regressor(
         losses = []
         for batches in zip(*(_batches(learned, config.batch) for _ in lifter.members)):
             optimizer.zero_grad(set_to_none=True)
-            for i, batch in enumerate(batches):
+            for member, batch in zip(lifter.members, batches):
                 with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-                    said = lifter.answer(i, lifter.normalized(batch.features), batch.activations)
+                    said = member(lifter.normalized(batch.features), batch.activations)
                 loss = _loss(lifter.parameters_of(said.float()), batch, skeleton, config)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, people {batch.person.tolist()[:8]}…")
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(lifter.members[i].parameters(), 1.0)
+                torch.nn.utils.clip_grad_norm_(member.parameters(), 1.0)
                 losses.append(loss.item())
             optimizer.step()
             schedule.step()

@@ -9,7 +9,7 @@ import numpy as np
 from hmr_ros.geometry import nearest_rotation
 from hmr_ros.networks.features import person_features, turn_back
 from hmr_ros.networks.maps import person_maps
-from hmr_ros.proxies import PersonProxies
+from hmr_ros.proxies import ACTIVATIONS, PersonProxies
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
 
 _FLIP = np.array([-1, 1, 1], np.float32)
@@ -26,9 +26,11 @@ def regress(
     lifter: features (M, FEATURE_COUNT), activations (M, *ACTIVATIONS) → BodyParameters as arrays; pelvis: betas (N, 10) →
     (N, 3), of the body that will be posed (of another body than the lifter's the camera is off by what their pelvises differ,
     until it is refitted).
-    Whoever has a second look (``mirrored``) gets the mean of both.
+    Whoever has a second look (``mirrored``) gets the mean of both. ValueError where the extractor gave no activations.
     """
     def say(views: Sequence[PersonProxies]) -> Answers:
+        if any(view.activations is None for view in views):
+            raise ValueError(f"PersonProxies.activations is None, expected {ACTIVATIONS}: the lifter looks at them, the extractor has to give them")
         features = np.stack([person_features(view) for view in views])
         activations = np.stack([view.activations for view in views]).astype(np.float32)
         rotations, betas, cameras, reliability = lifter(features, activations)

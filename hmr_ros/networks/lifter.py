@@ -47,7 +47,7 @@ class _Look(nn.Sequential):
 
 
 class _Member(nn.Sequential):
-    """One residual MLP: features → 24 x 6 rotations, 10 betas, 3 of the camera, as differences from the mean."""
+    """One residual MLP: features → 24 x 6 rotations, 10 betas, 3 of the camera, as differences from the mean. It does not look."""
 
     def __init__(self, inputs: int, width: int, blocks: int, dropout: float):
         stem = nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout)
@@ -59,6 +59,9 @@ class _Member(nn.Sequential):
     @property
     def head(self) -> nn.Linear:
         return self[-1]
+
+    def forward(self, x, activations):
+        return super().forward(x)
 
 
 class _LookingMember(nn.Module):
@@ -74,7 +77,7 @@ class _LookingMember(nn.Module):
         return self.answer.head
 
     def forward(self, x, activations):
-        return self.answer(torch.cat([x, self.look(activations)], dim=1))
+        return self.answer(torch.cat([x, self.look(activations)], dim=1), activations)
 
 
 class Lifter(nn.Module):
@@ -94,7 +97,6 @@ class Lifter(nn.Module):
         self.register_buffer("feature_std", torch.ones(FEATURE_COUNT))
         self.register_buffer("mean_rotations", torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(24, 1))  # 6D
         self.register_buffer("mean_camera", torch.tensor([0.0, 0, 0]))  # log s, tx, ty
-        self.looking = looking
         self.members = nn.ModuleList(
             (_LookingMember if i < looking else _Member)(self.inputs, width, blocks, dropout) for i in range(members)
         )
@@ -111,14 +113,10 @@ class Lifter(nn.Module):
     def said(self, features: torch.Tensor, activations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The members' mean (B, OUTPUTS), and what the reliability judges it by: features, mean and spread."""
         x = self.normalized(features)
-        answers = torch.stack([self.answer(i, x, activations) for i in range(len(self.members))])
+        answers = torch.stack([member(x, activations) for member in self.members])
         mean = answers.mean(0)
         spread = (answers - mean).square().mean(0).sqrt()
         return mean, torch.cat([x, mean, 10 * spread], dim=1)
-
-    def answer(self, member: int, x: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
-        """One member's (B, OUTPUTS), of normalized features."""
-        return self.members[member](x, activations) if member < self.looking else self.members[member](x)
 
     def normalized(self, features: torch.Tensor) -> torch.Tensor:
         x = ((features - self.feature_mean) / self.feature_std).clamp(-6, 6)

@@ -19,8 +19,9 @@ from scipy.spatial.transform import Rotation
 from hmr_ros.body_model import BodyModel
 from hmr_ros.geometry import Intrinsics, project_pinhole
 from hmr_ros.rasterizer import vertex_normals
-from hmr_ros.training.datasets.appearance import Dresser, bounds, paint, random_light
+from hmr_ros.training.datasets.appearance import Dresser
 from hmr_ros.training.datasets.backgrounds import Backgrounds
+from hmr_ros.training.datasets.painting import bounds, paint, random_light
 from hmr_ros.training.datasets.picture import measure_depth, object_mask, photograph, shade_floor
 from hmr_ros.training.datasets.poses import PoseSampler
 

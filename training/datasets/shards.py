@@ -2,8 +2,8 @@
 ``truth-00012.npz`` for what was really there. Self-supervised training opens the first kind only. Beside the truth,
 ``activations-00012.npy`` (n, 2, *ACTIVATIONS) float16: the landmark network's, of the plain and the mirrored look, 90 KB a person.
 
-Row i of a truth shard belongs to row i of its proxies shard (and of the activations). People whom the detectors missed are in the truth alone, under
-the same names with ``missed_`` before them.
+Row i of a truth shard belongs to row i of its proxies shard and of its activations. People whom the detectors missed are in the
+truth alone, under the same names with ``missed_`` before them.
 
 Proxies: ``index`` (n,) picture, ``image_size`` (n, 2: H, W), ``score`` (n,), ``box`` (n, 4), ``keypoints`` (n, 17, 3),
 ``crop`` (n, 3), ``mask`` (n, 64, 64) uint8 of 255, ``depth`` (n, 64, 64) float16 metres, ``agreed`` (n,) bool, ``landmarks``
