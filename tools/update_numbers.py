@@ -152,6 +152,12 @@ def _ablation(name: str) -> str:
     return _table(["variant", "MPJPE", "PA-MPJPE", "the paper's, on 3DPW"], rows)
 
 
+def calibrated_clip() -> str:
+    result = _read("calibrated_clip.json")
+    return _table([f"{result['views']} views of {result['frames']} frames", "MPJPE / PA-MPJPE, mm"],
+                  [[name, _pair(scores)] for name, scores in result["methods"].items()])  # fmt: skip
+
+
 def ablation_clean() -> str:
     return _ablation("ablation_clean.json")
 
