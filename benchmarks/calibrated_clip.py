@@ -24,19 +24,19 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.geometry import Intrinsics, to_crop
-from hmr_ros.networks.inference import regress
-from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.networks.lifter.regressor import regress
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import CONFIDENT, PersonProxies
 from hmr_ros.proxies.embedded import EmbeddedExtractor
 from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
-from hmr_ros.training import mediapipe_correction
-from hmr_ros.training.datasets.shards import ray_rotation
-from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
-from hmr_ros.training.mediapipe_correction import from_hips
+from hmr_ros.training.benchmarks.rendered import mediapipe_correction
+from hmr_ros.training.data.shards import ray_rotation
+from hmr_ros.training.metrics import mpjpe, pa_mpjpe
+from hmr_ros.training.benchmarks.rendered.mediapipe_correction import from_hips
 
 LIMBS = list(LIMB_KEYPOINTS)
 SEEN_BY = 3  # cameras: a joint seen by fewer has no truth

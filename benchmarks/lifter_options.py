@@ -24,9 +24,9 @@ from rich.table import Table
 from smplx.lbs import batch_rodrigues
 from torch import nn
 
-from hmr_ros.networks.features import FEATURE_LAYOUT
-from hmr_ros.networks.lifter import OUTPUTS, Lifter
-from hmr_ros.training import train_lifter as training
+from hmr_ros.networks.lifter.features import FEATURE_LAYOUT
+from hmr_ros.networks.lifter.net import OUTPUTS, Lifter
+from hmr_ros.training.lifter import train as training
 
 
 class TokenLifter(Lifter):

@@ -18,7 +18,7 @@ import tyro
 
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT
-from hmr_ros.networks.features import person_features
+from hmr_ros.networks.lifter.features import person_features
 
 TARGET_MS, TARGET_MB = 5.0, 25.0
 

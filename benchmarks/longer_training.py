@@ -20,16 +20,16 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from hmr_ros.checkpoint import load_checkpoint
+from hmr_ros.files import load_checkpoint
 from hmr_ros.estimator import load_resnet18
-from hmr_ros.networks.regressor import RegressorConfig
-from hmr_ros.training.ablation import Benchmark, spread
-from hmr_ros.training.datasets import rendered
-from hmr_ros.training.fits import FitConfig
-from hmr_ros.training.losses import LossConfig
-from hmr_ros.training.proxy_data import Corruption
-from hmr_ros.training.test_time import OptimiseConfig, optimise, regress
-from hmr_ros.training.train import WEIGHTS, TrainConfig
+from hmr_ros.networks.paper.net import RegressorConfig
+from hmr_ros.training.paper.ablation import Benchmark, spread
+from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.paper.fits import FitConfig
+from hmr_ros.training.losses.consistency import LossConfig
+from hmr_ros.training.paper.proxy_data import Corruption
+from hmr_ros.training.paper.optimise import OptimiseConfig, optimise, regress
+from hmr_ros.training.paper.train import WEIGHTS, TrainConfig
 
 
 KINDS = ("network", "refined", "fitted", "optimised_from_mean_pose", "fitted_from_mean_pose")

@@ -55,8 +55,8 @@ def main() -> int:
     from hmr_ros import HumanMeshEstimator
     from hmr_ros.msg import BodyArray
     from hmr_ros.geometry import pinhole
-    from hmr_ros.ros.camera import intrinsics_to_message
-    from hmr_ros.ros.images import image_to_message
+    from hmr_ros.ros.camera_info import intrinsics_to_message
+    from hmr_ros.io.decode import image_to_message
     from hmr_ros.ros.process import Spinner, start_ros
 
     photo = options.image or Path(hmr_ros.__file__).parent / "assets" / "demo" / "astronaut.jpg"
@@ -64,7 +64,7 @@ def main() -> int:
     intrinsics = pinhole(640, 480, 60.0)
 
     start_ros([])
-    code = "import sys; from hmr_ros.ros.node import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from hmr_ros.ros.live import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["-p", f"threads:={options.threads}", "-p", f"backend:={options.backend}"]
     live = subprocess.Popen([sys.executable, "-P", "-c", code, "--ros-args", *arguments])
     node = rclpy.create_node("overhead")

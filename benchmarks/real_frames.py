@@ -23,12 +23,13 @@ import tyro
 from rich.console import Console
 
 from hmr_ros.estimator import load_resnet18
-from hmr_ros.networks.regressor import Resnet18Regressor
+from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.skeleton import LIMB_KEYPOINTS
-from hmr_ros.training.ablation import Benchmark
-from hmr_ros.training.datasets import rendered, shards
-from hmr_ros.training.proxy_data import of_rows, trimmed
-from hmr_ros.training.test_time import decoded, regress
+from hmr_ros.training.paper.ablation import Benchmark
+from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.data import shards
+from hmr_ros.training.paper.proxy_data import of_rows, trimmed
+from hmr_ros.training.paper.optimise import decoded, regress
 
 
 @dataclass(frozen=True)

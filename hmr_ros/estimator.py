@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hmr_ros.body_model import BodyModel, fit_betas_map
-from hmr_ros.checkpoint import load_checkpoint
+from hmr_ros.body.model import BodyModel, fit_betas_map
+from hmr_ros.files import load_checkpoint
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import Intrinsics, metric_translation, project_weak, rotvec_from_matrix, to_crop
-from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT
-from hmr_ros.networks.inference import Answers, regress, regress_maps
-from hmr_ros.networks.lifter import Lifter
-from hmr_ros.networks.maps import MAP_SIZE
-from hmr_ros.networks.pose_prior import EMBEDDED_PRIOR, load_pose_prior
-from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
-from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT
+from hmr_ros.networks.lifter.regressor import Answers, regress, regress_maps
+from hmr_ros.networks.lifter.net import Lifter
+from hmr_ros.networks.paper.maps import MAP_SIZE
+from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, load_pose_prior
+from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import ACTIVATIONS, CONFIDENT, PersonProxies, ProxyExtractor
 from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
 from hmr_ros.refinement import Refiner

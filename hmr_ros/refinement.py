@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotvec_from_matrix
-from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS
 
 

@@ -21,7 +21,7 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
     """Folder of rendered people, seen by the real detectors: ``train`` to learn from, ``val`` held out."""
-    from hmr_ros.training.datasets import rendered
+    from hmr_ros.training.data.rendered import dataset as rendered
 
     root = tmp_path_factory.mktemp("rendered")
     for split, count in (("train", 60), ("val", 16)):

@@ -9,8 +9,8 @@ import torch
 
 from hmr_ros.cli import main
 from hmr_ros.skeleton import COCO_MIRROR
-from hmr_ros.training import ablation
-from hmr_ros.training.proxy_data import HARSH, Corruption, ProxyData, corrupt, mirrored, trimmed
+from hmr_ros.training.paper import ablation
+from hmr_ros.training.paper.proxy_data import HARSH, Corruption, ProxyData, corrupt, mirrored, trimmed
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 
 from published_formats import Call, picture, write_h36m, write_video
 
-from hmr_ros import inert_pickle
+from hmr_ros.body import inert_pickle
 from hmr_ros.skeleton import COCO_KEYPOINTS
-from hmr_ros.training.datasets import human36m, spin, vibe
-from hmr_ros.training.datasets.records import H36M_TO_J14, J14, DamagedFile
+from hmr_ros.training.data.readers import human36m, spin, vibe
+from hmr_ros.training.data.readers.records import H36M_TO_J14, J14, DamagedFile
 
 
 # ---- SPIN -----------------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.proxies.depth import DEPTH_BONES
 from hmr_ros.rasterizer import depth_at, visible_face
-from hmr_ros.training.coarse_body import CoarseBody, coarsen
+from hmr_ros.training.paper.coarse_body import CoarseBody, coarsen
 
 PIXELS = torch.tensor([100.0, 100.0, 1.0])  # a body two metres high is 200 px high
 

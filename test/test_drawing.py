@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.drawing import (
     BACKDROP,
     LEFT_COLOUR,

@@ -15,9 +15,11 @@ import pytest
 
 from hmr_ros.cli import main
 from hmr_ros.proxies import embedded
-from hmr_ros.training.datasets import frame_sources, rendered, shards
-from hmr_ros.training.datasets.records import Frame
-from hmr_ros.training.extract import ExtractConfig, extract
+from hmr_ros.training.data.extract import frames as frame_sources
+from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.data import shards
+from hmr_ros.training.data.readers.records import Frame
+from hmr_ros.training.data.extract.extract import ExtractConfig, extract
 
 DEMO = Path(str(files("hmr_ros") / "assets" / "demo"))
 PLACE = ("index", "name")  # columns that tell where a person was seen; all others are about the person
@@ -290,7 +292,7 @@ def up3d(root, walk):
 
 @pytest.mark.parametrize("kind, make", [("human36m", h36m), ("3dpw", threedpw), ("up3d", up3d)])
 def test_of_a_dataset_the_pictures_of_a_split_are_looked_at_and_no_annotation_is_opened(kind, make, walk, tmp_path):
-    pytest.importorskip(f"hmr_ros.training.datasets.{frame_sources.READERS[kind]}")
+    pytest.importorskip(f"hmr_ros.training.data.readers.{frame_sources.READERS[kind]}")
     root = tmp_path / "data"
     root.mkdir()
     count, lost = make(root, walk)

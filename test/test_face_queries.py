@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmr_ros import torch_queries
-from hmr_ros.body_model import BodyModel
+from hmr_ros.rasterizer import torch_queries
+from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.rasterizer import BACKENDS, depth_at, visible_face
-from hmr_ros.torch_queries import pixels_to_ndc
+from hmr_ros.rasterizer.torch_queries import pixels_to_ndc
 
 GOLDEN = Path(__file__).parent / "data" / "golden_depth.npz"  # by tools/make_golden_depth.py
 without_pytorch3d = pytest.mark.skipif(

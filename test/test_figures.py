@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, to_crop
-from hmr_ros.networks.pose_prior import PosePrior
-from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
-from hmr_ros.training import figures
-from hmr_ros.training.datasets import rendered
-from hmr_ros.training.figure_people import Painter, Rendered, Trained
-from hmr_ros.training.proxy_data import HARSH, corrupt, of_rows
-from hmr_ros.training.rendered_methods import Prediction
-from hmr_ros.training.train import save_regressor
+from hmr_ros.networks.paper.prior import PosePrior
+from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
+from hmr_ros.training.paper import figures
+from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.paper.figure_people import Painter, Rendered, Trained
+from hmr_ros.training.paper.proxy_data import HARSH, corrupt, of_rows
+from hmr_ros.training.benchmarks.rendered.methods import Prediction
+from hmr_ros.training.paper.train import save_regressor
 
 
 @pytest.fixture(scope="module")

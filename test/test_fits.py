@@ -5,20 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.cli import main
 from hmr_ros.estimator import load_resnet18
-from hmr_ros.networks.pose_prior import load_pose_prior
-from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
-from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.networks.paper.prior import load_pose_prior
+from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import COCO_MIRROR
-from hmr_ros.training import fits as fits_module
-from hmr_ros.training.body_loss import weak_projection
-from hmr_ros.training.fits import FitConfig, Fits, fit, fit_loss, load_fits, mirrored_fits
-from hmr_ros.training.losses import LossConfig, joint_loss
-from hmr_ros.training.proxy_data import ProxyData, load, trimmed
-from hmr_ros.training.test_time import OptimiseConfig
-from hmr_ros.training.train import PRESETS, WEIGHTS, save_regressor, train
+from hmr_ros.training.paper import fits as fits_module
+from hmr_ros.training.losses.body import weak_projection
+from hmr_ros.training.paper.fits import FitConfig, Fits, fit, fit_loss, load_fits, mirrored_fits
+from hmr_ros.training.losses.consistency import LossConfig, joint_loss
+from hmr_ros.training.paper.proxy_data import ProxyData, load, trimmed
+from hmr_ros.training.paper.optimise import OptimiseConfig
+from hmr_ros.training.paper.train import PRESETS, WEIGHTS, save_regressor, train
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ pytest.importorskip("rclpy")
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from hmr_ros.ros import images  # noqa: E402
+from hmr_ros.io import decode as images  # noqa: E402
 from hmr_ros.geometry import pinhole  # noqa: E402
-from hmr_ros.ros.camera import intrinsics_from_message, intrinsics_to_message  # noqa: E402
-from hmr_ros.ros.images import (  # noqa: E402
+from hmr_ros.ros.camera_info import intrinsics_from_message, intrinsics_to_message  # noqa: E402
+from hmr_ros.io.decode import (  # noqa: E402
     compressed_image_from_message,
     depth_from_message,
     image_from_message,

@@ -17,7 +17,7 @@ pytest.importorskip("launch_ros", reason="launch_ros is not here: it comes with 
 from launch import LaunchDescription  # noqa: E402
 from launch.actions import DeclareLaunchArgument  # noqa: E402
 
-from hmr_ros.ros.live_node import LiveParameters  # noqa: E402
+from hmr_ros.ros.node import LiveParameters  # noqa: E402
 from hmr_ros.ros.process import share_file  # noqa: E402
 
 PATIENCE = 120.0  # loading the models on a busy machine included

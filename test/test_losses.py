@@ -5,14 +5,14 @@ import pytest
 import torch
 from smplx.lbs import batch_rodrigues
 
-from hmr_ros.body_model import BodyModel
-from hmr_ros.networks.maps import bone_points
-from hmr_ros.networks.reliability import Reliability
+from hmr_ros.body.model import BodyModel
+from hmr_ros.networks.paper.maps import bone_points
+from hmr_ros.networks.paper.reliability import Reliability
 from hmr_ros.proxies.depth import DEPTH_BONES
 from hmr_ros.rasterizer import rasterize
-from hmr_ros.training.coarse_body import CoarseBody
-from hmr_ros.training.evaluate import auroc
-from hmr_ros.training.losses import (
+from hmr_ros.training.paper.coarse_body import CoarseBody
+from hmr_ros.training.metrics import auroc
+from hmr_ros.training.losses.consistency import (
     DepthPoints,
     LossConfig,
     collapse_penalty,

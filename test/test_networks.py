@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
+from hmr_ros.body.model import BodyModel
+from hmr_ros.files import load_checkpoint, save_checkpoint
 from hmr_ros.geometry import project_weak, rotation_about_z
-from hmr_ros.networks.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features, person_features, turn_back
-from hmr_ros.networks.inference import regress
-from hmr_ros.networks.lifter import Lifter
-from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features, person_features, turn_back
+from hmr_ros.networks.lifter.regressor import regress
+from hmr_ros.networks.lifter.net import Lifter
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import ACTIVATIONS, APPEARANCE_COUNT, CONFIDENT, PersonProxies, in_a_mirror
 from hmr_ros.runtime import compile
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR

@@ -26,9 +26,9 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 import hmr_ros  # noqa: E402
 from hmr_ros.geometry import pinhole  # noqa: E402
-from hmr_ros.ros.camera import intrinsics_to_message  # noqa: E402
-from hmr_ros.ros.images import image_from_message, image_to_message  # noqa: E402
-from hmr_ros.ros.live_node import LATCHED, NEWEST  # noqa: E402
+from hmr_ros.ros.camera_info import intrinsics_to_message  # noqa: E402
+from hmr_ros.io.decode import image_from_message, image_to_message  # noqa: E402
+from hmr_ros.ros.node import LATCHED, NEWEST  # noqa: E402
 from hmr_ros.ros.process import Spinner, start_ros  # noqa: E402
 
 PATIENCE = 60.0  # for an event on a busy machine; events usually take milliseconds
@@ -39,7 +39,7 @@ FAKE = textwrap.dedent(
     import sys, time
     import numpy as np
     from hmr_ros.estimate import BodyEstimate
-    from hmr_ros.ros.node import main
+    from hmr_ros.ros.live import main
 
     class Estimator:
         backend, reliability_source = "fake", "detector"
@@ -70,7 +70,7 @@ FAKE = textwrap.dedent(
     sys.exit(main(sys.argv[1:], estimator_factory=factory))
     """
 )
-REAL = "import sys; from hmr_ros.ros.node import main; sys.exit(main(sys.argv[1:]))"
+REAL = "import sys; from hmr_ros.ros.live import main; sys.exit(main(sys.argv[1:]))"
 
 
 class Live:
@@ -531,7 +531,7 @@ def test_replay_without_a_listener_says_so(start, tmp_path):
 
 @pytest.mark.parametrize("content", [None, b"", b"no picture"])
 def test_replay_of_something_unreadable_is_a_precise_error(tmp_path, content):
-    from hmr_ros.sources import open_source
+    from hmr_ros.io.sources import open_source
 
     path = tmp_path / "a.png"
     if content is not None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hmr_ros.networks.regressor import RegressorConfig
-from hmr_ros.training.losses import LossConfig
-from hmr_ros.training.train import TrainConfig
+from hmr_ros.networks.paper.net import RegressorConfig
+from hmr_ros.training.losses.consistency import LossConfig
+from hmr_ros.training.paper.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "paper.md").read_text()

@@ -16,18 +16,18 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from hmr_ros import cli
-from hmr_ros.body_model import EMBEDDED_BODY, BodyModel
+from hmr_ros.body.model import EMBEDDED_BODY, BodyModel
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.skeleton import SMPL_JOINTS
-from hmr_ros.smpl_file import read_smpl_file
-from hmr_ros.training import pose_benchmarks
-from hmr_ros.training.datasets.poses import SPLITS
-from hmr_ros.training.datasets.records import Frame, Record
-from hmr_ros.training.datasets.scene import SceneConfig, SceneMaker
-from hmr_ros.training.pose_matching import match
-from hmr_ros.training.pose_protocols import PROTOCOLS, counts, errors, ground_truth, regress_joints
-from hmr_ros.training.user_smpl import find_models, load_regressor
+from hmr_ros.body.smpl_file import read_smpl_file
+from hmr_ros.training.benchmarks.published import benchmark as pose_benchmarks
+from hmr_ros.training.data.rendered.poses import SPLITS
+from hmr_ros.training.data.readers.records import Frame, Record
+from hmr_ros.training.data.rendered.scene import SceneConfig, SceneMaker
+from hmr_ros.training.benchmarks.published.matching import match
+from hmr_ros.training.benchmarks.published.protocols import PROTOCOLS, counts, errors, ground_truth, regress_joints
+from hmr_ros.training.benchmarks.published.smpl_models import find_models, load_regressor
 
 VERTICES = 6890
 # Human3.6M's 17 joints as SMPL's joints that lie near them.

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from hmr_ros import cli
-from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
+from hmr_ros.body.model import BodyModel
+from hmr_ros.files import load_checkpoint, save_checkpoint
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT
-from hmr_ros.networks.pose_prior import EMBEDDED_PRIOR, PosePrior, load_pose_prior, rotations
-from hmr_ros.posed_keypoints import PosedKeypoints
-from hmr_ros.training import prior_report
-from hmr_ros.training.pose_prior import PriorConfig, draw_poses, learn
+from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, PosePrior, load_pose_prior, rotations
+from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.training.prior import report as prior_report
+from hmr_ros.training.prior.train import PriorConfig, draw_poses, learn
 
 TINY = ("--poses", "400", "--steps", "100", "--batch", "64", "--evaluated", "60", "--workers", "1", "--lr", "0.002")
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from hmr_ros.body_model import BodyModel
-from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.body.model import BodyModel
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.refinement import RefinementConfig, Refiner
 from hmr_ros.skeleton import SMPL_JOINTS
 

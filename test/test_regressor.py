@@ -8,16 +8,16 @@ import pytest
 import torch
 from smplx.lbs import batch_rodrigues
 
-from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
+from hmr_ros.body.model import BodyModel
+from hmr_ros.files import load_checkpoint, save_checkpoint
 from hmr_ros.estimator import EMBEDDED, EMBEDDED_CHECKPOINT, HumanMeshEstimator, load_resnet18
-from hmr_ros.networks.maps import MAP_SIZE, centred_depth
-from hmr_ros.networks.pose_prior import load_pose_prior
-from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor, start_heading
+from hmr_ros.networks.paper.maps import MAP_SIZE, centred_depth
+from hmr_ros.networks.paper.prior import load_pose_prior
+from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor, start_heading
 from hmr_ros.proxies.heatmaps import gaussian_heatmaps
 from hmr_ros.rasterizer import rasterize
 from hmr_ros.runtime import compile
-from hmr_ros.training.train import save_regressor
+from hmr_ros.training.paper.train import save_regressor
 
 SMALL = {"size": 32, "width": 8}
 UPRIGHT = torch.diag(torch.tensor([1.0, -1, -1]))

@@ -12,13 +12,14 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import Intrinsics, matrix_from_rotvec, mirror_rotvec
 from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR
-from hmr_ros.training.datasets import rendered, shard_work, shards
-from hmr_ros.training.datasets.backgrounds import Backgrounds, split_of_file
-from hmr_ros.training.datasets.everyday import EVERYDAY, JOINT
-from hmr_ros.training.datasets.poses import (
+from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.data import shard_work, shards
+from hmr_ros.training.data.rendered.backgrounds import Backgrounds, split_of_file
+from hmr_ros.training.data.rendered.everyday import EVERYDAY, JOINT
+from hmr_ros.training.data.rendered.poses import (
     SPLITS,
     PoseSampler,
     SampledPose,
@@ -28,7 +29,7 @@ from hmr_ros.training.datasets.poses import (
     split_of_clip,
     without_heading,
 )
-from hmr_ros.training.datasets.scene import SceneConfig, SceneMaker
+from hmr_ros.training.data.rendered.scene import SceneConfig, SceneMaker
 
 TINY = {"count": 6, "shard_size": 3, "seed": 5, "workers": 1}
 
@@ -268,7 +269,7 @@ def test_an_interrupted_run_is_completed_with_the_same_bytes(tiny):
 def test_a_killed_run_leaves_no_process_behind_and_is_completed(tiny, tmp_path, wait_until, processes_of_session):
     """SIGKILL while two workers render: they notice, nothing half-written counts, and the next run adds what is missing."""
     code = (
-        "from pathlib import Path; from hmr_ros.training.datasets import rendered\n"
+        "from pathlib import Path; from hmr_ros.training.data.rendered import dataset as rendered\n"
         f"if __name__ == '__main__': rendered.generate(rendered.RenderedConfig(out=Path({str(tmp_path)!r}), count=40, shard_size=3, seed=5))"
     )
     script = tmp_path.parent / "generate.py"

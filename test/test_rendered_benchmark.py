@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import hmr_ros
-from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import save_checkpoint
+from hmr_ros.body.model import BodyModel
+from hmr_ros.files import save_checkpoint
 from hmr_ros.geometry import to_crop
-from hmr_ros.networks.features import FEATURE_LAYOUT
-from hmr_ros.networks.inference import regress
-from hmr_ros.networks.lifter import Lifter
+from hmr_ros.networks.lifter.features import FEATURE_LAYOUT
+from hmr_ros.networks.lifter.regressor import regress
+from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.skeleton import LIMB_NAMES
-from hmr_ros.training import mediapipe_correction, rendered_benchmark, rendered_methods
-from hmr_ros.training.datasets import rendered
-from hmr_ros.training.evaluate import auroc, mpjpe
-from hmr_ros.training.rendered_methods import METHODS, Methods, Prediction
-from hmr_ros.training.rendered_scores import Truth, calibration, projection, reliability, score, shape_errors, yaw_to_viewer
+from hmr_ros.training.benchmarks.rendered import mediapipe_correction, benchmark as rendered_benchmark, methods as rendered_methods
+from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.metrics import auroc, mpjpe
+from hmr_ros.training.benchmarks.rendered.methods import METHODS, Methods, Prediction
+from hmr_ros.training.benchmarks.rendered.scores import Truth, calibration, projection, reliability, score, shape_errors, yaw_to_viewer
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from hmr_ros import inert_pickle
+from hmr_ros.body import inert_pickle
 from hmr_ros.skeleton import SMPL_PARENTS
-from hmr_ros.smpl_file import BodyFileError, read_smpl_file
+from hmr_ros.body.smpl_file import BodyFileError, read_smpl_file
 
 VERTICES = 60
 

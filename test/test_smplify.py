@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import matrix_from_rotvec
-from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, depth_along_bones
-from hmr_ros.training.datasets.poses import PoseSampler
-from hmr_ros.training.evaluate import pa_mpjpe
-from hmr_ros.training.mediapipe_correction import from_hips
-from hmr_ros.training.smplify import Evidence, Fit, Smplify, SmplifyConfig, bone_depth, train_prior
+from hmr_ros.training.data.rendered.poses import PoseSampler
+from hmr_ros.training.metrics import pa_mpjpe
+from hmr_ros.training.benchmarks.rendered.mediapipe_correction import from_hips
+from hmr_ros.training.benchmarks.rendered.smplify import Evidence, Fit, Smplify, SmplifyConfig, bone_depth, train_prior
 
 COUNT = 12
 

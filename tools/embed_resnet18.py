@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from hmr_ros.checkpoint import load_checkpoint, save_checkpoint
-from hmr_ros.networks.pose_prior import load_pose_prior
+from hmr_ros.files import load_checkpoint, save_checkpoint
+from hmr_ros.networks.paper.prior import load_pose_prior
 
 _DECODER = "pose_decoder."
 _EMBEDDED = Path(__file__).resolve().parents[1] / "hmr_ros" / "assets" / "resnet18.safetensors"  # this checkout's, not an installed one

@@ -18,7 +18,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from scipy.spatial.transform import Rotation
 
-from hmr_ros.body_model import BodyModel
+from hmr_ros.body.model import BodyModel
 from hmr_ros.skeleton import SMPL_JOINTS
 
 OUT = Path(__file__).parents[1] / "test" / "data" / "golden_depth.npz"

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, tr
 from rich.table import Table
 
 from hmr_ros.ros.process import Spinner, StopEvent, start_ros, stop_event
-from hmr_ros.sources import Source, open_source, unique_stems
+from hmr_ros.io.sources import Source, open_source, unique_stems
 
 NAMESPACE = "/hmr_demo"
 PICTURE_FRAMES = 12  # a picture is shown so often, at the 4 Hz of sources.py

@@ -143,7 +143,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _body(path: Path | None) -> str:
-    from hmr_ros.body_model import BodyModel
+    from hmr_ros.body.model import BodyModel
 
     body = BodyModel.load(path)
     vertices = int(body.faces.max()) + 1
@@ -213,7 +213,7 @@ def _messages() -> str:
 
 
 def _cv_bridge() -> str:
-    from hmr_ros.ros.images import conversion_path
+    from hmr_ros.io.decode import conversion_path
 
     if importlib.util.find_spec("cv_bridge") is None:
         raise RuntimeError("not installed")

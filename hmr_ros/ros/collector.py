@@ -15,8 +15,8 @@ from sensor_msgs.msg import Image
 
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.msg import BodyArray, BodyModel
-from hmr_ros.ros.images import image_from_message
-from hmr_ros.ros.live_node import LATCHED
+from hmr_ros.io.decode import image_from_message
+from hmr_ros.ros.node import LATCHED
 from hmr_ros.ros.messages import bodies_from_message
 
 MAX_PENDING = 64  # images whose answer may still come; older ones were dropped by the live node

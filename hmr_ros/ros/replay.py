@@ -13,7 +13,7 @@ from typing import Annotated, Callable, Iterator, NamedTuple
 import tyro
 
 from hmr_ros.ros.process import StopEvent, ignore_signals, start_ros, stop_event, without_ros_arguments
-from hmr_ros.sources import Source, open_source
+from hmr_ros.io.sources import Source, open_source
 
 SETTLE_S = 0.5  # after the match: the subscriber's side must have found us as well, or best-effort data is lost
 REMINDER_S = 10.0  # between two lines that say what is waited for
@@ -155,8 +155,8 @@ class _PictureCamera:
         from std_msgs.msg import Header
 
         from hmr_ros.geometry import pinhole
-        from hmr_ros.ros.camera import intrinsics_to_message
-        from hmr_ros.ros.images import image_to_message
+        from hmr_ros.ros.camera_info import intrinsics_to_message
+        from hmr_ros.io.decode import image_to_message
 
         height, width = picture.shape[:2]
         header = Header(frame_id=self._options.frame_id)
@@ -173,7 +173,7 @@ class _BagCamera:
     def __init__(self, node, source: Source, options: Replay):
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-        from hmr_ros.ros.bags import INFO_TYPE, image_messages
+        from hmr_ros.io.bags import INFO_TYPE, image_messages
 
         self._options, self._info_type = options, INFO_TYPE
         self._messages = lambda: image_messages(source.name, options.topic)
@@ -213,8 +213,8 @@ class _BagCamera:
         from sensor_msgs.msg import Image
 
         from hmr_ros.geometry import pinhole
-        from hmr_ros.ros.camera import intrinsics_to_message
-        from hmr_ros.ros.images import compressed_image_from_message
+        from hmr_ros.ros.camera_info import intrinsics_to_message
+        from hmr_ros.io.decode import compressed_image_from_message
 
         image = deserialize_message(raw, self._image_type)
         if self._image_type is Image:

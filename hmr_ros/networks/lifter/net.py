@@ -1,0 +1,129 @@
+"""The light regressor: a residual MLP from the proxies as a vector to pose, shape, weak camera and reliability.
+
+After Martinez et al. 2017, "A simple yet effective baseline for 3d human pose estimation", with rotations as 6D
+(Zhou et al. 2019) instead of joint positions; a few such networks are averaged. Some of them also look at the person, with a
+small convolutional network (basic blocks of He et al. 2016) on the landmark network's activations. The reliability is another,
+smaller network on the same vector and on what the first ones say; it is trained afterwards, on people whom they have not seen.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from hmr_ros.geometry import matrix_from_6d
+from hmr_ros.networks.blocks import BasicBlock, ResidualBlock
+from hmr_ros.networks.lifter.features import FEATURE_COUNT, GEOMETRY_COUNT
+from hmr_ros.proxies import ACTIVATIONS
+from hmr_ros.skeleton import LIMB_KEYPOINTS
+
+
+OUTPUTS = 24 * 6 + 10 + 3
+BETAS = slice(24 * 6, 24 * 6 + 10)  # of the outputs
+RIGHT = 0.1  # metres, relative to the hips' midpoint: a joint no further off is right
+
+
+class BodyParameters(NamedTuple):
+    rotations: torch.Tensor  # (B, 24, 3, 3); the first is the global orientation in camera axes
+    betas: torch.Tensor  # (B, 10)
+    weak_camera: torch.Tensor  # (B, 3) s > 0, tx, ty
+    reliability: torch.Tensor  # (B, 12) of COCO 5..16: probability that the joint is right to RIGHT metres in 3D
+
+
+class _Look(nn.Sequential):
+    """Activations (B, *ACTIVATIONS) → (B, COUNT)."""
+
+    COUNT = 64 * 4 * 4
+
+    def __init__(self, dropout: float):
+        channels = ACTIVATIONS[0]
+        super().__init__(
+            nn.BatchNorm2d(channels, affine=False), nn.Dropout2d(dropout),
+            BasicBlock(channels, 128, 2), BasicBlock(128, 128, 1), BasicBlock(128, 192, 2), BasicBlock(192, 192, 1),
+            nn.Conv2d(192, 64, 1), nn.Flatten(),
+        )  # fmt: skip
+
+
+class _Member(nn.Sequential):
+    """One residual MLP: features → 24 x 6 rotations, 10 betas, 3 of the camera, as differences from the mean. It does not look."""
+
+    def __init__(self, inputs: int, width: int, blocks: int, dropout: float):
+        stem = nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout)
+        head = nn.Linear(width, OUTPUTS)
+        nn.init.normal_(head.weight, std=1e-3)
+        nn.init.zeros_(head.bias)
+        super().__init__(*stem, *[ResidualBlock(width, dropout) for _ in range(blocks)], head)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self[-1]
+
+    def forward(self, x, activations):
+        return super().forward(x)
+
+
+class _LookingMember(nn.Module):
+    """The same, of features and activations."""
+
+    def __init__(self, inputs: int, width: int, blocks: int, dropout: float):
+        super().__init__()
+        self.look = _Look(dropout)
+        self.answer = _Member(inputs + _Look.COUNT, width, blocks, dropout)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.answer.head
+
+    def forward(self, x, activations):
+        return self.answer(torch.cat([x, self.look(activations)], dim=1), activations)
+
+
+class Lifter(nn.Module):
+    """(B, FEATURE_COUNT) features and (B, *ACTIVATIONS) activations → BodyParameters, in the features' turned axes. Buffers hold
+    the training set's statistics.
+
+    ``members`` networks are averaged, the first ``looking`` of which look at the activations, too; how far apart they are is what
+    the reliability leans on, beside the features. ``appearance``: the features' last part is used.
+    """
+
+    def __init__(
+        self, width: int = 640, blocks: int = 2, dropout: float = 0.1, members: int = 3, appearance: bool = True, looking: int = 0
+    ):
+        super().__init__()
+        self.inputs = FEATURE_COUNT if appearance else GEOMETRY_COUNT
+        self.register_buffer("feature_mean", torch.zeros(FEATURE_COUNT))
+        self.register_buffer("feature_std", torch.ones(FEATURE_COUNT))
+        self.register_buffer("mean_rotations", torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(24, 1))  # 6D
+        self.register_buffer("mean_camera", torch.tensor([0.0, 0, 0]))  # log s, tx, ty
+        self.members = nn.ModuleList(
+            (_LookingMember if i < looking else _Member)(self.inputs, width, blocks, dropout) for i in range(members)
+        )
+        self.reliability = nn.Sequential(
+            nn.Linear(self.inputs + 2 * OUTPUTS, 256), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.3),
+            nn.Linear(256, 64), nn.GELU(), nn.Linear(64, len(LIMB_KEYPOINTS)),
+        )  # fmt: skip
+
+    def forward(self, features: torch.Tensor, activations: torch.Tensor) -> BodyParameters:
+        mean, judged = self.said(features, activations)
+        # Nothing flows back: reliability must not change what it judges.
+        return BodyParameters(*self.parameters_of(mean), self.reliability(judged.detach()).sigmoid())
+
+    def said(self, features: torch.Tensor, activations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The members' mean (B, OUTPUTS), and what the reliability judges it by: features, mean and spread."""
+        x = self.normalized(features)
+        answers = torch.stack([member(x, activations) for member in self.members])
+        mean = answers.mean(0)
+        spread = (answers - mean).square().mean(0).sqrt()
+        return mean, torch.cat([x, mean, 10 * spread], dim=1)
+
+    def normalized(self, features: torch.Tensor) -> torch.Tensor:
+        x = ((features - self.feature_mean) / self.feature_std).clamp(-6, 6)
+        return x[:, : self.inputs]
+
+    def parameters_of(self, said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A member's answer (B, OUTPUTS) → rotations (B, 24, 3, 3), betas (B, 10), weak camera (B, 3)."""
+        rotations = matrix_from_6d(said[:, :144].reshape(-1, 24, 6) + self.mean_rotations)
+        camera = said[:, 154:] + self.mean_camera
+        return rotations, said[:, BETAS], torch.cat([camera[:, :1].exp(), camera[:, 1:]], dim=1)

@@ -1,0 +1,1 @@
+"""Scored data sets: rendered people, and the published benchmarks that the user brings."""

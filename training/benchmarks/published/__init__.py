@@ -1,0 +1,1 @@
+"""``hmr-ros eval 3dpw`` and ``h36m``."""

@@ -1,0 +1,1 @@
+"""``hmr-ros eval rendered``: exact truth, with baselines."""

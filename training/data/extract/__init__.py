@@ -1,0 +1,1 @@
+"""Proxies of any recording: pictures, videos, bags, data sets."""

@@ -1,0 +1,213 @@
+"""``hmr-ros extract``: what the detectors say about the people in pictures, videos, bags and datasets, as proxies shards.
+
+Training reads these shards and nothing else. No annotation of any kind is opened here: a dataset is a list of pictures.
+Shards are made in parallel and a killed run goes on where it stopped (data/shard_work.py); their format is in
+data/shards.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+import tyro
+from rich.console import Console
+
+from hmr_ros import __version__
+from hmr_ros.training.data.extract import frames as frame_sources
+from hmr_ros.training.data import shard_work, shards
+from hmr_ros.training.data.extract.frames import BagReader, FileReader, FrameList
+from hmr_ros.training.data.readers.records import Frame
+
+DETECTORS = ("movenet_multipose.xml", "movenet_multipose.bin", "pose_landmark_full.tflite")
+SHOWN = 5  # unreadable frames that the summary names; the manifest names all
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Make training data from real pictures: proxies of everybody whom the detectors find, without any annotation."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A folder of pictures (with its subfolders), a picture, a video, a rosbag2, or the root of a dataset."""
+    out: Path
+    """Folder for shards and manifest.json; an unfinished run in it is continued."""
+    kind: Literal["auto", "images", "video", "bag", "human36m", "3dpw", "up3d"] = "auto"
+    """What SOURCE is; auto looks."""
+    split: str = "train"
+    """Of a dataset: which of its splits."""
+    frames: tuple[int, int] | None = None
+    """First frame and the one after the last, counted from 0 in the source's order; all without it."""
+    every: int = 1
+    """Take every so manieth frame only."""
+    topic: str = ""
+    """Of a bag: the image topic, where it has several."""
+    depth_topic: str = ""
+    """Of a bag: depth images aligned with the image topic, 16UC1 or 32FC1."""
+    mirrored: bool = False
+    """Look at everybody in a mirror as well, as rendered data has it; for one more landmark pass a person."""
+    workers: int = 2
+    """Processes, each with its own detectors on one thread; 1 works in this process."""
+    shard_size: int = 100
+    """Frames a file."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = tyro.cli(ExtractConfig, args=argv, prog="hmr-ros extract")
+    console = Console()
+    try:
+        manifest = extract(config)
+    except KeyboardInterrupt:
+        console.print(f"stopped; the same command goes on with {config.out}", highlight=False, markup=False)
+        raise
+    console.print(f"{summary(manifest)} → {config.out}", highlight=False, markup=False, soft_wrap=True)
+    return 1 if len(manifest["unreadable"]) == manifest["frames"] else 0
+
+
+def summary(manifest: dict) -> str:
+    """One line: what was looked at, who was found, and which frames could not be read."""
+    bad = manifest["unreadable"]
+    text = (
+        f"{manifest['frames']} frames of {manifest['source']} ({manifest['kind']}): {manifest['people']} people, "
+        f"{manifest['frames_without_people']} frames without people, {len(bad)} unreadable"
+    )
+    if manifest["lost_files"]:
+        text += f", besides {len(manifest['lost_files'])} whole files (in manifest.json)"
+    if bad:
+        text += ": " + ", ".join(list(bad)[:SHOWN]) + (", ... (all in manifest.json)" if len(bad) > SHOWN else "")
+    return text
+
+
+def extract(config: ExtractConfig) -> dict:
+    """Make what is missing in ``config.out`` and return the manifest, which is written beside the shards.
+
+    Raises ValueError when the folder holds another data set, the source is not what it should be, or a setting makes no
+    sense.
+    """
+    _check(config)
+    with Console(stderr=True).status("counting the frames"):
+        kind = frame_sources.kind_of(config.source) if config.kind == "auto" else config.kind
+        if kind != "bag" and (config.topic or config.depth_topic):
+            raise ValueError(f"{config.source} is of kind {kind}; --topic and --depth-topic are for bags only")
+        stop = config.frames[1] if config.frames else None
+        listing = frame_sources.list_frames(config.source, kind, config.split, config.topic, config.depth_topic, stop)
+        chosen = listing.frames[slice(*(config.frames or (0, None)), config.every)]
+        if not chosen:
+            raise ValueError(f"--frames {config.frames} holds none of the {len(listing.frames)} frames of {config.source}")
+        identity = _identity(config, kind, chosen)
+    shard_work.claim(config.out, identity)
+    spans = shard_work.spans(len(chosen), config.shard_size)
+    missing = [
+        (shard, images, chosen[images.start : images.stop])
+        for shard, images in spans
+        if not shards.is_complete(config.out, shard, images, truth=False)
+    ]
+    maker = partial(_maker, config, listing._replace(frames=[]))
+    shard_work.make_shards(maker, missing, len(chosen), config.workers, f"looking at {config.source.name}")
+    manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
+    shard_work.finish(config.out, manifest)
+    return manifest
+
+
+def _check(config: ExtractConfig) -> None:
+    for name in ("every", "workers", "shard_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected 1 or more")
+    if config.frames is not None and not 0 <= config.frames[0] < config.frames[1]:
+        raise ValueError(f"--frames is {config.frames}, expected the first frame and, larger, the one after the last")
+
+
+# ---- work -----------------------------------------------------------------------------------------------------------
+
+
+def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
+    from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
+
+    extractor = EmbeddedExtractor(threads=1, config=ExtractorConfig(mirrored=config.mirrored))
+    bag = listing.kind == "bag"
+    read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader()
+    return partial(extract_shard, config, extractor, read)
+
+
+def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> None:
+    """Look at the frames of one shard and write its file; ``tick()`` after every frame."""
+    rows: shards.Rows = {}
+    unreadable: dict[str, str] = {}
+    for index, frame in zip(images, frames, strict=True):
+        try:
+            image, depth = read(frame)
+        except (ValueError, OSError, cv2.error) as error:
+            unreadable[frame.name] = str(error)
+        else:
+            for row in _look(config, extractor, index, image, depth):
+                shards.add_row(rows, row | {"name": frame.name})
+        tick()
+    shards.save_proxies(
+        config.out, shard, images, rows,
+        unreadable=np.array(list(unreadable), np.str_),
+        reasons=np.array(list(unreadable.values()), np.str_),
+        backend=np.array(extractor.backend),
+    )  # fmt: skip
+
+
+def _look(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None) -> list[dict]:
+    """Rows of a picture. ``depth`` stays estimated, as in rendered data; a camera's goes into ``sensor_depth``."""
+    if config.depth_topic and depth is None:
+        depth = np.zeros(image.shape[:2], np.float32)  # unknown everywhere: every row has the same names
+    if depth is not None and depth.shape != image.shape[:2]:
+        raise ValueError(
+            f"depth image of {config.depth_topic} has shape {depth.shape}, the image {image.shape[:2]}; expected a depth "
+            "topic that is aligned with the image (aligned_depth_to_color or so)"
+        )
+    return [shards.proxy_row(index, image.shape[:2], person, depth) for person in extractor(image)]
+
+
+# ---- manifest -------------------------------------------------------------------------------------------------------
+
+
+def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
+    """What the content of a shard depends on. Where the source lies does not matter."""
+    digest, sizes = hashlib.sha256(), {}
+    for frame in frames:
+        if frame.path not in sizes:
+            sizes[frame.path] = frame.path.stat().st_size if frame.path.is_file() else 0
+        digest.update(f"{frame.name}\t{frame.index}\t{sizes[frame.path]}\n".encode())
+    assets = json.loads((files("hmr_ros") / "assets" / "manifest.json").read_text())
+    return {
+        "source": config.source.resolve().name,
+        "kind": kind,
+        "split": config.split if kind in frame_sources.READERS else None,
+        "frames": len(frames),
+        "frames_sha256": digest.hexdigest(),
+        "topic": config.topic,
+        "depth_topic": config.depth_topic,
+        "mirrored": config.mirrored,
+        "shard_size": config.shard_size,
+        "detectors": {name: assets[name]["sha256"] for name in DETECTORS},
+    }
+
+
+def _count(config: ExtractConfig, numbers: list[int]) -> dict:
+    """What the shards hold: people, frames without them, frames that could not be read and why."""
+    people, seen, unreadable, backends = 0, 0, {}, set()
+    for shard in numbers:
+        with np.load(shards.proxies_path(config.out, shard), allow_pickle=False) as data:
+            index = data["index"] if "index" in data else np.zeros(0, np.int32)
+            people, seen = people + len(index), seen + len(np.unique(index))
+            unreadable |= dict(zip(data["unreadable"].tolist(), data["reasons"].tolist()))
+            backends.add(str(data["backend"]))
+            total = int(data["images"][1])
+    return {
+        "people": people,
+        "frames_without_people": total - seen - len(unreadable),
+        "unreadable": unreadable,
+        "backends": sorted(backends),
+        "hmr_ros": __version__,
+        "selection": {"frames": config.frames, "every": config.every},
+    }

@@ -1,0 +1,179 @@
+"""Which frames a source has (pictures, a video, a bag, a published dataset) and how a worker reads one of them.
+
+Listing happens once, reading in every worker; neither opens anything but pictures, videos and bags. Frames of videos and
+bags are counted and found by decoding from the start, which is exact for every codec; seeking is not. Workers keep their
+place, so that this costs each of them one pass.
+"""
+
+from __future__ import annotations
+
+import importlib
+from bisect import bisect_left
+from itertools import islice
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import numpy as np
+
+from hmr_ros.io.bags import IMAGE_TYPES, BagMessage, image_messages
+from hmr_ros.io.sources import PICTURE_SUFFIXES, open_capture, open_source, read_picture
+from hmr_ros.training.data.readers.records import Frame
+
+READERS = {"human36m": "human36m", "3dpw": "threedpw", "up3d": "up3d"}  # kind: module with ``frames(root, split)``
+DEPTH_TOLERANCE = 20_000_000  # nanoseconds between an image and the depth image that is taken for it
+
+
+class FrameList(NamedTuple):
+    """``depth``: number of the depth message that belongs to an image message of a bag, by the image's number. ``lost``: files
+    of a dataset whose frames could not even be counted, with the reason."""
+
+    kind: str
+    frames: list[Frame]
+    depth: dict[int, int] = {}
+    lost: dict[str, str] = {}
+
+
+class Look(NamedTuple):
+    """``image`` uint8 (H, W, 3) BGR; ``depth`` float32 (H, W) metres, None where there is none."""
+
+    image: np.ndarray
+    depth: np.ndarray | None = None
+
+
+def _require(source: Path) -> None:
+    if not source.exists():
+        raise ValueError(f"source {source} does not exist, expected pictures, a video, a bag or a dataset")
+
+
+def kind_of(source: Path) -> str:
+    """What a source is, by what it looks like. ValueError if it does not exist or cannot be opened."""
+    _require(source)
+    markers = {"3dpw": "imageFiles", "human36m": "S*/Videos", "up3d": "trainval.txt"}
+    found = [kind for kind, pattern in markers.items() if source.is_dir() and any(source.glob(pattern))]
+    if found:
+        return found[0]
+    if source.is_dir() and not (source / "metadata.yaml").is_file():
+        return "images"
+    kind = open_source(str(source)).kind
+    if kind == "camera":
+        raise ValueError(f"source {source} is a camera, expected pictures, a video, a bag or a dataset; record it first")
+    return "images" if kind == "picture" else kind
+
+
+def list_frames(
+    source: Path, kind: str, split: str = "", topic: str = "", depth_topic: str = "", stop: int | None = None
+) -> FrameList:
+    """Frames of a source in their order, at least up to number ``stop``. ValueError if it is of another kind or empty."""
+    _require(source)
+    if kind in READERS:
+        reader = importlib.import_module(f"hmr_ros.training.data.readers.{READERS[kind]}")
+        corrupt: list = []
+        found = reader.frames(source, split, corrupt) if kind == "human36m" else reader.frames(source, split)
+        listing = FrameList(kind, list(found), lost={name: reason for name, reason in corrupt})
+    elif kind == "images":
+        listing = FrameList(kind, _pictures(source))
+    elif kind == "video":
+        listing = FrameList(kind, _video_frames(source, stop))
+    else:
+        listing = _bag_frames(source, topic, depth_topic)
+    if not listing.frames:
+        raise ValueError(f"{source} holds no frames, expected {'split ' + split + ' of ' if kind in READERS else ''}{kind}")
+    if len({frame.name for frame in listing.frames}) < len(listing.frames):
+        raise ValueError(f"{source}: frames of the same name; the reader of {kind} must name each differently")
+    return listing
+
+
+def _pictures(source: Path) -> list[Frame]:
+    if source.is_file():
+        return [Frame(source.name, source)]
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir())
+    if not found:
+        raise ValueError(f"folder {source} holds no pictures, expected files with {', '.join(PICTURE_SUFFIXES)}")
+    return [Frame(path.relative_to(source).as_posix(), path) for path in found]
+
+
+def _video_frames(source: Path, stop: int | None) -> list[Frame]:
+    capture = open_capture(str(source))
+    number = 0
+    while (stop is None or number < stop) and capture.grab():  # what the container says of its length may be wrong
+        number += 1
+    capture.release()
+    if not number:
+        raise ValueError(f"{source} is not a readable video: no frame could be decoded")
+    return [Frame(f"{source.name}#{i:06d}", source, i) for i in range(number)]
+
+
+def _bag_frames(source: Path, topic: str, depth_topic: str) -> FrameList:
+    stamps = [message.stamp for message in _images(source, topic)]
+    frames = [Frame(f"{i:06d}@{stamp / 1e9:.6f}", source, i) for i, stamp in enumerate(stamps)]
+    if not depth_topic:
+        return FrameList("bag", frames)
+    depths = sorted((message.stamp, i) for i, message in enumerate(_images(source, depth_topic)))
+    pairs = {}
+    for i, stamp in enumerate(stamps):
+        place = bisect_left(depths, (stamp, -1))
+        nearest = min(depths[max(place - 1, 0) : place + 1], key=lambda d: abs(d[0] - stamp), default=None)
+        if nearest is not None and abs(nearest[0] - stamp) <= DEPTH_TOLERANCE:
+            pairs[i] = nearest[1]
+    if not pairs:
+        raise ValueError(f"bag {source} has no message of {depth_topic} within {DEPTH_TOLERANCE / 1e6:g} ms of an image, "
+                         "expected one for most images; compare their stamps, or leave out --depth-topic")  # fmt: skip
+    return FrameList("bag", frames, pairs)
+
+
+def _images(bag: Path, topic: str) -> Iterator[BagMessage]:
+    return (message for message in image_messages(str(bag), topic) if message.type in IMAGE_TYPES)
+
+
+class FileReader:
+    """Frames of pictures and videos; cheapest in their order."""
+
+    def __init__(self):
+        self._path: Path | None = None
+        self._capture = None
+        self._next = 0
+
+    def __call__(self, frame: Frame) -> Look:
+        """ValueError or OSError where a frame cannot be read."""
+        if frame.path.suffix.lower() in PICTURE_SUFFIXES:
+            return Look(read_picture(frame.path))
+        if frame.path != self._path or frame.index < self._next:
+            self._path, self._next = None, 0
+            self._capture = open_capture(str(frame.path))
+            self._path = frame.path
+        while self._next < frame.index and self._capture.grab():
+            self._next += 1
+        good, image = self._capture.read() if self._next == frame.index else (False, None)
+        if not good:
+            raise ValueError(f"{frame.path} ends at frame {self._next}, expected frame {frame.index}")
+        self._next += 1
+        return Look(image)
+
+
+class BagReader:
+    """Image messages of a bag by their number, with the depth message of ``pairs`` where there is one."""
+
+    def __init__(self, topic: str, depth_topic: str, pairs: dict[int, int]):
+        self._images, self._depths, self._pairs = _BagTopic(topic), _BagTopic(depth_topic), pairs
+
+    def __call__(self, frame: Frame) -> Look:
+        """ValueError where a message cannot be converted."""
+        image = self._images.message(frame.path, frame.index).picture()
+        if frame.index not in self._pairs:
+            return Look(image)
+        return Look(image, self._depths.message(frame.path, self._pairs[frame.index]).depth())
+
+
+class _BagTopic:
+    def __init__(self, topic: str):
+        self._topic, self._next = topic, 0
+        self._messages: Iterator[BagMessage] | None = None
+
+    def message(self, bag: Path, number: int) -> BagMessage:
+        if self._messages is None or number < self._next:
+            self._messages, self._next = _images(bag, self._topic), 0
+        message = next(islice(self._messages, number - self._next, None), None)
+        if message is None:
+            raise ValueError(f"{bag} ends before message {number} of {self._topic or 'its image topic'}")
+        self._next = number + 1
+        return message

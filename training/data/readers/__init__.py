@@ -1,0 +1,1 @@
+"""Readers of published data sets and annotations, which hand on records."""

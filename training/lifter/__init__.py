@@ -1,0 +1,1 @@
+"""Training of the lifter, with the truth of rendered people."""

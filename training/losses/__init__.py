@@ -1,0 +1,1 @@
+"""What is minimised: self-consistency between proxies and their re-projection (consistency), and distance to a known body (body)."""

@@ -1,0 +1,41 @@
+"""What one body differs from another by, for learning from bodies: true ones (lifter/train.py) or fitted ones (fits.py)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from hmr_ros.body.posed_keypoints import PosedKeypoints
+
+_HIPS = [11, 12]
+
+
+def body_loss(
+    said: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tensor], target_xy: Tensor, skeleton: PosedKeypoints,
+    joints: float, rotations: float, betas: float, projection: float,
+) -> Tensor:  # fmt: skip
+    """Weighted sum () of four distances: 3D joints and keypoints relative to root and hips (L1, metres), rotation matrices and
+    shape (mean squared), keypoints as the weak camera sees them (L1, crop coordinates).
+
+    ``said`` is rotations (N, 24, 3, 3), betas (N, 10), weak camera (N, 3); ``target`` rotations and betas; ``target_xy``
+    (N, 17, 2) where its keypoints are seen.
+    """
+    said_joints, keypoints = skeleton(*said[:2])
+    target_joints, target_keypoints = skeleton(*target)
+    return (
+        joints * F.l1_loss(said_joints - said_joints[:, :1], target_joints - target_joints[:, :1])
+        + joints * F.l1_loss(from_hips(keypoints), from_hips(target_keypoints))
+        + rotations * F.mse_loss(said[0], target[0])
+        + betas * F.mse_loss(said[1], target[1])
+        + projection * F.l1_loss(weak_projection(keypoints, said[2]), target_xy)
+    )
+
+
+def from_hips(keypoints: Tensor) -> Tensor:
+    """Keypoints (N, 17, 3) relative to the hips' midpoint."""
+    return keypoints - keypoints[:, _HIPS].mean(1, keepdim=True)
+
+
+def weak_projection(points: Tensor, camera: Tensor) -> Tensor:
+    """Points (N, K, 3) through a weak camera (N, 3: scale, x, y) → crop coordinates (N, K, 2)."""
+    return camera[:, None, :1] * (points[..., :2] + camera[:, None, 1:])

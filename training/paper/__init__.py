@@ -1,0 +1,1 @@
+"""Self-supervised training of the paper's networks, its ablation and figures."""

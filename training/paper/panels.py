@@ -1,0 +1,85 @@
+"""Pictures of proxies beside what a regressor makes of them, for TensorBoard and figures."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmr_ros.body.model import BodyModel
+from hmr_ros.networks.paper.net import Resnet18Regressor
+from hmr_ros.rasterizer import rasterize
+from hmr_ros.skeleton import COCO_BONES, COCO_TORSO
+from hmr_ros.training.paper.proxy_data import ProxyData
+
+SIDE = 128
+_LEFT, _RIGHT = (80, 160, 255), (255, 130, 60)  # RGB, of the person's sides
+
+
+def consistency_picture(regressor: Resnet18Regressor, body: BodyModel, people: ProxyData) -> np.ndarray:
+    """A row for each person: depth and joints as they were seen, as the body gives them, and the body from its left side.
+
+    RGB uint8 (N x SIDE, 3 x SIDE, 3).
+    """
+    training = regressor.training
+    regressor.eval()
+    device = next(regressor.parameters()).device
+    with torch.no_grad():
+        joints, depth = people.joints.to(device), people.depth.to(device)
+        rotations, betas, camera, _ = (value.float().cpu() for value in regressor(joints, depth))
+        posed = body(rotations, betas)
+    regressor.train(training)
+    rows = [
+        np.hstack([
+            with_skeleton(depth_picture(people.depth[i].numpy()), people.joints[i].numpy()),
+            *body_pictures(posed.vertices[i], posed.keypoints[i], camera[i], body.faces),
+        ])
+        for i in range(len(people.joints))
+    ]  # fmt: skip
+    return np.vstack(rows)
+
+
+def body_pictures(vertices: Tensor, keypoints: Tensor, camera: Tensor, faces: np.ndarray) -> list[np.ndarray]:
+    """Depth of a body as its camera sees it, with its joints, and from the side: (V, 3), (17, 3), (3,)."""
+    pictures = []
+    middle = vertices.mean(0)
+    for side in (False, True):
+        views = []
+        for points in (vertices, keypoints):
+            x, y, z = (points if not side else _from_the_side(points, middle)).unbind(-1)
+            u, v = camera[0] * (x + camera[1]), camera[0] * (y + camera[2])
+            views.append(torch.stack([(u + 1) * SIDE / 2 - 0.5, (v + 1) * SIDE / 2 - 0.5, z], dim=-1).numpy())
+        depth = rasterize(views[0], faces, (SIDE, SIDE)).depth
+        picture = depth_picture(np.where(depth != 0, depth + 10, 0))
+        joints = np.column_stack([2 * (views[1][:, :2] + 0.5) / SIDE - 1, np.ones(17)])
+        pictures.append(with_skeleton(picture, joints))
+    return pictures
+
+
+def _from_the_side(points: Tensor, middle: Tensor) -> Tensor:
+    x, y, z = (points - middle).unbind(-1)
+    return torch.stack([z, y, -x], dim=-1) + middle
+
+
+def depth_picture(depth: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Depth (S, S) metres as grey, from its nearest (dark) to its farthest value (bright), black where unknown: uint8
+    (side, side, 3), RGB or BGR alike."""
+    depth = cv2.resize(np.asarray(depth, np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
+    known = depth > 0
+    grey = np.zeros((side, side), np.uint8)
+    if known.any():
+        near, far = depth[known].min(), depth[known].max()
+        grey[known] = 40 + 215 * (depth[known] - near) / max(far - near, 1e-6)
+    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+
+
+def with_skeleton(picture: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Bones of (17, 3) joints in crop coordinates over an RGB picture; joints without confidence are left out."""
+    picture = np.ascontiguousarray(picture)
+    pixels = (joints[:, :2] + 1) * len(picture) / 2 - 0.5
+    for a, b in COCO_BONES + COCO_TORSO:
+        if joints[a, 2] > 0 and joints[b, 2] > 0 and np.abs(pixels[[a, b]]).max() < 4 * len(picture):
+            colour = _LEFT if a % 2 and b % 2 else _RIGHT if not (a % 2 or b % 2) else (200, 200, 200)
+            cv2.line(picture, *(tuple(np.rint(pixels[j]).astype(int).tolist()) for j in (a, b)), colour, 2, cv2.LINE_AA)
+    return picture
