@@ -68,10 +68,23 @@ def project_weak(points: np.ndarray, weak_camera: np.ndarray, crop: np.ndarray) 
 
 
 def project_pinhole(points: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
-    """Perspective: (N, 3) points in the camera frame, z > 0 → (N, 2) pixels."""
+    """Perspective: (..., 3) points in the camera frame, z > 0 → (..., 2) pixels."""
     fx, fy, cx, cy = intrinsics
-    x, y, z = np.asarray(points).T
-    return np.stack([fx * x / z + cx, fy * y / z + cy], axis=1)
+    x, y, z = np.moveaxis(np.asarray(points), -1, 0)
+    return np.stack([fx * x / z + cx, fy * y / z + cy], axis=-1)
+
+
+def ray_rotation(directions: np.ndarray) -> np.ndarray:
+    """Camera axes → ray axes: the shortest turn that puts the rays through (x/z, y/z) (..., 2) on the z axis, (..., 3, 3) float64.
+
+    What a network that sees only a crop speaks of stands in the axes of the ray through the crop's centre.
+    """
+    x, y = np.moveaxis(np.asarray(directions, np.float64), -1, 0)
+    length = np.sqrt(x * x + y * y + 1)
+    a, b, c = x / length, y / length, 1 / length  # the ray; it is turned about (b, -a, 0), c is the turn's cosine
+    h = 1 / (1 + c)
+    rows = [[1 - a * a * h, -a * b * h, -a], [-a * b * h, 1 - b * b * h, -b], [a, b, c]]
+    return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
 def metric_translation(weak_camera: np.ndarray, crop: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:

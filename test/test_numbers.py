@@ -30,7 +30,7 @@ def test_the_benchmark_was_run_with_the_embedded_checkpoint_on_the_frozen_test_s
     result = json.loads((ROOT / "docs" / "eval_rendered.json").read_text())
     manifest = json.loads((ROOT / "hmr_ros" / "assets" / "manifest.json").read_text())
     assert result["checkpoint"]["sha256"] == manifest["lifter.safetensors"]["sha256"]
-    frozen = json.loads((ROOT / "training" / "datasets" / "frozen_test.json").read_text())
+    frozen = json.loads((ROOT / "training" / "data" / "rendered" / "frozen_test.json").read_text())
     assert result["data"]["truth_sha256"] == frozen["truth_sha256"] and result["data"]["is_frozen_test"]
 
 
