@@ -65,7 +65,7 @@ class Camera:
             directions = undistort(flat, self._matrix, self._lens, criteria=_STOP).reshape(pixels.shape) if flat.size else pixels
             known = np.isfinite(directions).all(-1) & np.isfinite(pixels).all(-1)
             back = self._distort(np.where(known[..., None], directions, 0))
-            known = known & (np.linalg.norm(back - pixels, axis=-1) < _ROUND_TRIP)
+            known &= (np.linalg.norm(back - pixels, axis=-1) < _ROUND_TRIP) & (np.linalg.norm(directions, axis=-1) <= self._widest)
         known = known & (np.linalg.norm(directions, axis=-1) < WIDEST)
         return np.where(known[..., None], directions, 0.0), known
 
