@@ -49,7 +49,7 @@ def test_an_equidistant_camera_without_coefficients_is_no_pinhole():
 
 
 def test_points_far_outside_do_not_fold_back_into_the_image():
-    camera = Camera(K, "plumb_bob", (-0.35, 0.12, 0, 0, 0))
+    camera = Camera(K, "plumb_bob", (-0.35, 0.0, 0, 0, 0))
     x = np.linspace(0, 11, 200)
     u = camera.project(np.stack([x, np.zeros_like(x), np.ones_like(x)], -1))[:, 0]
     assert (np.diff(u) > 0).all()
@@ -61,7 +61,7 @@ def opencv_pixel(camera, x):
 
 
 def test_pixels_that_no_ray_reaches_are_unknown_and_not_wrong():
-    camera = Camera(K, "plumb_bob", (-0.35, 0.12, 0, 0, 0))
+    camera = Camera(K, "plumb_bob", (-0.35, 0.0, 0, 0, 0))
     directions, known = camera.directions(np.array([[K.cx, K.cy], [5000.0, K.cy], [np.nan, 3.0]]))
     assert known.tolist() == [True, False, False]
     assert np.isfinite(directions).all()
