@@ -1,7 +1,7 @@
 """Pictures for people: meshes over the image, the same bodies seen from the side, and 2D skeletons.
 
-Everything takes and gives uint8 BGR. Bodies are drawn through their own weak camera, so an overlay shows what the
-estimator believes, not what a calibrated camera would make of it; metric depth only decides who hides whom.
+Everything takes and gives uint8 BGR. Bodies are drawn where the image's own camera sees them, lens distortion included; without
+intrinsics through their weak-perspective camera. Metric depth only decides who hides whom.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 from numba import njit
 
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.geometry import project_weak
 from hmr_ros.rasterizer import front_faces, rasterize, vertex_normals
 from hmr_ros.skeleton import COCO_BONES, COCO_KEYPOINTS, COCO_TORSO
 
@@ -36,7 +35,7 @@ def draw_overlay(
     the body model's, the same for all.
     """
     meshes = [
-        (np.column_stack([project_weak(b.vertices, b.weak_camera, b.crop), b.vertices[:, 2] + z]), b.vertices)
+        (np.column_stack([b.pixels(b.vertices), b.vertices[:, 2] + z]), b.vertices)
         for b, z in zip(bodies, _distances(bodies, image.shape[1]), strict=True)
     ]
     return _draw_meshes(image.copy(), meshes, faces, opacity)
@@ -59,7 +58,7 @@ def draw_side_view(bodies: Sequence[BodyEstimate], faces: np.ndarray, size: tupl
         middle = (body.vertices.min(0) + body.vertices.max(0)) / 2
         x, y, z = (body.vertices - middle).T
         turned = np.stack([z, y, -x], axis=1)
-        pixels = project_weak(turned + middle, body.weak_camera, body.crop)
+        pixels = body.pixels(middle[None]) + 0.5 * body.weak_camera[0] * body.crop[2] * turned[:, :2]  # px a metre
         meshes.append((np.column_stack([pixels, turned[:, 2] + distance]), turned))
     for pixels, _ in meshes:
         _draw_ground(canvas, pixels)

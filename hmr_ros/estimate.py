@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+from hmr_ros.camera import Camera
+from hmr_ros.geometry import project_weak
+
+_NEAR = 0.05  # metres: what is nearer than that, or behind the camera, is drawn as if it were there
 
 
 @dataclass(frozen=True, eq=False)
 class BodyEstimate:
     """One person, numpy float32, never NaN: what is unknown is None or carries confidence 0.
 
-    Camera axes are REP-103 optical (x right, y down, z forward), metres; ``joints`` and ``vertices`` are relative to the
-    body model's origin, ``translation`` is added to get them into the camera frame. Angles are axis-angle, radians.
+    ``axes`` are those of ``global_orient``, ``joints`` and ``vertices``. "camera": the camera's optical frame (REP 103: x right, y down,
+    z forward), metres, relative to the body model's origin; adding ``translation`` puts them into that frame. "ray": without intrinsics,
+    the axes of the unknown viewing ray through the crop's centre, turned against the camera's by up to half the field of view.
+    Pixels are those of the raw image. Angles are axis-angle, radians.
     """
 
     score: float  # of the person detector, in [0, 1]
     box: np.ndarray  # (4,) x0, y0, x1, y1 px
     keypoints: np.ndarray  # (17, 3) COCO: x, y px, confidence
     reliability: np.ndarray  # (12,) of COCO 5..16: probability that the 3D joint is right to 10 cm, relative to the hips
-    global_orient: np.ndarray  # (3,) body model (y up, facing +z) into camera axes
+    global_orient: np.ndarray  # (3,) body model (y up, facing +z) into ``axes``
     body_pose: np.ndarray  # (69,) 23 SMPL joints
     betas: np.ndarray  # (10,) of the body model named by the estimator
     crop: np.ndarray  # (3,) cu, cv, size px
-    weak_camera: np.ndarray  # (3,) s, tx, ty: u = s (x + tx) in crop coordinates
+    weak_camera: np.ndarray  # (3,) s, tx, ty: u = s (x + tx) in crop coordinates, x in ray axes whatever ``axes`` says
     translation: np.ndarray | None  # (3,) m in the camera frame; None without intrinsics
     joints: np.ndarray  # (24, 3) m
     vertices: np.ndarray  # (V, 3) m
-    projected_keypoints: np.ndarray  # (17, 2) px: COCO from the mesh, through the weak camera
+    projected_keypoints: np.ndarray  # (17, 2) px: COCO of the mesh, through ``camera``; without intrinsics the weak one
+    axes: Literal["camera", "ray"] = "ray"
+    translation_source: Literal["depth", "apparent size"] | None = None  # what the distance comes from; None without translation
+    camera: Camera | None = None  # whose frame "camera" axes are; None without intrinsics
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """Points (N, 3) of this body, as ``vertices`` stand, → raw pixels (N, 2): where the camera sees them.
+
+        ValueError for a body in camera axes whose ``camera`` is not known, such as one out of a message.
+        """
+        if self.axes == "ray":
+            return project_weak(points, self.weak_camera, self.crop)
+        if self.camera is None or self.translation is None:
+            raise ValueError("the body stands in camera axes but its camera is None, expected the camera's intrinsics: give CameraInfo along")
+        points = np.asarray(points) + self.translation
+        return self.camera.project(np.concatenate([points[:, :2], np.maximum(points[:, 2:], _NEAR)], axis=1))
 
     def reprojection_error(self, joints=slice(None), min_confidence: float = 0.3) -> float | None:
         """Mean distance of the mesh's COCO joints to the confidently detected ones, as a share of the box's diagonal.

@@ -3,6 +3,7 @@
     people = extractor(image)                        proxies: joints, mask, depth, activations; in a mirror as well, if asked
     rotations, betas, camera, reliability = regress(people)
     rotations, camera = refine(...)                  bent towards the confident joints
+    rotations, betas, pelvis = place(...)            into the camera's frame: orientation, position, stature (where intrinsics are known)
     vertices, joints, keypoints = body(...)          the mesh
 
 It knows nothing of ROS, files or drawing.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +23,9 @@ import torch
 from hmr_ros.body.model import BodyModel, fit_betas_map
 from hmr_ros.files import load_checkpoint
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.geometry import Intrinsics, metric_translation, project_weak, rotvec_from_matrix, to_crop
+from hmr_ros.camera import Camera, as_camera
+from hmr_ros.geometry import Intrinsics, rotvec_from_matrix, to_crop
+from hmr_ros.metric import MetricFrame
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT
 from hmr_ros.networks.lifter.regressor import Answers, regress, regress_maps
 from hmr_ros.networks.lifter.net import Lifter
@@ -66,6 +70,7 @@ class HumanMeshEstimator:
         self._reads_features = regressor.input_specs[0].shape[1:] == (FEATURE_COUNT,)
         self.reliability_source = reliability_source
         self._refine = Refiner(PosedKeypoints(body_model))
+        self._place = MetricFrame(self._refine.skeleton, body_model, body)
         self.backend = f"regressor: {regressor.backend}; detectors: {extractor.backend}"
 
     @classmethod
@@ -104,23 +109,29 @@ class HumanMeshEstimator:
         return estimator
 
     def __call__(
-        self, image: np.ndarray, depth: np.ndarray | None = None, intrinsics: Intrinsics | None = None
+        self, image: np.ndarray, depth: np.ndarray | None = None, intrinsics: Intrinsics | Camera | None = None, stature: float | None = None
     ) -> list[BodyEstimate]:
         """Everybody in one image, best score first.
 
-        image: uint8 (H, W, 3) BGR. depth: optional (H, W) metres aligned with the image, 0 or non-finite = unknown.
-        intrinsics: of the undistorted image; without them ``translation`` is None. Raises ValueError on other input.
+        image: uint8 (H, W, 3) BGR. depth: optional (H, W) metres aligned with the image, 0 or non-finite = unknown; it gives distance
+        and stature. intrinsics: of this image, a ``Camera`` where the lens distorts it; without them bodies stand in ray axes and
+        ``translation`` is None. stature: metres, where the people's is known. Raises ValueError on other input.
         """
-        check_input(image, depth, intrinsics)
-        return self.estimate(self.extractor(image, depth), intrinsics)
+        camera = check_input(image, depth, intrinsics, stature)
+        people = self.extractor(image, depth)
+        return self.estimate(people, camera, depth, None if stature is None else np.full(len(people), stature))
 
-    def estimate(self, people: list[PersonProxies], intrinsics: Intrinsics | None = None) -> list[BodyEstimate]:
-        """Bodies of people whose proxies are known.
+    def estimate(
+        self, people: list[PersonProxies], camera: Camera | None = None, depth: np.ndarray | None = None, statures: np.ndarray | None = None
+    ) -> list[BodyEstimate]:
+        """Bodies of people whose proxies are known. ``statures`` (N,) metres, NaN where unknown.
 
         Left out, because no mesh is better than a wrong one, are those with too few confident joints, and those whose mesh
         does not come to lie on them.
         """
-        people = [person for person in people if person.torso_is_seen]
+        statures = np.full(len(people), np.nan) if statures is None else statures
+        seen = [person.torso_is_seen for person in people]
+        people, statures = [person for person, good in zip(people, seen) if good], statures[seen]
         if not people:
             return []
         answers = self._regress(people)
@@ -128,19 +139,24 @@ class HumanMeshEstimator:
         if not finite.all():
             logger.error("%d of %d bodies came out of %s with non-finite numbers and are left out",
                          (~finite).sum(), len(people), self._regressor.backend)  # fmt: skip
-            people = [person for person, good in zip(people, finite) if good]
+            people, statures = [person for person, good in zip(people, finite) if good], statures[finite]
             if not people:
                 return []
         rotations, betas, cameras, reliability = (answer[finite] for answer in answers)
         betas = self._mapped(betas)
         detected = np.stack([person.keypoints for person in people])
-        targets = to_crop(detected[..., :2], np.stack([person.crop for person in people]))
+        crops = np.stack([person.crop for person in people])
         confidence = np.where(detected[..., 2] > CONFIDENT, detected[..., 2], 0)
-        rotations, cameras = self._refine(rotations, betas, cameras, targets, confidence)
+        rotations, cameras = self._refine(rotations, betas, cameras, to_crop(detected[..., :2], crops), confidence)
+        placed = None
+        if camera is not None:
+            placed = self._place(rotations, betas, cameras, detected[..., :2], confidence, crops, camera, depth, statures)
+            rotations, betas, cameras = placed.rotations, placed.betas, placed.weak_cameras
         vertices, joints, keypoints = self._body(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)
-        bodies = [
-            BodyEstimate(
+        bodies = []
+        for i, person in enumerate(people):
+            body = BodyEstimate(
                 score=float(np.clip(person.score, 0, 1)),
                 box=person.box,
                 keypoints=person.keypoints,
@@ -150,13 +166,15 @@ class HumanMeshEstimator:
                 betas=betas[i],
                 crop=person.crop,
                 weak_camera=cameras[i],
-                translation=None if intrinsics is None else metric_translation(cameras[i], person.crop, intrinsics),
+                translation=None if placed is None else placed.pelvis[i] - joints[i, 0],
                 joints=joints[i],
                 vertices=vertices[i],
-                projected_keypoints=project_weak(keypoints[i], cameras[i], person.crop),
+                projected_keypoints=np.zeros((17, 2), np.float32),
+                axes="ray" if placed is None else "camera",
+                translation_source=None if placed is None else "depth" if placed.from_depth[i] else "apparent size",
+                camera=camera,
             )
-            for i, person in enumerate(people)
-        ]
+            bodies.append(replace(body, projected_keypoints=body.pixels(keypoints[i])))
         return [body for body in bodies if body.reprojection_error() <= _WRONG]
 
     def _regress(self, people: list[PersonProxies]) -> Answers:
@@ -200,10 +218,11 @@ class Stream:
         image: np.ndarray,
         stamp: float,
         depth: np.ndarray | None = None,
-        intrinsics: Intrinsics | None = None,
+        intrinsics: Intrinsics | Camera | None = None,
+        stature: float | None = None,
     ) -> list[BodyEstimate]:
         """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``."""
-        check_input(image, depth, intrinsics)
+        camera = check_input(image, depth, intrinsics, stature)
         extractor = self._estimator.extractor
         jump = image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP
         due = jump or stamp - self._detected >= self.DETECT_EVERY
@@ -214,7 +233,7 @@ class Stream:
             self._detected = stamp
             self._small_people = any(p.box[3] - p.box[1] < self.SMALL * image.shape[0] for p in people)
         self._people, self._stamp, self._shape = people, stamp, image.shape
-        return self._estimator.estimate(people, intrinsics)
+        return self._estimator.estimate(people, camera, depth, None if stature is None else np.full(len(people), stature))
 
 
 def load_lifter(path: str | Path) -> tuple[Lifter, dict]:
@@ -281,8 +300,11 @@ def _betas_map(trained_with: dict, body: BodyModel) -> tuple[np.ndarray, np.ndar
     return np.zeros((10, 10), np.float32), np.zeros(10, np.float32)
 
 
-def check_input(image: np.ndarray, depth: np.ndarray | None, intrinsics: Intrinsics | None) -> None:
-    """ValueError, with what was found and what was expected, for anything that is no input of the estimator."""
+def check_input(
+    image: np.ndarray, depth: np.ndarray | None, intrinsics: Intrinsics | Camera | None, stature: float | None = None
+) -> Camera | None:
+    """The camera of the intrinsics; ValueError, with what was found and what was expected, for anything that is no input of the
+    estimator."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}"
         raise ValueError(f"image is {found}, expected uint8 (height, width, 3) in BGR order")
@@ -293,7 +315,6 @@ def check_input(image: np.ndarray, depth: np.ndarray | None, intrinsics: Intrins
             raise ValueError(f"depth has shape {np.shape(depth)}, expected {image.shape[:2]}: align it with the image first")
         if not np.issubdtype(np.asarray(depth).dtype, np.floating):
             raise ValueError(f"depth is {np.asarray(depth).dtype}, expected floats in metres: divide millimetres by 1000")
-    if intrinsics is not None:
-        values = np.asarray(intrinsics, np.float64)
-        if values.shape != (4,) or not np.isfinite(values).all() or min(values[:2]) <= 0:
-            raise ValueError(f"intrinsics are {intrinsics}, expected Intrinsics(fx, fy, cx, cy) in pixels with fx, fy > 0")
+    if stature is not None and not 0.5 <= stature <= 2.5:
+        raise ValueError(f"stature is {stature}, expected metres between 0.5 and 2.5")
+    return as_camera(intrinsics)

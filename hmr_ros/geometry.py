@@ -87,23 +87,6 @@ def ray_rotation(directions: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def metric_translation(weak_camera: np.ndarray, crop: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
-    """Translation (3,) in metres that puts the body model's origin where the weak camera sees it (design.md).
-
-    The plane z = 0 of the body gets the weak camera's magnification; points off that plane project differently.
-    Raises ValueError where the weak scale or the crop is not positive: no such camera exists.
-    """
-    s, tx, ty = (float(v) for v in weak_camera)
-    cu, cv, size = (float(v) for v in crop)
-    fx, fy, cx, cy = intrinsics
-    if not (s > 0 and size > 0):
-        raise ValueError(f"weak camera scale {s} and crop size {size} must be positive")
-    z = 2 * fx / (s * size)
-    x = tx + 2 * (cu - cx) / (s * size)
-    y = (fx / fy) * (ty + 2 * (cv - cy) / (s * size))
-    return np.array([x, y, z], np.float32)
-
-
 def fit_weak_camera(
     points: np.ndarray, targets: np.ndarray, weights: np.ndarray, min_scale: float = 1e-3
 ) -> np.ndarray:

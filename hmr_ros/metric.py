@@ -33,6 +33,7 @@ class MetricConfig:
     regressed_weight: float = 0.05  # of where the weak-perspective camera puts a joint, against a detection of confidence 1
     patch: int = 5  # px: side of the square of depth pixels whose median is read at a point
     per_bone: int = 3  # points within each bone at which depth is read, beside its two joints
+    clothing: float = 0.01  # clothes and hair lie so far off the body model's skin, on average
     surface_sigma: float = 0.06  # by so much depth and the body's surface differ where the pose is right
     size_sigma: float = 0.12  # of the logarithm of true over regressed distance: statures of adults (0.05) and errors of the pose
     min_points: int = 5  # with fewer valid depth points distance comes from apparent size
@@ -46,7 +47,8 @@ class Placed(NamedTuple):
     """N people in the camera's frame."""
 
     rotations: np.ndarray  # (N, 24, 3, 3), the global one into camera axes
-    betas: np.ndarray  # (N, 10)
+    betas: np.ndarray  # (N, 10), as tall as depth or a known stature says
+    weak_cameras: np.ndarray  # (N, 3), which see the body of these betas where they saw it before
     pelvis: np.ndarray  # (N, 3) metres in the camera's frame: the point about which the body turns
     from_depth: np.ndarray  # (N,) bool: the distance is measured, not guessed from apparent size
     stature: np.ndarray  # (N,) metres measured in this frame, NaN where there is no depth
@@ -92,7 +94,15 @@ class MetricFrame:
         factor = np.where(np.isfinite(known) | ~from_depth, factor, np.where(from_depth, measured, 1.0) ** gain)
         place = place * np.where(from_depth, measured, factor)[:, None]
         corrected = self._stature.correct(betas, np.clip(factor * regressed, *config.statures))
-        return Placed(turned, corrected, place.astype(np.float32), from_depth, measured * regressed)
+        weak_cameras = self._resized(weak_cameras, pelvis, corrected, self._stature(corrected) / regressed)
+        return Placed(turned, corrected, weak_cameras, place.astype(np.float32), from_depth, measured * regressed)
+
+    def _resized(self, weak_cameras, pelvis, betas, growth) -> np.ndarray:
+        """Weak-perspective cameras (N, 3) that see bodies of other ``betas``, ``growth`` (N,) times as large, where they saw ``pelvis``."""
+        with torch.inference_mode():
+            now = self._skeleton.pelvis(torch.from_numpy(betas)).numpy()
+        shift = growth[:, None] * (pelvis[:, :2] + weak_cameras[:, 1:]) - now[:, :2]
+        return np.concatenate([weak_cameras[:, :1] / growth[:, None], shift], axis=1).astype(np.float32)
 
     def _from_image(self, points, pelvis, weak, keypoints, confidence, crops, camera, turn) -> np.ndarray:
         """Pelvis (N, 3) in ray axes that minimises the pinhole re-projection of ``points`` (N, 17, 3), relative to the pelvis.
@@ -143,7 +153,7 @@ class MetricFrame:
         valid = (face >= 0) & (measured > 0)
         if valid.sum() < config.min_points:
             return np.nan
-        offset, measured = surface[valid] - place[2], measured[valid].astype(np.float64)
+        offset, measured = surface[valid] - place[2] - config.clothing, measured[valid].astype(np.float64)
         factor = 1.0
         for _ in range(2):  # the surface's offset grows with the body
             size = known if known is not None else factor

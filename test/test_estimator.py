@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hmr_ros import HumanMeshEstimator
-from hmr_ros.geometry import Intrinsics, project_pinhole, project_weak
+from hmr_ros.camera import Camera
+from hmr_ros.geometry import Intrinsics, matrix_from_rotvec, project_pinhole
 from hmr_ros.proxies.depth import RELATIVE_ORIGIN
 
 DEMO = files("hmr_ros") / "assets" / "demo"
@@ -120,17 +121,49 @@ def test_what_are_no_intrinsics_is_refused(estimator, portrait, intrinsics):
         estimator(portrait, intrinsics=intrinsics)
 
 
-def test_without_intrinsics_there_is_no_translation(estimator, portrait):
-    assert estimator(portrait)[0].translation is None
+def test_without_intrinsics_there_is_no_translation_and_axes_are_those_of_the_ray(estimator, portrait):
+    (body,) = estimator(portrait)
+    assert (body.translation, body.translation_source, body.axes, body.camera) == (None, None, "ray", None)
 
 
 def test_with_intrinsics_the_body_stands_where_the_camera_sees_it(estimator, portrait):
     intrinsics = Intrinsics(600.0, 600.0, 255.5, 255.5)
-    (body,) = estimator(portrait, intrinsics=intrinsics)
+    (body,), (without,) = estimator(portrait, intrinsics=intrinsics), estimator(portrait)
+    assert body.axes == "camera" and body.translation_source == "apparent size"
     assert 0.3 < body.translation[2] < 5
-    flat = body.joints * [1, 1, 0]
-    weak = project_weak(flat, body.weak_camera, body.crop)
-    assert np.allclose(project_pinhole(flat + body.translation, intrinsics), weak, atol=0.5)
+    pixels = project_pinhole(body.vertices + body.translation, intrinsics)  # the formula, not the record's own method
+    assert np.allclose(pixels, body.pixels(body.vertices), atol=0.5)
+    diagonal = np.linalg.norm(body.box[2:] - body.box[:2])
+    between = np.linalg.norm(pixels - without.pixels(without.vertices), axis=1).mean()
+    assert between < 0.05 * diagonal  # a metre away perspective differs from weak perspective, but not by much
+    assert body.reprojection_error() < without.reprojection_error() + 0.02
+
+
+def test_whoever_stands_off_the_axis_is_turned_by_the_ray(estimator, portrait):
+    """The same picture at the right of a wide one: the same crop, seen under an angle."""
+    wide = np.zeros((512, 1536, 3), np.uint8)
+    wide[:, 1024:] = portrait
+    focal = 600.0
+    (by_ray,), (aside,) = estimator(wide), estimator(wide, intrinsics=Intrinsics(focal, focal, 255.5, 255.5))
+    angle = np.degrees(np.arctan2(aside.crop[0] - 255.5, focal))
+    assert angle > 50
+    turned = matrix_from_rotvec(aside.global_orient) @ matrix_from_rotvec(by_ray.global_orient).T
+    assert np.degrees(np.arctan2(turned[0, 2], turned[2, 2])) == pytest.approx(angle, abs=1)
+    assert np.array_equal(aside.body_pose, by_ray.body_pose)
+
+
+def test_a_distorted_image_gives_the_body_of_the_undistorted_one(estimator, portrait):
+    camera = Camera(Intrinsics(600.0, 600.0, 255.5, 255.5), "plumb_bob", (-0.12, 0.02, 0.0, 0.0, 0.0))
+    grid = np.stack(np.meshgrid(np.arange(512.0), np.arange(512.0)), -1)
+    directions, known = camera.directions(grid)
+    maps = (directions * 600 + 255.5).astype(np.float32)
+    image = cv2.remap(portrait, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    assert known.all()
+    (plain,), (lens,) = estimator(portrait, intrinsics=camera.intrinsics), estimator(image, intrinsics=camera)
+    assert np.linalg.norm(lens.translation - plain.translation) < 0.12 * plain.translation[2]
+    assert lens.reprojection_error() < plain.reprojection_error() + 0.02
+    assert np.linalg.norm(lens.projected_keypoints[:13] - camera.project(
+        np.concatenate([(plain.projected_keypoints[:13] - 255.5) / 600, np.ones((13, 1))], 1)), axis=1).mean() < 25  # fmt: skip
 
 
 def test_depth_changes_the_result(estimator, street):

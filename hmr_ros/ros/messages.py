@@ -19,6 +19,7 @@ from rclpy.serialization import serialize_message
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from hmr_ros.camera import Camera
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.skeleton import COCO_KEYPOINTS, LIMB_NAMES, SMPL_JOINTS, SMPL_PARENTS
 
@@ -37,11 +38,14 @@ def finite(body: BodyEstimate) -> bool:
 
 
 def body_array_message(
-    bodies: Sequence[BodyEstimate], header: Header, reliability_source: str, publish_vertices: bool = True
+    bodies: Sequence[BodyEstimate], header: Header, reliability_source: str, publish_vertices: bool = True, axes: str = "ray",
+    depth_state: str = "off",
 ) -> BodyArray:
-    """BodyArray with ``header`` as it is; bodies must be :func:`finite`."""
+    """BodyArray with ``header`` as it is; bodies must be :func:`finite` and stand in ``axes``, all of them."""
+    if other := {body.axes for body in bodies} - {axes}:
+        raise ValueError(f"bodies stand in {other.pop()} axes, the message says {axes}")
     messages = [_body_message(body, publish_vertices) for body in bodies]
-    return BodyArray(header=header, reliability_source=reliability_source, bodies=messages)
+    return BodyArray(header=header, reliability_source=reliability_source, axes=axes, depth_state=depth_state, bodies=messages)
 
 
 def body_model_message(body_model) -> BodyModel:
@@ -75,13 +79,17 @@ def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
         x, y, z = body.translation
         message.has_translation = True
         message.translation = Point(x=float(x), y=float(y), z=float(z))
+        message.translation_source = body.translation_source or ""
     if publish_vertices:
         message.vertices = array("f", _flat(body.vertices).tobytes())
     return message
 
 
-def bodies_from_message(message: BodyArray) -> list[BodyEstimate]:
-    """The estimates in a BodyArray, as the estimator gave them; without published vertices those are (0, 3)."""
+def bodies_from_message(message: BodyArray, camera: Camera | None = None) -> list[BodyEstimate]:
+    """The estimates in a BodyArray, as the estimator gave them; without published vertices those are (0, 3).
+
+    ``camera``: of the image's CameraInfo (camera_info.py); bodies in camera axes need it to be drawn.
+    """
     bodies = []
     for body in message.bodies:
         t = body.translation
@@ -99,6 +107,9 @@ def bodies_from_message(message: BodyArray) -> list[BodyEstimate]:
             joints=np.reshape(body.joints, (24, 3)),
             vertices=np.frombuffer(body.vertices, np.float32).reshape(-1, 3),
             projected_keypoints=np.reshape(body.projected_keypoints, (17, 2)),
+            axes=message.axes,
+            translation_source=body.translation_source or None,
+            camera=camera if message.axes == "camera" else None,
         ))  # fmt: skip
     return bodies
 
