@@ -15,11 +15,14 @@ from rclpy.serialization import deserialize_message, serialize_message  # noqa: 
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
+from hmr_ros.camera import Camera  # noqa: E402
 from hmr_ros.estimate import BodyEstimate  # noqa: E402
+from hmr_ros.geometry import Intrinsics  # noqa: E402
 from hmr_ros.ros import messages  # noqa: E402
 from hmr_ros.ros.parameters import LiveParameters, describe_parameters  # noqa: E402
 from hmr_ros.ros.process import share_file  # noqa: E402
 
+CAMERA = Camera(Intrinsics(500.0, 500.0, 320.0, 240.0))
 FACES = np.random.default_rng(0).integers(0, 50, (20, 3)).astype(np.int32)
 
 
@@ -29,7 +32,9 @@ def body(seed, translation=True):
               "crop": 3, "weak_camera": 3, "translation": 3, "joints": (24, 3), "vertices": (50, 3),
               "projected_keypoints": (17, 2)}  # fmt: skip
     values = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return BodyEstimate(score=0.5, **(values if translation else values | {"translation": None}))
+    if not translation:
+        return BodyEstimate(score=0.5, **values | {"translation": None})
+    return BodyEstimate(score=0.5, **values, axes="camera", translation_source="depth", camera=CAMERA)
 
 
 def header(frame_id="camera", sec=1, nanosec=2):
@@ -40,23 +45,34 @@ def over_the_wire(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
-def test_every_number_of_an_estimate_arrives():
-    sent = [body(0), body(1, translation=False)]
-    array = over_the_wire(messages.body_array_message(sent, header(), "detector"))
-    assert (array.header, array.reliability_source) == (header(), "detector")
-    for before, after in zip(sent, messages.bodies_from_message(array), strict=True):
+@pytest.mark.parametrize("axes, translation", [("camera", True), ("ray", False)])
+def test_everything_of_an_estimate_arrives(axes, translation):
+    sent = [body(0, translation), body(1, translation)]
+    array = over_the_wire(messages.body_array_message(sent, header(), "learned", axes=axes, depth_state="used"))
+    assert (array.header, array.reliability_source, array.axes, array.depth_state) == (header(), "learned", axes, "used")
+    for before, after in zip(sent, messages.bodies_from_message(array, CAMERA), strict=True):
         for field in dataclasses.fields(BodyEstimate):
             a, b = getattr(before, field.name), getattr(after, field.name)
             assert (a is None) == (b is None), field.name
-            if a is not None:
+            if isinstance(a, (np.ndarray, float)):
                 np.testing.assert_array_equal(np.float32(a), b, err_msg=field.name)
                 assert np.shape(a) == np.shape(b), field.name
-    assert [b.has_translation for b in array.bodies] == [True, False]
+            else:
+                assert a == b, field.name
+    assert [b.has_translation for b in array.bodies] == [translation] * 2
+    assert [b.translation_source for b in array.bodies] == (["depth"] if translation else [""]) * 2
     assert [b.id for b in array.bodies] == ["", ""]
+    for later in array.bodies:  # what later work fills says that it is not estimated
+        assert not later.has_velocity and not later.position_covariance.any()
+
+
+def test_bodies_in_other_axes_than_the_message_says_are_refused():
+    with pytest.raises(ValueError, match="bodies stand in camera axes, the message says ray"):
+        messages.body_array_message([body(0)], header(), "learned", axes="ray")
 
 
 def test_the_mesh_can_be_left_out():
-    array = over_the_wire(messages.body_array_message([body(0)], header(), "detector", publish_vertices=False))
+    array = over_the_wire(messages.body_array_message([body(0)], header(), "learned", False, "camera"))
     assert len(array.bodies[0].vertices) == 0 and np.any(array.bodies[0].joints)
     assert messages.bodies_from_message(array)[0].vertices.shape == (0, 3)
 
@@ -162,6 +178,6 @@ def test_impossible_parameters_are_refused(name, value, words):
 
 def test_body_array_is_small_without_meshes_and_80_kB_with():
     people = [dataclasses.replace(body(0), vertices=np.zeros((6890, 3), np.float32))]
-    sizes = [len(serialize_message(messages.body_array_message(people, header(), "detector", v))) for v in (False, True)]
+    sizes = [len(serialize_message(messages.body_array_message(people, header(), "learned", v, "camera"))) for v in (False, True)]
     assert sizes[0] < 2_000 and sizes[1] - sizes[0] == 6890 * 12
     assert isinstance(deserialize_message(serialize_message(BodyArray()), BodyArray), BodyArray)

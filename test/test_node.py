@@ -50,7 +50,7 @@ FAKE = textwrap.dedent(
         def stream(self):
             return self.answer
 
-        def answer(self, image, stamp, intrinsics=None):
+        def answer(self, image, stamp, depth=None, intrinsics=None, stature=None):
             people = int(image[0, 0, 0])
             if people == 255:
                 raise RuntimeError("planned failure")
@@ -58,7 +58,9 @@ FAKE = textwrap.dedent(
             where = None if intrinsics is None else np.array([0, 0, 3], np.float32)
             body = BodyEstimate(score=0.5, box=f(4), keypoints=f(17, 3), reliability=f(12), global_orient=f(3),
                                 body_pose=f(69), betas=f(10), crop=f(3), weak_camera=f(3), translation=where,
-                                joints=f(24, 3), vertices=f(30, 3), projected_keypoints=f(17, 2))
+                                joints=f(24, 3), vertices=f(30, 3), projected_keypoints=f(17, 2),
+                                axes="ray" if intrinsics is None else "camera", camera=intrinsics,
+                                translation_source=None if intrinsics is None else "apparent size" if depth is None else "depth")
             if people == 9:
                 body.vertices[3, 1] = np.nan
             return [body] * people
@@ -498,6 +500,55 @@ def test_replay_publishes_pictures_with_their_camera(peer, start, tmp_path):
         assert (info.width, info.height) == (64, 48) and info.k[0] == pytest.approx(32 / np.tan(np.pi / 6))
     stamps = [i.header.stamp.sec + 1e-9 * i.header.stamp.nanosec for i in images]
     assert np.all(np.diff(stamps) > 0) and abs(stamps[-1] - time.time()) < 2 * PATIENCE
+
+
+def depth_image(header, metres, size=(48, 64)):
+    data = array("B", np.full(size, 1000 * metres, "<u2").tobytes())
+    return Image(header=header, height=size[0], width=size[1], encoding="16UC1", step=2 * size[1], data=data)
+
+
+def test_depth_of_the_same_stamp_goes_with_its_image(peer, start):
+    live = start("--ros-args", "-p", "use_depth:=true")
+    depths = peer.node.create_publisher(Image, "depth", 5)
+    wait_for(lambda: depths.get_subscription_count() and peer.infos.get_subscription_count(), live)
+
+    def frame(header, size=(48, 64)):
+        peer.infos.publish(intrinsics_to_message(pinhole(64, 48, 60), 64, 48, header))
+        depths.publish(depth_image(header, 3, size))
+        return image_to_message(picture(), header)
+
+    def state_of(make):  # infos travel by themselves: ask until both are there
+        answers = []
+        wait_for(lambda: answers.append(peer.ask(make)) or answers[-1].axes == "camera", live)
+        return answers[-1].depth_state, answers[-1].bodies[0].translation_source
+
+    assert state_of(frame) == ("used", "depth")
+    assert state_of(lambda header: image_to_message(picture(), header)) == ("missing", "apparent size")
+    live.wait_for_text("no depth image within 20 ms")
+    live.end()
+
+
+def test_depth_that_is_not_aligned_is_named_and_not_used(peer, start):
+    live = start("--ros-args", "-p", "use_depth:=true")
+    depths = peer.node.create_publisher(Image, "depth", 5)
+    wait_for(depths.get_subscription_count, live)
+
+    def frame(header):
+        depths.publish(depth_image(header, 3, (24, 32)))
+        return image_to_message(picture(), header)
+
+    assert peer.ask(frame).depth_state == "missing"
+    wait_for(lambda: peer.ask(frame) and "depth image has 32x24 pixels, the image 64x48" in live.text(), live)
+    live.end()
+
+
+def test_a_stature_and_a_checkpoint_reach_the_estimator(start, tmp_path):
+    live = start("--ros-args", "-p", f"checkpoint:={tmp_path / 'mine.safetensors'}", code=REAL)
+    live.wait_for_text("mine.safetensors does not exist")
+    assert live.process.wait(PATIENCE) == 1
+    live = start("--ros-args", "-p", "stature:=3.0", code=REAL)
+    live.wait_for_text("stature")
+    assert live.process.wait(PATIENCE) == 1
 
 
 def test_replay_of_a_bag_gives_the_recorded_messages(peer, start, tmp_path):

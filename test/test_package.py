@@ -40,7 +40,7 @@ def test_messages_carry_the_arrays_of_the_design():
     body = Body()
     assert {name: len(getattr(body, name)) for name in lengths} == lengths
     assert not body.has_translation
-    assert set(BodyArray.get_fields_and_field_types()) == {"header", "reliability_source", "bodies"}
+    assert set(BodyArray.get_fields_and_field_types()) == {"header", "axes", "reliability_source", "depth_state", "bodies"}
     assert {"name", "hash", "faces", "joint_names", "parents"} <= set(BodyModel.get_fields_and_field_types())
 
 

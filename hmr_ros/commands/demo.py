@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -45,6 +46,10 @@ class Demo:
     """Time limit for each source; folders are shown at 1 Hz, videos at their own rate, up to here."""
     backend: str = "auto"
     """What runs the networks, see `hmr-ros live --help`."""
+    regressor: Literal["lifter", "resnet18"] = "lifter"
+    """resnet18: the paper's, trained without labels."""
+    checkpoint: Path | None = None
+    """A checkpoint of `hmr-ros train` instead of the embedded one."""
 
     def __post_init__(self):
         if not 0 < self.seconds <= 3600:
@@ -175,7 +180,9 @@ def show(sources: list[Source], options: Demo, children: Children, console: Cons
 
     ros = ["--ros-args", "-r", f"__ns:={NAMESPACE}"]
     # Reliable, so that it also works where shared memory is too small for images and they travel in pieces.
-    parameters = ["-p", "image_reliability:=reliable", "-p", f"backend:={options.backend}"]
+    parameters = ["-p", "image_reliability:=reliable", "-p", f"backend:={options.backend}", "-p", f"regressor:={options.regressor}"]
+    if options.checkpoint:
+        parameters += ["-p", f"checkpoint:={options.checkpoint.resolve()}"]
     children.start("live", [*ros, *parameters])
     start_ros([])
     from hmr_ros.ros.collector import Collector

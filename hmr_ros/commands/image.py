@@ -42,7 +42,9 @@ class ImageConfig:
     flip_averaging: bool = False
     """Look at everybody in a mirror as well and average both: better, for one more landmark pass a person."""
     fov: float | None = None
-    """Horizontal field of view in degrees: gives metric translations."""
+    """Horizontal field of view in degrees: bodies in the camera's frame, with metric translations."""
+    stature: float | None = None
+    """Metres, where the people's is known: distances are then no guess."""
 
 
 def main(argv: list[str]) -> int:
@@ -87,7 +89,7 @@ def _inputs(paths: tuple[Path, ...]) -> list[Path]:
 
 def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:
     image = read_picture(path)
-    bodies = estimator(image, intrinsics=_intrinsics(image, config.fov))
+    bodies = estimator(image, intrinsics=_intrinsics(image, config.fov), stature=config.stature)
     _replace(out, ".overlay.png", lambda to: cv2.imwrite(to, side_by_side(image, bodies, estimator.body_model.faces)))
     arrays = _stack(bodies, with_vertices=True)
     _replace(out, ".bodies.npz", lambda to: np.savez_compressed(to, **arrays, faces=estimator.body_model.faces))
@@ -106,7 +108,7 @@ def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config:
     partial, writer = out.with_name(f".{out.name}.{os.getpid()}.mp4"), None
     try:
         for index, frame in enumerate(track(source.pictures(), path.name, total=source.length)):
-            found = stream(frame, index / source.rate, intrinsics=_intrinsics(frame, config.fov))
+            found = stream(frame, index / source.rate, intrinsics=_intrinsics(frame, config.fov), stature=config.stature)
             picture = side_by_side(frame, found, estimator.body_model.faces)
             if writer is None:
                 size = (picture.shape[1], picture.shape[0])
@@ -147,18 +149,19 @@ def _header(path: Path, image: np.ndarray, estimator: HumanMeshEstimator) -> dic
 
 def _as_json(body: BodyEstimate) -> dict:
     """Everything but the mesh, which is in the .npz."""
-    values = {f.name: getattr(body, f.name) for f in fields(body) if f.name != "vertices"}
+    values = {f.name: getattr(body, f.name) for f in fields(body) if f.name not in ("vertices", "camera")}
     plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
     return plain | {"reprojection_error": body.reprojection_error()}
 
 
 def _stack(bodies: list[BodyEstimate], with_vertices: bool) -> dict[str, np.ndarray]:
     """Fields of N bodies as arrays (N, ...); ``translation`` only where it is known."""
-    names = [f.name for f in fields(BodyEstimate) if with_vertices or f.name != "vertices"]
+    left_out = {"camera"} if with_vertices else {"camera", "vertices"}
     if not bodies:
         return {"score": np.zeros(0, np.float32)}
-    known = [name for name in names if getattr(bodies[0], name) is not None]
-    return {name: np.stack([np.asarray(getattr(body, name), np.float32) for body in bodies]) for name in known}
+    known = [f.name for f in fields(BodyEstimate) if f.name not in left_out and getattr(bodies[0], f.name) is not None]
+    arrays = {name: np.stack([np.asarray(getattr(body, name)) for body in bodies]) for name in known}
+    return {name: array if array.dtype.kind == "U" else array.astype(np.float32) for name, array in arrays.items()}
 
 
 def _summary(bodies: list[BodyEstimate]) -> str:

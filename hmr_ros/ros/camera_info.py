@@ -1,4 +1,4 @@
-"""sensor_msgs/CameraInfo and the pinhole intrinsics of the image that arrived with it, in both directions."""
+"""sensor_msgs/CameraInfo and the camera of the image that arrived with it, in both directions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,28 @@ import math
 
 from sensor_msgs.msg import CameraInfo
 
+from hmr_ros.camera import MODELS, Camera
 from hmr_ros.geometry import Intrinsics
+
+
+def camera_from_message(info: CameraInfo, width: int, height: int, rectified: bool = False) -> Camera | None:
+    """The camera of an image of ``width`` x ``height`` pixels; None where it is uncalibrated (K all zeros).
+
+    Raw images have K and the lens distortion, ``rectified`` ones P and none. Raises ValueError as :func:`intrinsics_from_message`, and for
+    a distortion model that is not known.
+    """
+    intrinsics = intrinsics_from_message(info, width, height, rectified)
+    if intrinsics is None:
+        return None
+    model, coefficients = info.distortion_model, tuple(float(value) for value in info.d)
+    if rectified or (model != "equidistant" and not any(coefficients)):
+        return Camera(intrinsics)
+    if not model or model not in MODELS:
+        raise ValueError(
+            f'CameraInfo has distortion_model "{model}" with coefficients {coefficients}, expected one of '
+            f'{", ".join(name for name in MODELS if name)}; rectify the images (image_proc) and use rectified:=true'
+        )
+    return Camera(intrinsics, model, coefficients)
 
 
 def intrinsics_from_message(info: CameraInfo, width: int, height: int, rectified: bool = False) -> Intrinsics | None:

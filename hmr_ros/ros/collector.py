@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.io.decode import image_from_message
+from hmr_ros.ros.camera_info import camera_from_message
 from hmr_ros.ros.node import LATCHED
 from hmr_ros.ros.messages import bodies_from_message
 
@@ -45,7 +46,7 @@ class Session:
 
 
 class Collector(Node):
-    """Subscribes `image`, `bodies` and `body_model`; ``ready`` is set when a body model has come, so the node is active."""
+    """Subscribes `image`, `camera_info`, `bodies` and `body_model`; ``ready`` is set when a body model has come, so the node is active."""
 
     def __init__(self, **node_arguments):
         super().__init__("collector", **node_arguments)
@@ -54,7 +55,9 @@ class Collector(Node):
         self.session = Session()
         self._pending: OrderedDict[tuple[int, int], tuple[int, Image]] = OrderedDict()
         reliable = QoSProfile(depth=30, reliability=QoSReliabilityPolicy.RELIABLE)
+        self._info: CameraInfo | None = None
         self.create_subscription(BodyModel, "body_model", self._on_model, LATCHED)
+        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, reliable)
         self.create_subscription(Image, "image", self._on_image, reliable)
         self.create_subscription(BodyArray, "bodies", self._on_bodies, reliable)
 
@@ -73,6 +76,9 @@ class Collector(Node):
         self.model = message
         self.ready.set()
 
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._info = message
+
     def _on_image(self, message: Image) -> None:
         stamp = message.header.stamp
         self._pending[stamp.sec, stamp.nanosec] = (self.session.images, message)
@@ -88,7 +94,8 @@ class Collector(Node):
             return
         seconds = stamp.sec + 1e-9 * stamp.nanosec
         good, jpeg = cv2.imencode(".jpg", image_from_message(image), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        camera = None if self._info is None else camera_from_message(self._info, image.width, image.height)
         if good:
             self.session.answers.append(
-                Answer(index, seconds, received - seconds, jpeg.tobytes(), bodies_from_message(message))
+                Answer(index, seconds, received - seconds, jpeg.tobytes(), bodies_from_message(message, camera))
             )

@@ -1,6 +1,6 @@
 """The lifecycle node `hmr`: camera images in, bodies out, around the ROS-free estimator.
 
-Topics (relative, remappable): subscribes `image` or `image/compressed`, and `camera_info`; publishes `bodies`,
+Topics (relative, remappable): subscribes `image` or `image/compressed`, `camera_info`, and, where asked to, `depth`; publishes `bodies`,
 `body_model`, and, only while somebody listens, `markers` and `overlay`; /diagnostics once a second. Callbacks of the
 executor do next to nothing: a worker thread converts, estimates and publishes, and takes the newest frame when it is free.
 """
@@ -19,20 +19,24 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
+from hmr_ros.camera import Camera
 from hmr_ros.drawing import compile_kernels, draw_overlay
-from hmr_ros.geometry import Intrinsics
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
-from hmr_ros.ros.camera_info import intrinsics_from_message
+from hmr_ros.ros.camera_info import camera_from_message
 from hmr_ros.io.decode import (
     compressed_image_from_message,
+    depth_from_message,
     conversion_path,
     image_from_message,
     image_to_message,
 )
 from hmr_ros.ros.newest_frame import NewestFrameWorker
+from hmr_ros.ros.stamped_buffer import StampedBuffer
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
 
+DEPTH_TOLERANCE_NS = 20_000_000  # between an image and the depth image that is taken for it
+DEPTH_WAIT_S = 0.05  # for a depth image that is not here yet: drivers align it after the image is out
 THROTTLE_S = 5.0  # one line of a repeated complaint in this time
 STOP_SECONDS = 1.5  # wait for the frame in work at most so long; launch sends SIGTERM five seconds after SIGINT
 SILENCE_S = 3.0  # without images for so long, /diagnostics warns
@@ -53,6 +57,7 @@ def default_estimator(parameters: LiveParameters):
         threads=parameters.threads or None,
         flip_averaging=parameters.flip_averaging,
         regressor=parameters.regressor,
+        checkpoint=parameters.checkpoint or None,
     )
 
 
@@ -116,6 +121,7 @@ class LiveNode(LifecycleNode):
         self._people = 0
         self._camera_info: CameraInfo | None = None
         self._warned: set[str] = set()
+        self._depth_images = StampedBuffer()
         self._last_image = time.monotonic()
         self._stream = self._estimator.stream()
         self._worker = NewestFrameWorker(self._process, self._report_failure)
@@ -179,6 +185,8 @@ class LiveNode(LifecycleNode):
             self.create_subscription(image_type, topic, self._on_image, qos),
             self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST),
         ]
+        if self._settings.use_depth:
+            self._subscriptions_of_activation.append(self.create_subscription(Image, "depth", self._on_depth, NEWEST))
         self.get_logger().info(f"waiting for images on {topic}")
 
     def _compressed_topic(self) -> str:
@@ -202,6 +210,9 @@ class LiveNode(LifecycleNode):
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
+    def _on_depth(self, message: Image) -> None:
+        self._depth_images.put(_nanoseconds(message.header.stamp), message)
+
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._last_image = time.monotonic()
         if self._worker is not None:
@@ -219,9 +230,12 @@ class LiveNode(LifecycleNode):
             return
         header = message.header
         stamp = header.stamp.sec + 1e-9 * header.stamp.nanosec
-        bodies = self._publishable(self._stream(image, stamp, intrinsics=self._intrinsics(image)))
+        camera, depth = self._camera(image), self._depth(header.stamp, image)
+        bodies = self._publishable(self._stream(image, stamp, depth=depth, intrinsics=camera, stature=self._settings.stature or None))
         self._bodies.publish(messages.body_array_message(
-            bodies, header, self._estimator.reliability_source, self.get_parameter("publish_vertices").value
+            bodies, header, self._estimator.reliability_source, self.get_parameter("publish_vertices").value,
+            axes="ray" if camera is None else "camera",
+            depth_state="off" if not self._settings.use_depth else "missing" if depth is None else "used",
         ))  # fmt: skip
         self._people = len(bodies)
         self._frames_out += 1
@@ -243,21 +257,40 @@ class LiveNode(LifecycleNode):
             )
         return finite
 
-    def _intrinsics(self, image: np.ndarray) -> Intrinsics | None:
+    def _camera(self, image: np.ndarray) -> Camera | None:
         info = self._camera_info
         if info is None:
             return None
         height, width = image.shape[:2]
         try:
-            intrinsics = intrinsics_from_message(info, width, height, self._settings.rectified)
+            camera = camera_from_message(info, width, height, self._settings.rectified)
         except ValueError as error:
             self.get_logger().warning(f"no translations: {error}", throttle_duration_sec=THROTTLE_S)
             return None
-        if intrinsics is None:
+        if camera is None:
             self._warn_once("CameraInfo is all zeros (uncalibrated camera): bodies have no translation")
-        elif not self._settings.rectified and any(info.d):
-            self._warn_once("the camera's lens distortion is not corrected: use rectified images and rectified:=true")
-        return intrinsics
+        return camera
+
+    def _depth(self, stamp, image: np.ndarray) -> np.ndarray | None:
+        """Metres (H, W) of the depth image that belongs to an image; None, after a warning, where there is none that can be used."""
+        if not self._settings.use_depth:
+            return None
+        message = self._depth_images.nearest(_nanoseconds(stamp), DEPTH_TOLERANCE_NS, DEPTH_WAIT_S)
+        if message is None:
+            self.get_logger().warning(
+                f"no depth image within {DEPTH_TOLERANCE_NS * 1e-6:.0f} ms of the image on {self.resolve_topic_name('depth')}: distance "
+                "from apparent size", throttle_duration_sec=THROTTLE_S,
+            )  # fmt: skip
+            return None
+        try:
+            depth = depth_from_message(message)
+            if depth.shape != image.shape[:2]:
+                raise ValueError(f"depth image has {depth.shape[1]}x{depth.shape[0]} pixels, the image {image.shape[1]}x{image.shape[0]}; "
+                                 "subscribe depth that is aligned with the image")  # fmt: skip
+        except ValueError as error:
+            self.get_logger().warning(f"depth is not used: {error}", throttle_duration_sec=THROTTLE_S)
+            return None
+        return depth
 
     def _report_failure(self, error: Exception) -> None:
         """A frame failed for a reason of our own: say where, and go on with the next one."""
@@ -301,3 +334,7 @@ class LiveNode(LifecycleNode):
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+
+def _nanoseconds(stamp) -> int:
+    return 10**9 * stamp.sec + stamp.nanosec

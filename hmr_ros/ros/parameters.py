@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 from dataclasses import dataclass, field
 
-from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 
 def _parameter(default, description: str, *, choices: tuple = (), span: tuple | None = None, fixed: bool = False):
@@ -30,7 +30,13 @@ class LiveParameters:
         "best_effort", "quality of service of the image subscription; best_effort hears every publisher",
         choices=("best_effort", "reliable"),
     )  # fmt: skip
-    rectified: bool = _parameter(False, "the images are rectified: intrinsics from CameraInfo.p instead of k")
+    rectified: bool = _parameter(False, "the images are rectified: intrinsics from CameraInfo.p, no distortion; false: k and d")
+    use_depth: bool = _parameter(
+        False, "subscribe depth images aligned with the images on `depth` (16UC1 in mm or 32FC1 in m): distance, stature, depth proxy"
+    )
+    stature: float = _parameter(
+        0.0, "metres, where everybody's is known: distance from apparent size is then exact; 0: unknown", span=(0.0, 2.5)
+    )
     backend: str = _parameter(
         "auto", "what runs the regressor and the body; auto takes OpenVINO, else torch (TensorRT: not in this version)",
         choices=("auto", "torch", "openvino", "tensorrt"),
@@ -40,6 +46,7 @@ class LiveParameters:
         "lifter", "lifter: the default, trained with rendered people's truth; resnet18: the paper's, trained without labels",
         choices=("lifter", "resnet18"),
     )  # fmt: skip
+    checkpoint: str = _parameter("", "path of a regressor.safetensors or lifter.safetensors trained here; empty: the embedded one")
     flip_averaging: bool = _parameter(
         False, "look at everybody in a mirror as well and average both: better, for one more landmark pass a person"
     )
@@ -84,7 +91,8 @@ def declare_parameters(node) -> None:
         node.declare_parameter(f.name, f.default, ParameterDescriptor(
             description=f.metadata["description"],
             additional_constraints=f"one of {', '.join(choices)}" if choices else "",
-            integer_range=[IntegerRange(from_value=span[0], to_value=span[1], step=1)] if span else [],
+            integer_range=[IntegerRange(from_value=span[0], to_value=span[1], step=1)] if span and isinstance(f.default, int) else [],
+            floating_point_range=[FloatingPointRange(from_value=span[0], to_value=span[1])] if span and isinstance(f.default, float) else [],
             read_only=f.metadata["fixed"],
         ))  # fmt: skip
 
