@@ -1,4 +1,4 @@
-"""Writes the measured numbers of docs/*.json into the pages that quote them, between marks; --check only compares.
+"""Writes the measured numbers of benchmarks/results/*.json into the pages that quote them, between marks; --check only compares.
 
     python tools/update_numbers.py [--check]
 
@@ -18,7 +18,7 @@ MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def _read(name: str) -> dict:
-    return json.loads((ROOT / "docs" / name).read_text())
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text())
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
