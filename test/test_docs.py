@@ -1,7 +1,9 @@
 """README.md and docs/: short enough to be read, and every link, command, option and launch argument on them exists."""
 
 import ast
+import contextlib
 import dataclasses
+import io
 import re
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 LINES = {"README.md": 150, "docs/model_card.md": 80, "docs/experiments/*.md": 120}
 PRESETS = ("ablation", "extended", "paper", "tiny")  # of `hmr-ros train`, as sub-commands
-name_of = lambda path: path.relative_to(ROOT).as_posix()  # noqa: E731
+FOREIGN = {"--system-site-packages"}  # options of other programs
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
 
 
 def code_of(path):
@@ -35,13 +41,14 @@ def options_of(words):
 @cache
 def help_of(command):
     """What ``hmr-ros COMMAND --help`` prints; command: its words."""
-    import contextlib
-    import io
-
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told), contextlib.suppress(SystemExit):
         cli.main([*command, "--help"])
     return told.getvalue()
+
+
+def has_option(command, option):
+    return re.search(rf"(?<![\w-]){re.escape(option)}(?![\w.-])", help_of(command)) is not None
 
 
 @pytest.mark.parametrize("pattern", LINES)
@@ -63,11 +70,22 @@ def test_every_command_and_option_exists(path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for line in code_of(path):
         for call in re.findall(r"hmr-ros ([a-z].*)", line):
-            command, rest = cli.split_command(re.split(r"[;|&]", call)[0].split())
+            command, rest = cli.split_command(re.split(r"[;|&`]", call)[0].split())
             assert command, f"hmr-ros {call}"
             words = (*command.split(), *(rest[:1] if command == "train" and rest[:1] and rest[0] in PRESETS else ()))
             for option in options_of(rest):
-                assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w.-])", help_of(words)), f"hmr-ros {' '.join(words)} has no {option}"
+                assert has_option(words, option), f"hmr-ros {' '.join(words)} has no {option}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_option_that_stands_alone_is_one_of_some_command(path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    trained = [("train", preset) for preset in PRESETS]
+    for line in code_of(path):
+        for option in options_of(line.split()[:1]):
+            if option not in FOREIGN:
+                commands = [*trained, *(tuple(name.split()) for name in cli.COMMANDS)]
+                assert any(has_option(words, option) for words in commands), option
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

@@ -98,10 +98,11 @@ def gains() -> str:
 
 
 def people() -> str:
-    data = _read("eval_rendered.json")["data"]
+    result = _read("eval_rendered.json")
+    data = result["data"]
     return (
         f"{data['people']} people in {data['images']} images: {data['found']} detected, {data['missed']} false negatives (missed people), "
-        f"{data['missed_by_category']['mocap']} of them in the mocap part."
+        f"{data['missed_by_category']['mocap']} of them in the mocap part. Axes: {result['definitions']['axes']}."
     )
 
 
@@ -209,7 +210,7 @@ def longer() -> str:
     return _table(["MPJPE / PA-MPJPE, mm", "seeds", "network", "refined by its losses", "refined by `hmr-ros fit`'s losses"], [*rows, *optimised.values()])
 
 
-def aims() -> str:
+def relative() -> str:
     rows, mean = _read("ablation_longer.json"), _read("ablation_harsh_extended.json")["mean_pose"]["all"]["pa_mpjpe"]
 
     def below(kind: str, label: str, reference: float) -> str:
@@ -293,7 +294,7 @@ def latency() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (headline, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
-                  reliability_without_labels, longer, aims, prior, calibrated_clip, footage, jitter, real_frames, latency)
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, latency)
 }  # fmt: skip
 
 
