@@ -1,10 +1,10 @@
 """What the lifter gains from data, inputs and size: one training run a row, in one table, the failures included.
 
-    python benchmarks/lifter_options.py --data runs/train runs/train_large --val runs/val --json docs/lifter_options.json
+    python benchmarks/lifter_options.py --data runs/train runs/train_large --val runs/val --json benchmarks/results/lifter_options.json
 
 Scores are those of the validation set (hmr-ros train lifter's own: 12 limb joints, root at the hips' midpoint, without refinement).
 Rows that the JSON file already holds are not run again, so that the table can be made in pieces. Rotations, losses and another landmark
-network are compared on other people, in docs/lifter_networks.json, which has rows "amount" of its own to compare with.
+network are compared on other people, in benchmarks/results/lifter_networks.json, which has rows "amount" of its own to compare with.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     hmr-ros train ablation --data runs/train ... --depth sensor_depth --regressor.width 32 --regressor.size 48 --lr 1e-3 \\
         --precision bf16-mixed --steps 8000 --out runs/long/ours
-    python benchmarks/longer_training.py --runs "ours, 8,000 steps" runs/long/ours --test runs/test --json docs/ablation_longer.json
+    python benchmarks/longer_training.py --runs "ours, 8,000 steps" runs/long/ours --test runs/test --json benchmarks/results/ablation_longer.json
 
 Runs of the same name are seeds, also of several calls (a folder scored again replaces its earlier score): their mean and standard
 deviation are written beside them. MPJPE and PA-MPJPE in mm, missed

@@ -4,7 +4,7 @@
     hmr-ros extract vtest.avi --out runs/vtest_held --frames 600 795 --every 2
     hmr-ros train ablation --init BEFORE --data runs/vtest_train ... --depth depth --out runs/vtest
     python benchmarks/real_frames.py --weights before BEFORE "after 800 steps" runs/vtest/regressor.safetensors \
-        --held runs/vtest_held --test runs/test --json docs/real_frames.json
+        --held runs/vtest_held --test runs/test --json benchmarks/results/real_frames.json
 
 Re-projection is the mean distance of the projected joints to the confidently detected ones, in percent of the diagonal of the
 detected box; of the network's own answer, not refined. Rendered people: MPJPE and PA-MPJPE in mm, missed people as the mean pose.

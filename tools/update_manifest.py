@@ -51,7 +51,7 @@ TABLE = {
     "resnet18.safetensors": {
         "origin": "trained by this project without labels on proxies of renderings of body.npz, with pose_prior.safetensors",
         "licence": "Apache-2.0",
-        "tool": "hmr-ros train extended, hmr-ros fit, hmr-ros train extended --fits, tools/embed_resnet18.py; the commands are in docs/experiments.md",
+        "tool": "hmr-ros train extended, hmr-ros fit, hmr-ros train extended --fits, tools/embed_resnet18.py; the commands are in docs/experiments/self_supervised.md",
     },
     "demo/astronaut.jpg": {
         "origin": "PyPI scikit-image 0.26.0, skimage/data/astronaut.png (NASA), re-encoded",

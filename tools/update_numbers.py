@@ -1,8 +1,8 @@
-"""Writes the measured numbers of docs/*.json into the pages that quote them, between marks; --check only compares.
+"""Writes the measured numbers of benchmarks/results/*.json into the pages that quote them, between marks; --check only compares.
 
     python tools/update_numbers.py [--check]
 
-A mark is an HTML comment, <!-- numbers: NAME --> ... <!-- end -->; NAME is a function of this file. Nobody types a number.
+A mark is an HTML comment, <!-- numbers: NAME --> ... <!-- end -->; NAME is a key of BLOCKS. Nobody types a number.
 """
 
 from __future__ import annotations
@@ -10,15 +10,39 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/model_card.md", "docs/experiments.md")
+RESULTS = ROOT / "benchmarks" / "results"
 MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# The pages' words for keys of the JSON files.
+METHODS = {
+    "mean_pose": "mean pose",
+    "mediapipe": "MediaPipe, raw",
+    "mediapipe_corrected": "MediaPipe, corrected",
+    "smplify": "SMPLify-like",
+    "ours": "**ours**",
+    "ours_unrefined": "ours, without refinement",
+    "ours_30_steps": "ours, 30 refinement steps",
+    "ours_flip": "ours, flip TTA",
+    "ours_depth_camera": "ours, depth camera",
+}
+PARTS = {"found": "detected", "cut": "truncated", "several": "several people"}
+OPTIONS = {
+    "inputs: without appearance": "inputs: without BlazePose embedding",
+    "inputs: not turned upright": "inputs: RoI not turned upright",
+    "regularisation: no averaging of weights": "regularisation: no weight averaging (EMA)",
+}
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 def _read(name: str) -> dict:
-    return json.loads((ROOT / "docs" / name).read_text())
+    return json.loads((RESULTS / name).read_text())
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -30,20 +54,19 @@ def _pair(scores: dict) -> str:
     return f"{scores['mpjpe']:.1f} / {scores['pa_mpjpe']:.1f}"
 
 
-def _gain(better: dict, worse: dict, name: str) -> str:
-    return f"{100 * (1 - better[name] / worse[name]):.0f} %"
+def _less(better: float, worse: float) -> str:
+    return f"{100 * (1 - better / worse):.0f} %"
 
 
-def _benchmark(parts: tuple[str, ...], methods: tuple[str, ...] | None = None) -> str:
-    result = _read("eval_rendered.json")
-    rows = []
-    for name, method in result["methods"].items():
-        if methods is None or name in methods:
-            label = f"**{method['label']}**" if name == "ours" else method["label"]
-            error = method["projection"]["mean_error_percent"]
-            rows.append([label, *(_pair(method["parts"][part]) for part in parts), f"{error:.2f} %"])
-    counts = [f"{part} ({result['methods']['ours']['parts'][part]['people']})" for part in parts]
-    return _table(["MPJPE / PA-MPJPE, mm", *counts, "2D"], rows)
+# ---- the lifter, on rendered people ------------------------------------------------------------------------------------
+
+
+def _benchmark(parts: tuple[str, ...], methods: tuple[str, ...]) -> str:
+    scored = _read("eval_rendered.json")["methods"]
+    rows = [[METHODS[name], *(_pair(scored[name]["parts"][part]) for part in parts), f"{scored[name]['projection']['mean_error_percent']:.2f} %"]
+            for name in methods]  # fmt: skip
+    counts = [f"{PARTS.get(part, part)} ({scored['ours']['parts'][part]['people']})" for part in parts]
+    return _table(["MPJPE / PA-MPJPE, mm", *counts, "2D error"], rows)
 
 
 def headline() -> str:
@@ -53,76 +76,178 @@ def headline() -> str:
 
 
 def benchmark() -> str:
-    return _benchmark(("all", "found", "mocap", "everyday", "cut", "occluded", "several"))
+    without = ("ours_unrefined", "ours_30_steps")  # in additions()
+    return _benchmark(("all", "found", "mocap", "everyday", "cut", "occluded", "several"), tuple(name for name in METHODS if name not in without))
+
+
+def additions() -> str:
+    return _benchmark(("all", "mocap", "everyday", "cut"), ("ours_unrefined", "ours", "ours_30_steps", "ours_flip", "ours_depth_camera"))
 
 
 def gains() -> str:
-    methods = _read("eval_rendered.json")["methods"]
-    rows = []
-    for part in ("all", "mocap", "everyday"):
-        ours = [methods[name]["parts"][part] for name in ("ours", "ours_flip")]
-        for label, baseline in (("raw", "mediapipe"), ("corrected", "mediapipe_corrected")):
-            other = methods[baseline]["parts"][part]
-            rows.append([part, f"MediaPipe, {label}", *(_gain(some, other, n) for some in ours for n in ("mpjpe", "pa_mpjpe"))])
-    return _table(["part", "better than", "MPJPE", "PA-MPJPE", "mirrored: MPJPE", "mirrored: PA-MPJPE"], rows)
+    scored = {name: method["parts"]["all"] for name, method in _read("eval_rendered.json")["methods"].items()}
 
+    def below(name: str) -> list[str]:
+        return [_less(scored["ours"][score], scored[name][score]) for score in ("mpjpe", "pa_mpjpe")]
 
-def views() -> str:
-    methods = _read("eval_rendered.json")["methods"]
-    names = ("mediapipe", "ours", "ours_flip")
-    rows = [[view, *(_pair(methods[name]["views"][view]) for name in names)] for view in methods["ours"]["views"]]
-    rows += [[f"{name} ({scores['people']})", *(_pair(methods[n]["categories"][name]) for n in names)]
-             for name, scores in methods["ours"]["categories"].items()]  # fmt: skip
-    return _table(["view, category (people)", *(methods[name]["label"] for name in names)], rows)
-
-
-def reliability() -> str:
-    known = _read("eval_rendered.json")["reliability"]
-    rows = []
-    for label, name in (("learned reliability", "reliability"), ("detector's confidence", "detector_confidence")):
-        some = known[name]
-        columns = ("auroc_worst_3d", "auroc_worst_3d_mean_over_joints", "auroc_detected_wrong_visible", "auroc_detected_wrong_all", "ece")
-        rows.append([label, *(f"{some[column]:.3f}" for column in columns)])
-    header = ["", "AUROC worst fifth in 3D", "the same, joint by joint", "2D wrong, visible", "2D wrong, all", "calibration error"]
-    return _table(header, rows)
+    raw, corrected = below("mediapipe"), below("mediapipe_corrected")
+    return (
+        f"MPJPE is {raw[0]} and PA-MPJPE {raw[1]} below MediaPipe's raw world landmarks.\n"
+        f"Against the corrected ones it is {corrected[0]} and {corrected[1]}."
+    )
 
 
 def people() -> str:
-    data = _read("eval_rendered.json")["data"]
-    missed = ", ".join(f"{name} {count}" for name, count in sorted(data["missed_by_category"].items(), key=lambda item: -item[1]))
-    return f"{data['people']} people in {data['images']} pictures, {data['found']} found, {data['missed']} missed ({missed})."
+    result = _read("eval_rendered.json")
+    data = result["data"]
+    return (
+        f"{data['people']} people in {data['images']} images: {data['found']} detected, {data['missed']} false negatives (missed people), "
+        f"{data['missed_by_category']['mocap']} of them in the mocap part. Axes: {result['definitions']['axes']}."
+    )
 
 
-def options(file: str = "lifter_options.json") -> str:
-    rows = [
-        [name, str(row["people"]), f"{row['mpjpe']:.1f}", f"{row['pa_mpjpe']:.1f}", f"{row['auroc']:.3f}", f"{row['loss']:.3f}"]
-        for name, row in _read(file).items()
-    ]
-    return _table(["run", "people", "MPJPE", "PA-MPJPE", "AUROC", "training loss"], rows)
+def reliability() -> str:
+    columns = ("auroc_worst_3d", "auroc_worst_3d_mean_over_joints", "auroc_detected_wrong_visible", "auroc_detected_wrong_all", "ece")
+    known = _read("eval_rendered.json")["reliability"]
+    rows = [[label, *(f"{known[name][column]:.3f}" for column in columns)]
+            for label, name in (("learned reliability", "reliability"), ("detector's confidence", "detector_confidence"))]  # fmt: skip
+    header = ["AUROC for", "largest fifth of 3D errors", "the same, per joint", "wrong 2D joint, visible", "wrong 2D joint, all", "ECE"]
+    return _table(header, rows)
 
 
-def networks() -> str:
-    return options("lifter_networks.json")
+def calibration() -> str:
+    learned, detector = (_read("eval_rendered.json")["reliability"][name] for name in ("reliability", "detector_confidence"))
+    return (
+        f"Expected calibration error (ECE): {learned['ece']:.3f}. AUROC for the largest fifth of 3D errors: {learned['auroc_worst_3d']:.3f}; "
+        f"the detector's confidence reaches {detector['auroc_worst_3d']:.3f}."
+    )
 
 
 def shape() -> str:
     methods = _read("eval_rendered.json")["methods"]
-    return f"{methods['ours']['shape_mm']:.1f} mm, {methods['mean_pose']['shape_mm']:.1f} mm with the mean body."
-
-
-def jitter() -> str:
-    known = _read("reprojection_video.json")["jitter_mm_per_frame2"]
-    return (
-        f"{known['median']:.0f} mm/frame² in the median of {known['count']} times three frames at {known['frames_a_second']:.0f} Hz, "
-        "what people really do included."
-    )
+    return f"T-pose vertex error: {methods['ours']['shape_mm']:.1f} mm, against {methods['mean_pose']['shape_mm']:.1f} mm for the mean shape."
 
 
 def left_out() -> str:
     result = _read("eval_left_out.json")
     with_, without = result["with_everyday"]["everyday"], result["methods"]["ours"]["parts"]["everyday"]
     ratio = [f"{without[name] / with_[name]:.2f}" for name in ("mpjpe", "pa_mpjpe")]
-    return f"{_pair(without)} instead of {_pair(with_)} mm on the everyday part: {ratio[0]} and {ratio[1]} times."
+    rows = [["everyday poses and mocap", _pair(with_)], ["mocap only", _pair(without)], ["ratio", " / ".join(ratio)]]
+    return _table(["training poses", "MPJPE / PA-MPJPE on everyday poses, mm"], rows)
+
+
+def _options(file: str) -> str:
+    rows = [
+        [OPTIONS.get(name, name), str(row["people"]), _pair(row), f"{row['auroc']:.3f}", f"{row['loss']:.3f}"]
+        for name, row in _read(file).items()
+    ]
+    return _table(["run", "people", "MPJPE / PA-MPJPE, mm", "AUROC", "training loss"], rows)
+
+
+def options() -> str:
+    return _options("lifter_options.json")
+
+
+def networks() -> str:
+    return _options("lifter_networks.json")
+
+
+# ---- without labels ----------------------------------------------------------------------------------------------------
+
+
+def _mean(row: dict, kind: str) -> str:
+    """MPJPE / PA-MPJPE of everybody, with the deviation over seeds where there are several; "-" where it was not measured."""
+    if kind not in row:
+        return "-"
+    several = len(row["runs"]) > 1 and not kind.endswith("mean_pose")  # no network takes part there: seeds do not differ
+    return " / ".join(f"{s['mean']:.1f}" + (f" ± {s['std']:.1f}" if several else "") for s in row[kind]["all"].values())
+
+
+def ablation() -> str:
+    tables = [_read(f"ablation_{name}.json") for name in ("clean", "harsh", "harsh_extended", "harsh_long")]
+    everything = tables[1]["variants"] | tables[2]["variants"]
+    kinds = {"network": "{}", "refined": "{}, refined", "optimised_from_mean_pose": "mean pose, optimised"}
+    rows = [["mean pose", *(_pair(table["mean_pose"]["all"]) for table in tables), ""]]
+    for variant, row in everything.items():
+        for kind, name in kinds.items():
+            if kind in row:
+                paper = _pair(row["paper_3dpw"]) if kind == "network" and "paper_3dpw" in row else ""
+                rows.append([name.format(row["label"]), *(_mean(table["variants"].get(variant, {}), kind) for table in tables), paper])
+    header = ["MPJPE / PA-MPJPE, mm", "A: clean", "B: harsh", "C: harsh, `extended`", "D: as C, 8,000 steps", "the paper's, 3DPW"]
+    return _table(header, rows)
+
+
+def reliability_without_labels() -> str:
+    rows = []
+    for label, name in zip("ABCD", ("clean", "harsh", "harsh_extended", "harsh_long")):
+        runs = _read(f"ablation_{name}.json")["variants"]["ours"]["runs"]
+
+        def mean(*path: str) -> str:
+            values = runs
+            for key in path:
+                values = [value[key] for value in values]
+            return f"{sum(values) / len(values):.3f}"
+
+        rows.append([label, mean("reliability", "mean"), mean("auroc", "reliability", "worst_3d"),
+                     *(mean("auroc_ceiling_worst_3d", inputs) for inputs in ("paper", "extended")),
+                     mean("auroc", "detector_confidence", "worst_3d"), mean("auroc", "reliability", "detected_wrong"),
+                     mean("auroc", "detector_confidence", "detected_wrong")])  # fmt: skip
+    header = ["setting", "mean w", "3D: w", "3D: with labels, paper's inputs", "3D: with labels, extended inputs", "3D: detector",
+              "2D: w", "2D: detector"]  # fmt: skip
+    return _table(header, rows)
+
+
+def longer() -> str:
+    rows, optimised = [], {}
+    for label, row in _read("ablation_longer.json").items():
+        if label.startswith("width 32"):  # of an older preset: in the JSON file only
+            continue
+        rows.append([label, str(len(row["runs"])), *(_mean(row, kind) for kind in ("network", "refined", "fitted"))])
+        if "fitted_from_mean_pose" in row:
+            prefix = "coarse depth: " if row["runs"][0]["training"]["config"]["depth"] == "depth" else ""
+            found = [prefix + "mean pose, optimised", "", "-", *(_mean(row, f"{kind}_from_mean_pose") for kind in ("optimised", "fitted"))]
+            optimised.setdefault(prefix, found)
+    return _table(["MPJPE / PA-MPJPE, mm", "seeds", "network", "refined by its losses", "refined by `hmr-ros fit`'s losses"], [*rows, *optimised.values()])
+
+
+def relative() -> str:
+    rows, mean = _read("ablation_longer.json"), _read("ablation_harsh_extended.json")["mean_pose"]["all"]["pa_mpjpe"]
+
+    def below(kind: str, label: str, reference: float) -> str:
+        return _less(rows[label][kind]["all"]["pa_mpjpe"]["mean"], reference)
+
+    joints_only = rows["joints only"]["network"]["all"]["pa_mpjpe"]["mean"]
+    names = (("network", "ours"), ("network", "ours, then pseudo-ground-truth"), ("fitted", "ours, then pseudo-ground-truth"))
+    against_mean, against_joints = ([below(*name, reference) for name in names] for reference in (mean, joints_only))
+    return (
+        f"PA-MPJPE below the mean pose: {against_mean[0]} (ours), {against_mean[1]} (with pseudo-ground-truth), {against_mean[2]} (also refined).\n"
+        f"PA-MPJPE below joints only: {against_joints[0]}, {against_joints[1]} and {against_joints[2]}."
+    )
+
+
+def prior() -> str:
+    result = _read("pose_prior.json")
+    rows = []
+    for label, name in (("training poses", "training"), ("held-out mocap", "mocap"), ("held-out everyday poses", "everyday")):
+        latent, part = result["latent"][name], result.get(name, {})
+        error = f"{part['reconstruction_mm']:.1f}" if "reconstruction_mm" in part else "-"
+        rows.append([label, error, f"{latent['ks_mean']:.3f}", f"{latent['correlation_max_abs']:.2f}", f"{100 * result['limits'][name]['share']:.1f} %"])
+    rows.append(["decoded uniform samples", "-", "-", "-", f"{100 * result['limits']['decoded_samples']['share']:.1f} %"])
+    return _table(["", "reconstruction, mm", "KS distance to uniform", "largest correlation of two codes", "beyond joint limits"], rows)
+
+
+# ---- real images -------------------------------------------------------------------------------------------------------
+
+
+def calibrated_clip() -> str:
+    result = _read("calibrated_clip.json")
+    words = {"before.safetensors": "previous lifter", "lifter.safetensors": "embedded lifter", "unrefined": "without refinement"}
+    rows = []
+    for name, scores in result["methods"].items():
+        for old, new in words.items():
+            name = name.replace(old, new)
+        rows.append([name, _pair(scores)])
+    return _table([f"{result['views']} views of {result['frames']} frames", "MPJPE / PA-MPJPE, mm"], rows)
 
 
 def footage() -> str:
@@ -132,115 +257,58 @@ def footage() -> str:
         mean = result["mean"]
         rows.append([label, str(len(result["people"])),
                      *(f"{100 * mean[joints][key]:.1f} %" for joints in ("all", "limbs") for key in ("ours", "mean_pose", "mean_pose_turned"))])  # fmt: skip
-    header = ["", "people", "all joints", "mean pose", "turned", "limbs", "mean pose", "turned"]
+    header = ["re-projection error", "people", "all joints: ours", "mean pose", "mean pose, best heading", "limbs: ours", "mean pose", "mean pose, best heading"]
     return _table(header, rows)
 
 
-def _spread(scores: dict, runs: int) -> list[str]:
-    return [f"{score['mean']:.1f}" + (f" ± {score['std']:.1f}" if runs > 1 else "") for score in scores["all"].values()]
-
-
-def _ablation(name: str) -> str:
-    result = _read(name)
-    rows = [["mean pose", *(f"{value:.1f}" for value in result["mean_pose"]["all"].values()), ""]]
-    kinds = {"network": "", "refined": ", refined by its own losses", "optimised_from_mean_pose": "'s losses, optimised from the mean pose"}
-    for variant in result["variants"].values():
-        for kind, what in kinds.items():
-            if kind in variant:
-                paper = _pair(variant["paper_3dpw"]) if kind == "network" and "paper_3dpw" in variant else ""
-                rows.append([variant["label"] + what, *_spread(variant[kind], len(variant["runs"])), paper])
-    return _table(["variant", "MPJPE", "PA-MPJPE", "the paper's, on 3DPW"], rows)
-
-
-def calibrated_clip() -> str:
-    result = _read("calibrated_clip.json")
-    return _table([f"{result['views']} views of {result['frames']} frames", "MPJPE / PA-MPJPE, mm"],
-                  [[name, _pair(scores)] for name, scores in result["methods"].items()])  # fmt: skip
-
-
-def ablation_clean() -> str:
-    return _ablation("ablation_clean.json")
-
-
-def ablation_harsh() -> str:
-    return _ablation("ablation_harsh.json")
-
-
-def ablation_harsh_extended() -> str:
-    return _ablation("ablation_harsh_extended.json")
-
-
-def ablation_harsh_long() -> str:
-    return _ablation("ablation_harsh_long.json")
-
-
-def reliability_without_labels() -> str:
-    rows = []
-    for name in ("clean", "harsh", "harsh_extended", "harsh_long"):
-        runs = _read(f"ablation_{name}.json")["variants"]["ours"]["runs"]
-
-        def mean(*path: str) -> str:
-            values = runs
-            for key in path:
-                values = [value[key] for value in values]
-            return f"{sum(values) / len(values):.3f}"
-
-        rows.append([name.replace("_", ", "), mean("reliability", "mean"), mean("auroc", "reliability", "worst_3d"),
-                     *(mean("auroc_ceiling_worst_3d", inputs) for inputs in ("paper", "extended")),
-                     mean("auroc", "detector_confidence", "worst_3d"), mean("auroc", "reliability", "detected_wrong"),
-                     mean("auroc", "detector_confidence", "detected_wrong")])  # fmt: skip
-    header = ["proxies", "mean w", "AUROC, worst fifth in 3D", "ceiling, the paper's inputs", "ceiling, extended inputs",
-              "detector's confidence", "AUROC, detected at the wrong place", "detector's confidence"]  # fmt: skip
-    return _table(header, rows)
-
-
-def longer() -> str:
-    kinds = {"network": "", "refined": ", refined", "fitted": ", refined by the losses of `hmr-ros fit`",
-             "optimised_from_mean_pose": "mean pose, optimised by ours's losses",
-             "fitted_from_mean_pose": "mean pose, optimised by the losses of `hmr-ros fit`"}  # fmt: skip
-    rows = []
-    for label, row in _read("ablation_longer.json").items():
-        depth = row["runs"][0]["training"]["config"]["depth"]
-        for kind, what in kinds.items():
-            if kind in row:
-                from_mean_pose = kind.endswith("mean_pose")  # no network has a say: once is enough
-                several = len(row["runs"]) > 1 and not from_mean_pose
-                scores = [f"{s['mean']:.1f}" + (f" ± {s['std']:.1f}" if several else "") for s in row[kind]["all"].values()]
-                shown = [what + (" on the coarse depth" if depth == "depth" else ""), "", *scores] if from_mean_pose else [label + what, str(len(row["runs"])), *scores]
-                rows += [shown] if shown[0] not in (row[0] for row in rows) else []
-    return _table(["run", "seeds", "MPJPE", "PA-MPJPE"], rows)
+def jitter() -> str:
+    known = _read("reprojection_video.json")["jitter_mm_per_frame2"]
+    return (
+        f"Median acceleration: {known['median']:.0f} mm/frame² over {known['count']} triples of frames at {known['frames_a_second']:.0f} Hz, "
+        "real motion included."
+    )
 
 
 def real_frames() -> str:
     rows = []
     for label, figures in _read("real_frames.json").items():
         held = figures["held_frames_percent"]
-        rows.append([label, f"{held['all']:.2f} %", f"{held['limbs']:.2f} %", *(f"{v:.1f}" for v in figures["rendered_mm"]["all"].values())])
-    return _table(["", "held-out frames, all joints", "limbs", "rendered, MPJPE", "PA-MPJPE"], rows)
+        rows.append([label, f"{held['all']:.2f} %", f"{held['limbs']:.2f} %", _pair(figures["rendered_mm"]["all"])])
+    return _table(["network", "held-out frames, all joints", "limbs", "rendered, MPJPE / PA-MPJPE, mm"], rows)
+
+
+# ---- speed -------------------------------------------------------------------------------------------------------------
 
 
 def latency() -> str:
     result = _read("node_overhead.json")
+    regressor = _read("lifter_speed.json")["features and network p50 [ms]"]
     return (
-        f"{result['bare estimator p50 [ms]']:.0f} ms a frame for the bare estimator, {result['image to BodyArray p50 [ms]']:.0f} ms "
-        "from image to `BodyArray` through the node (medians;\n`python benchmarks/node_overhead.py`); of it "
-        f"{_read('lifter_speed.json')['features and network p50 [ms]']:.1f} ms for the regression of a person "
-        "(`python benchmarks/lifter_speed.py`)."
+        "Medians on two x86-64 cores, without a GPU, for one truncated person at 640x480: "
+        f"{result['bare estimator p50 [ms]']:.0f} ms a frame for the estimator alone,\n"
+        f"{result['image to BodyArray p50 [ms]']:.0f} ms from image to `BodyArray` through the node (`python benchmarks/node_overhead.py`). "
+        f"The regressor takes {regressor:.1f} ms per person\n(`python benchmarks/lifter_speed.py`)."
     )
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    block.__name__: block
+    for block in (headline, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, latency)
+}  # fmt: skip
 
 
 def render(text: str) -> str:
     """The page with today's numbers between its marks."""
-    return MARK.sub(lambda found: f"{found[1]}{globals()[found[2]]()}\n{found[3]}", text)
+    return MARK.sub(lambda found: f"{found[1]}{BLOCKS[found[2]]()}\n{found[3]}", text)
 
 
 def main() -> int:
     stale = []
-    for page in PAGES:
-        path = ROOT / page
+    for path in pages():
         text = path.read_text()
         if render(text) != text:
-            stale.append(page)
+            stale.append(path.relative_to(ROOT).as_posix())
             if "--check" not in sys.argv:
                 path.write_text(render(text))
     if stale:

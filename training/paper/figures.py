@@ -176,7 +176,7 @@ def figure4(config: FiguresConfig, benchmark: Rendered, console: Console) -> tup
         "The paper's variants side by side, each body over the picture and from the side below, with its MPJPE; below the "
         f"picture the depth and joints that the first variant was given. {len(chosen)} people of `{config.data.name}`, one "
         "of each of as many categories evenly spaced in their alphabetical list, the middle one in the order of pictures; "
-        f"proxies with the faults of the variants' training (`{config.condition}`). Seed {config.seed}; SHA-256 of the "
+        f"proxies with the corruptions of the variants' training (`{config.condition}`). Seed {config.seed}; SHA-256 of the "
         f"weights and mean MPJPE: {'; '.join(hashes)}. "
         + (f"Not there, therefore not shown: {', '.join(missing)}." if missing else "All variants are shown.")
     )

@@ -1,7 +1,7 @@
 """``hmr-ros fit``: a body fitted to everybody's proxies, from which the regressor learns like from a teacher. Not the paper's.
 
 A network that follows the losses of self-consistency stays far behind what they reach when one person's body is optimised
-(docs/experiments.md). So bodies are fitted once, beginning where a trained regressor says, and the network learns them
+(docs/experiments/self_supervised.md). So bodies are fitted once, beginning where a trained regressor says, and the network learns them
 directly, as in SPIN (Kolotouros et al. 2019). There are no labels in this: proxies are all that is read.
 """
 

@@ -1,7 +1,7 @@
 """Not the paper's: what heatmaps and depth map show, as numbers beside them, for the paper's regressor.
 
 Convolutions take long to learn to read coordinates out of heatmaps; told them outright, a network learns from the same losses in
-a fraction of the steps (docs/experiments.md).
+a fraction of the steps (docs/experiments/self_supervised.md).
 """
 
 from __future__ import annotations
