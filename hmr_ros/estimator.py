@@ -70,7 +70,7 @@ class HumanMeshEstimator:
         self._reads_features = regressor.input_specs[0].shape[1:] == (FEATURE_COUNT,)
         self.reliability_source = reliability_source
         self._refine = Refiner(PosedKeypoints(body_model))
-        self._place = MetricFrame(self._refine.skeleton, body_model, body)
+        self.placing = MetricFrame(self._refine.skeleton, body_model, body)
         self.backend = f"regressor: {regressor.backend}; detectors: {extractor.backend}"
 
     @classmethod
@@ -150,7 +150,7 @@ class HumanMeshEstimator:
         rotations, cameras = self._refine(rotations, betas, cameras, to_crop(detected[..., :2], crops), confidence)
         placed = None
         if camera is not None:
-            placed = self._place(rotations, betas, cameras, detected[..., :2], confidence, crops, camera, depth, statures)
+            placed = self.placing(rotations, betas, cameras, detected[..., :2], confidence, crops, camera, depth, statures)
             rotations, betas, cameras = placed.rotations, placed.betas, placed.weak_cameras
         vertices, joints, keypoints = self._body(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)

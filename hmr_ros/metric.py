@@ -59,8 +59,8 @@ class MetricFrame:
 
     def __init__(self, skeleton, model: BodyModel, body, config: MetricConfig = MetricConfig()):
         """``body``: (rotations (N, 24, 3, 3), betas (N, 10)) → vertices first, as numpy."""
-        self.config, self._skeleton, self._body, self._faces = config, skeleton, body, model.faces
-        self._stature = StatureDirection(model)
+        self.config, self.skeleton, self._body, self._faces = config, skeleton, body, model.faces
+        self.stature = StatureDirection(model)
 
     def __call__(
         self, rotations: np.ndarray, betas: np.ndarray, weak_cameras: np.ndarray, keypoints: np.ndarray, confidence: np.ndarray,
@@ -73,14 +73,14 @@ class MetricFrame:
         turn = ray_axes(camera, crops[:, :2])
         with torch.inference_mode():
             inputs = torch.from_numpy(rotations), torch.from_numpy(betas)
-            points, pelvis = self._skeleton(*inputs)[1].numpy(), self._skeleton.pelvis(inputs[1]).numpy()
+            points, pelvis = self.skeleton(*inputs)[1].numpy(), self.skeleton.pelvis(inputs[1]).numpy()
         points = points - pelvis[:, None]
         place = self._from_image(points, pelvis, weak_cameras, keypoints, confidence, crops, camera, turn)
         place = np.einsum("nji,nj->ni", turn, place)
         turned = rotations.copy()
         turned[:, 0] = (np.swapaxes(turn, 1, 2) @ rotations[:, 0]).astype(np.float32)
         known = np.full(len(place), np.nan) if statures is None else np.asarray(statures, np.float64)
-        regressed = self._stature(betas)
+        regressed = self.stature(betas)
         factor = np.where(np.isfinite(known), known, regressed) / regressed
         measured = np.full(len(place), np.nan)
         if depth is not None and len(place):
@@ -93,14 +93,14 @@ class MetricFrame:
         gain = config.stature_sigma**2 / (config.stature_sigma**2 + config.frame_sigma**2)
         factor = np.where(np.isfinite(known) | ~from_depth, factor, np.where(from_depth, measured, 1.0) ** gain)
         place = place * np.where(from_depth, measured, factor)[:, None]
-        corrected = self._stature.correct(betas, np.clip(factor * regressed, *config.statures))
-        weak_cameras = self._resized(weak_cameras, pelvis, corrected, self._stature(corrected) / regressed)
+        corrected = self.stature.correct(betas, np.clip(factor * regressed, *config.statures))
+        weak_cameras = self._resized(weak_cameras, pelvis, corrected, self.stature(corrected) / regressed)
         return Placed(turned, corrected, weak_cameras, place.astype(np.float32), from_depth, measured * regressed)
 
     def _resized(self, weak_cameras, pelvis, betas, growth) -> np.ndarray:
         """Weak-perspective cameras (N, 3) that see bodies of other ``betas``, ``growth`` (N,) times as large, where they saw ``pelvis``."""
         with torch.inference_mode():
-            now = self._skeleton.pelvis(torch.from_numpy(betas)).numpy()
+            now = self.skeleton.pelvis(torch.from_numpy(betas)).numpy()
         shift = growth[:, None] * (pelvis[:, :2] + weak_cameras[:, 1:]) - now[:, :2]
         return np.concatenate([weak_cameras[:, :1] / growth[:, None], shift], axis=1).astype(np.float32)
 

@@ -45,7 +45,7 @@ class Person:
         rotations[0] = Rotation.from_rotvec([np.pi, 0, 0]).as_matrix() @ Rotation.from_rotvec([0, yaw, 0]).as_matrix()
         self.rotations, self.camera, self.place = rotations.astype(np.float32), camera, np.array(place, float)
         self.mean_betas = np.zeros((1, 10), np.float32)
-        direction = frame._stature
+        direction = frame.stature
         self.betas = direction.correct(self.mean_betas, np.array([stature or direction.mean]))
         self.stature = float(direction(self.betas)[0])
         out = model(torch.from_numpy(self.rotations[None]), torch.from_numpy(self.betas))
@@ -105,8 +105,8 @@ def test_depth_tells_distance_and_stature(frame, model, place, stature):
     assert placed.from_depth[0]
     assert np.linalg.norm(placed.pelvis[0] - place) < 0.03 + 0.01 * place[2]
     assert placed.stature[0] == pytest.approx(stature, abs=0.04)
-    tall = frame._stature(placed.betas)[0]
-    mean = frame._stature.mean
+    tall = frame.stature(placed.betas)[0]
+    mean = frame.stature.mean
     assert 0.5 < (tall - mean) / (stature - mean) < 1.0  # corrected, and shrunk towards what the picture says
 
 
@@ -115,7 +115,7 @@ def test_a_known_stature_tells_the_distance_without_depth(frame, model, stature)
     person = Person(frame, model, CAMERAS["plumb_bob"], (0.5, 0, 3), stature)
     placed = person.placed(frame, statures=np.array([stature]))
     assert np.linalg.norm(placed.pelvis[0] - person.place) < 0.05  # 0.37 m without
-    assert frame._stature(placed.betas)[0] == pytest.approx(stature, abs=1e-3)
+    assert frame.stature(placed.betas)[0] == pytest.approx(stature, abs=1e-3)
     assert not placed.from_depth[0]
 
 
