@@ -16,6 +16,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from hmr_ros import cli
+from hmr_ros.camera import Camera
 from hmr_ros.body.model import EMBEDDED_BODY, BodyModel
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import matrix_from_rotvec
@@ -23,6 +24,7 @@ from hmr_ros.skeleton import SMPL_JOINTS
 from hmr_ros.body.smpl_file import read_smpl_file
 from hmr_ros.training.benchmarks.published import benchmark as pose_benchmarks
 from hmr_ros.training.data.rendered.poses import SPLITS
+from hmr_ros.training.data.readers import human36m
 from hmr_ros.training.data.readers.records import Frame, Record
 from hmr_ros.training.data.rendered.scene import SceneConfig, SceneMaker
 from hmr_ros.training.benchmarks.published.matching import match
@@ -267,8 +269,14 @@ def loaded_once():
 @pytest.fixture(scope="module")
 def scenes():
     """Three rendered people, each alone and wholly in the picture."""
-    maker = SceneMaker("val", None, SceneConfig(people=(1.0,), cut=0.0, occluded=0.0, height_in_image=(0.7, 0.9)))
+    maker = SceneMaker("val", None, SceneConfig(sizes=((480, 640),), people=(1.0,), field_of_view=(1.0, 1.0), cut=0.0, occluded=0.0,
+                                                 height_in_image=(0.5, 0.7)))
     return [maker.make(np.random.default_rng([5, SPLITS.index("val"), index])) for index in range(3)]
+
+
+def matrix_of(intrinsics):
+    fx, fy, cx, cy = intrinsics
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +303,7 @@ def pw3d(tmp_path_factory, scenes):
         openpose[1, index, 2] = 0.9
     content = {
         "sequence": "fake_00", "poses": list(poses), "betas": list(betas), "genders": ["m", "f"], "poses2d": list(openpose),
-        "cam_poses": cameras, "campose_valid": [np.array([1, 1, 1]), np.array([1, 0, 0])], "cam_intrinsics": np.eye(3),
+        "cam_poses": cameras, "campose_valid": [np.array([1, 1, 1]), np.array([1, 0, 0])], "cam_intrinsics": matrix_of(scenes[0].intrinsics),
         "img_frame_ids": np.arange(count), "trans": [np.zeros((count, 3))] * 2,
     }  # fmt: skip
     (root / "sequenceFiles" / "test" / "fake_00.pkl").write_bytes(pickle.dumps(content, protocol=2))
@@ -328,6 +336,9 @@ def test_a_whole_run_on_3dpw(original):
         assert 10 < row["found"]["pa_mpjpe"] < row["found"]["mpjpe"] < 150 < 1.5 * row["mean_pose"]["mpjpe"]
         assert row["found"]["mpjpe"] < row["everybody"]["mpjpe"] < 1500
         assert row["found"]["mpjpe"] < 0.6 * row["mean_pose"]["mpjpe"]
+        assert row["ray_axes"]["pa_mpjpe"] == pytest.approx(row["everybody"]["pa_mpjpe"], abs=1e-3)  # only turned
+        assert row["ray_axes"]["mpjpe"] != pytest.approx(row["everybody"]["mpjpe"], abs=1e-2)
+    assert result["axes"] == "camera"
     assert spin["found"]["mpjpe"] != vibe["found"]["mpjpe"]  # the male model is larger than the neutral one
     assert set(result["bodies"]) == {"neutral", "male", "female"}
     for text in ("3DPW, test split", "SPIN's: gendered", "VIBE's: neutral", "159.4", "nothing was unreadable"):
@@ -386,11 +397,12 @@ def test_annotations_of_spin_and_vibe_give_the_same_figures(original, smpl, pw3d
         )
 
 
-def test_a_whole_run_on_human36m(smpl, scenes, bodies, regressor, tmp_path, capsys):
+def test_a_whole_run_on_human36m(smpl, scenes, bodies, regressor, tmp_path, capsys, monkeypatch):
     """Videos of rendered people, and the positions of their joints in Human3.6M's places."""
     with torch.no_grad():
         rotations = torch.from_numpy(matrix_from_rotvec(np.stack([s.people[0].pose for s in scenes])))
         joints = regress_joints(bodies["neutral"](rotations, torch.zeros(3, 10)).vertices.numpy(), regressor)
+    monkeypatch.setattr(human36m, "CAMERA", Camera(scenes[0].intrinsics))
     for subject, scene, own in zip(("S9", "S11"), scenes, joints):
         video = tmp_path / subject / "Videos" / "Directions.60457274.mp4"
         video.parent.mkdir(parents=True)

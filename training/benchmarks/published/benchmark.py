@@ -1,8 +1,8 @@
 """``hmr-ros eval 3dpw`` and ``hmr-ros eval h36m``: the estimator on published benchmarks that the user brings.
 
 Readers are in data/readers/, what the figures mean in protocols.py, who is who in matching.py. Predicted vertices are
-compared in the axes they come in, those of the viewing ray through the crop's centre, with the truth in camera axes: what
-every method that sees only a crop does (HMR, SPIN).
+compared with the truth in camera axes: turned there by the viewing ray's rotation where the data set tells the camera. HMR and SPIN
+compare them in the axes of the ray as they come; that figure stands beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rich.table import Table
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT, HumanMeshEstimator, load_lifter
+from hmr_ros.camera import ray_axes
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.io.sources import read_picture
 from hmr_ros.training.data.readers import human36m, spin, threedpw, vibe
@@ -102,9 +103,9 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
         raise ValueError(_nobody(reading, protocols))
 
     estimator = HumanMeshEstimator.from_default(config.backend, models["neutral"], config.checkpoint)
-    predicted, unreadable = predict(wanted, estimator, regressor, console)
+    predicted, in_ray_axes, unreadable = predict(wanted, estimator, regressor, console)
     readable = np.array([record.frame.name not in {part.name for part in unreadable} for record in wanted])
-    wanted, predicted = [record for record, ok in zip(wanted, readable) if ok], predicted[readable]
+    wanted, predicted, in_ray_axes = [record for record, ok in zip(wanted, readable) if ok], predicted[readable], in_ray_axes[readable]
     if not wanted:
         raise ValueError(f"none of the {len(readable)} people's pictures could be read; the first: {unreadable[0].reason}")
     mean = regress_joints(mean_pose(bodies["neutral"], config.checkpoint), regressor)[0]
@@ -120,6 +121,7 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
         "bodies": {gender: {"name": body.name, "sha256": body.sha256} for gender, body in bodies.items()},
         "joint_regressor": _identity(config.joint_regressor),
         "backend": estimator.backend,
+        "axes": _axes(wanted),
         "protocols": {},
         "corrupt": [part._asdict() for part in (*reading.corrupt, *unreadable)],
     }
@@ -130,6 +132,8 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
         if truth is not None:
             names = [wanted[row].name for row in chosen]
             result["protocols"][name] |= score(predicted[chosen], mean, *truth, name, names)
+            if any(wanted[row].camera is not None for row in chosen):
+                result["protocols"][name]["ray_axes"] = score(in_ray_axes[chosen], mean, *truth, name, names)["everybody"]
     if config.json:
         config.json.parent.mkdir(parents=True, exist_ok=True)
         config.json.write_text(json.dumps(result, indent=1, allow_nan=False))
@@ -160,22 +164,33 @@ def score(
 
 def predict(
     records: Sequence[Record], estimator: HumanMeshEstimator, regressor: np.ndarray, console: Console
-) -> tuple[np.ndarray, list[Corrupt]]:
-    """Joints (N, 17, 3) of each record's body, NaN where it was not found, and the pictures that could not be read."""
+) -> tuple[np.ndarray, np.ndarray, list[Corrupt]]:
+    """Joints (N, 17, 3) of each record's body in camera axes where its camera is known, else in ray axes; the same in ray axes; NaN where
+    it was not found; and the pictures that could not be read."""
     by_frame: dict[Frame, list[int]] = {}
     for row, record in enumerate(records):
         by_frame.setdefault(record.frame, []).append(row)
     frames = sorted(by_frame, key=lambda frame: (str(frame.path), frame.index))
     predicted, unreadable = np.full((len(records), 17, 3), np.nan, np.float32), []
+    in_ray_axes = predicted.copy()
     for frame, picture in track(_pictures(frames), "pictures", total=len(frames), console=console):
         if isinstance(picture, str):
             unreadable.append(Corrupt(frame.name, picture))
             continue
-        rows, bodies = by_frame[frame], estimator(picture)
+        rows = by_frame[frame]
+        camera = records[rows[0]].camera
+        bodies = estimator(picture, intrinsics=camera)
         for row, index in zip(rows, match([records[row] for row in rows], bodies)):
             if index is not None:
                 predicted[row] = regress_joints(bodies[index].vertices[None], regressor)[0]
-    return predicted, unreadable
+                turn = np.eye(3) if camera is None else ray_axes(camera, bodies[index].crop[None, :2])[0]
+                in_ray_axes[row] = predicted[row] @ turn.T
+    return predicted, in_ray_axes, unreadable
+
+
+def _axes(records: Sequence[Record]) -> str:
+    known = sum(record.camera is not None for record in records)
+    return "camera" if known == len(records) else "ray" if not known else f"camera for {known} of {len(records)} people, ray for the others"
 
 
 def mean_pose(body: BodyModel, checkpoint: Path | None = None) -> np.ndarray:
@@ -203,6 +218,8 @@ def tables(result: dict) -> Group:
             continue
         missed = len(row["missed"])
         table.add_row(name, f"everybody, {missed} missed as the mean pose", str(row["people"]), *_both(row["everybody"]))
+        if "ray_axes" in row:
+            table.add_row(name, "everybody, in the ray's axes (as SPIN)", str(row["people"]), *_both(row["ray_axes"]))
         table.add_row(name, "found by the detector", str(row["found"]["people"]), *_both(row["found"]))
         table.add_row(name, "mean pose for everybody", str(row["people"]), *_both(row["mean_pose"]))
         table.add_section()

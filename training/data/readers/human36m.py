@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hmr_ros.camera import Camera
+from hmr_ros.geometry import Intrinsics
 from hmr_ros.training.data.readers.records import H36M_TO_J14, Corrupt, DamagedFile, Frame, Reading, Record, Source
 
 SOURCE = Source(
@@ -22,6 +24,12 @@ SOURCE = Source(
 )
 SUBJECTS = {"train": ("S1", "S5", "S6", "S7", "S8"), "test": ("S9", "S11")}
 FRONT_CAMERA = "60457274"
+# Of the front camera, the same for all subjects; the dataset's own calibration, as public code prints it (VideoPose3D, MIT). Coefficients
+# in OpenCV's order: radial 1 and 2, tangential, radial 3.
+CAMERA = Camera(
+    Intrinsics(1145.51133842318, 1144.77392807652, 514.968197319863, 501.882018537695), "plumb_bob",
+    (-0.198384093827848, 0.218323676298049, -0.00181336200488089, -0.000587205583421232, -0.00894780704152122),
+)  # fmt: skip
 STEP = 5  # 50 to 10 frames a second
 # Human3.6M's 17 joints among its 32, in the order of J_regressor_h36m.
 H36M_FROM_32 = (11, 6, 7, 8, 1, 2, 3, 12, 24, 14, 15, 17, 18, 19, 25, 26, 27)
@@ -63,7 +71,8 @@ def read(root: Path, split: str = "test") -> Reading:
             frame = _frame(path, index)
             if np.isfinite(joints[index]).all() and np.abs(joints[index]).max() < 100:
                 reading.records.append(
-                    Record(frame.name, frame, joints=joints[index, list(H36M_TO_J14)], root=joints[index, 0])
+                    Record(frame.name, frame, joints=joints[index, list(H36M_TO_J14)], root=joints[index, 0],
+                           camera=CAMERA if FRONT_CAMERA in path.stem else None)
                 )
             else:
                 reading.corrupt.append(Corrupt(frame.name, "positions are no finite numbers below 100 m"))

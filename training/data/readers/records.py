@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hmr_ros.body import inert_pickle
+from hmr_ros.camera import Camera
 from hmr_ros.skeleton import COCO_KEYPOINTS
 
 # The 14 joints of the benchmarks, LSP's order.
@@ -48,6 +49,7 @@ class Record:
     gender: str = "neutral"  # or male, female
     joints: np.ndarray | None = None  # (14, 3) J14 in camera axes
     root: np.ndarray | None = None  # (3,) the pelvis that belongs to them, where the dataset has one
+    camera: Camera | None = None  # that took the picture
     valid: bool = True  # the dataset itself trusts it (3DPW: the camera's pose is known)
 
 

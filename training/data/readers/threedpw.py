@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hmr_ros.geometry import matrix_from_rotvec, rotvec_from_matrix
+from hmr_ros.camera import Camera
+from hmr_ros.geometry import Intrinsics, matrix_from_rotvec, rotvec_from_matrix
 from hmr_ros.training.data.readers.records import (
     Corrupt,
     DamagedFile,
@@ -63,7 +64,7 @@ def read(root: Path, split: str = "test") -> Reading:
         folder = SOURCE.require(Path(root) / "imageFiles" / path.stem)
         try:
             content = read_pickle(path, NEEDED, ("jointPositions", "cam_intrinsics"))
-            people = range(len(content["poses"]))
+            people, lens = range(len(content["poses"])), _camera(content)
             cameras = np.asarray(content["cam_poses"], np.float32)
             if cameras.ndim != 3 or cameras.shape[1:] != (4, 4):
                 raise DamagedFile(f"cam_poses has shape {cameras.shape}, expected (frames, 4, 4)")
@@ -72,7 +73,7 @@ def read(root: Path, split: str = "test") -> Reading:
             continue
         for person in people:
             try:
-                _read_person(content, cameras, person, path.stem, folder, reading)
+                _read_person(content, cameras, lens, person, path.stem, folder, reading)
             except (DamagedFile, IndexError, TypeError, ValueError) as error:
                 reading.corrupt.append(Corrupt(f"{path.stem}, person {person}", str(error)))
     return reading
@@ -87,7 +88,17 @@ def _sequences(root: Path, split: str) -> list[Path]:
     return paths
 
 
-def _read_person(content: dict, cameras: np.ndarray, person: int, sequence: str, folder: Path, reading: Reading) -> None:
+def _camera(content: dict) -> Camera | None:
+    """The pictures' camera, which 3DPW gives without distortion; None where the file does not tell."""
+    if "cam_intrinsics" not in content:
+        return None
+    matrix = numbers(np.asarray(content["cam_intrinsics"]), (3, 3), "cam_intrinsics").astype(float)
+    return Camera(Intrinsics(*matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()))
+
+
+def _read_person(
+    content: dict, cameras: np.ndarray, lens: Camera | None, person: int, sequence: str, folder: Path, reading: Reading
+) -> None:
     count = len(cameras)
     poses = np.array(content["poses"][person], np.float32)
     openpose = np.array(content["poses2d"][person], np.float32)  # (frames, 3, 18)
@@ -125,7 +136,7 @@ def _read_person(content: dict, cameras: np.ndarray, person: int, sequence: str,
             Record(
                 f"{name}/{person}", Frame(name, folder / f"image_{index:05d}.jpg"), box,
                 coco_from(openpose[index], OPENPOSE), poses[index].reshape(24, 3), betas, GENDERS[gender],
-                valid=bool(valid[index]),
+                camera=lens, valid=bool(valid[index]),
             )
         )  # fmt: skip
 
