@@ -133,7 +133,8 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
             names = [wanted[row].name for row in chosen]
             result["protocols"][name] |= score(predicted[chosen], mean, *truth, name, names)
             if any(wanted[row].camera is not None for row in chosen):
-                result["protocols"][name]["ray_axes"] = score(in_ray_axes[chosen], mean, *truth, name, names)["everybody"]
+                by_ray = score(in_ray_axes[chosen], mean, *truth, name, names)
+                result["protocols"][name]["ray_axes"] = {who: by_ray[who] for who in ("everybody", "found")}
     if config.json:
         config.json.parent.mkdir(parents=True, exist_ok=True)
         config.json.write_text(json.dumps(result, indent=1, allow_nan=False))
@@ -219,7 +220,7 @@ def tables(result: dict) -> Group:
         missed = len(row["missed"])
         table.add_row(name, f"everybody, {missed} missed as the mean pose", str(row["people"]), *_both(row["everybody"]))
         if "ray_axes" in row:
-            table.add_row(name, "everybody, in the ray's axes (as SPIN)", str(row["people"]), *_both(row["ray_axes"]))
+            table.add_row(name, "everybody, in the ray's axes (as SPIN)", str(row["people"]), *_both(row["ray_axes"]["everybody"]))
         table.add_row(name, "found by the detector", str(row["found"]["people"]), *_both(row["found"]))
         table.add_row(name, "mean pose for everybody", str(row["people"]), *_both(row["mean_pose"]))
         table.add_section()
