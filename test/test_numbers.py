@@ -39,3 +39,12 @@ def test_every_block_stands_on_a_page_and_has_content():
     pages = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
     assert set(re.findall(r"<!-- numbers: (\w+) -->", pages)) == known and len(known) > 15
     assert not re.search(r"-->\n<!-- end -->", pages) and "@@" not in pages
+
+
+def test_a_depth_camera_keeps_what_readme_promises_of_positions():
+    """Median at most 3 cm + 1 % of the distance, and a pose no worse than with the regressed stature."""
+    settings = json.loads((ROOT / "benchmarks" / "results" / "metric_position.json").read_text())["settings"]
+    assert settings["depth"]["all"]["position_over_allowed_median"] < 1
+    assert settings["depth"]["all"]["mpjpe_mm"] <= settings["depth_stature_as_regressed"]["all"]["mpjpe_mm"]
+    widest = settings["image"]["angle"]["26-40"]
+    assert widest["mpjpe_mm"] < 0.75 * widest["ray_axes_mpjpe_mm"]

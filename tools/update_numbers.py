@@ -97,6 +97,24 @@ def gains() -> str:
     )
 
 
+def position() -> str:
+    result = _read("metric_position.json")
+    words = {"image": "image alone", "stature": "stature given", "depth": "depth camera", "depth_stature_as_regressed": "depth camera, stature not corrected"}
+    rows = []
+    for name, label in words.items():
+        row = result["settings"][name]["all"]
+        rows.append([label, f"{100 * row['position_median_m']:.1f} / {100 * row['position_p90_m']:.1f} cm", f"{row['mpjpe_mm']:.1f} mm",
+                     f"{row['stature_error_mm']:.0f} mm"])  # fmt: skip
+    count = result["settings"]["image"]["all"]["people"]
+    return _table([f"{count} people, 1 to 5 m away, 1.49 to 1.93 m tall", "position, median / p90", "MPJPE", "stature error, mean"], rows)
+
+
+def off_axis() -> str:
+    angles = _read("metric_position.json")["settings"]["image"]["angle"]
+    rows = [[f"{name}° ({row['people']})", f"{row['mpjpe_mm']:.1f}", f"{row['ray_axes_mpjpe_mm']:.1f}"] for name, row in angles.items()]
+    return _table(["angle of the viewing ray (people)", "MPJPE in the camera's frame, mm", "ray axes taken for the camera's, mm"], rows)
+
+
 def people() -> str:
     result = _read("eval_rendered.json")
     data = result["data"]
@@ -293,7 +311,7 @@ def latency() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
-    for block in (headline, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
+    for block in (headline, position, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
                   reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, latency)
 }  # fmt: skip
 
