@@ -29,7 +29,8 @@ from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.geometry import Intrinsics, to_crop
 from hmr_ros.networks.lifter.regressor import regress
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import CONFIDENT, PersonProxies
+from hmr_ros.proxies import PersonProxies
+from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.embedded import EmbeddedExtractor
 from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
@@ -105,7 +106,7 @@ class Triangulation:
         points, errors = np.zeros((len(LIMBS), 3)), np.full(len(LIMBS), np.inf)
         views = [at(seen, frame + shift) for seen, shift in zip(self.seen, shifts)]
         for row, joint in enumerate(LIMBS):
-            use = [(P, view[joint]) for P, view in zip(self.projections, views) if view is not None and view[joint, 2] >= CONFIDENT]
+            use = [(P, view[joint]) for P, view in zip(self.projections, views) if view is not None and view[joint, 2] >= EmbeddedConfig.confident]
             if len(use) < SEEN_BY:
                 continue
             equations = np.concatenate([c * np.stack([u * P[2] - P[0], v * P[2] - P[1]]) for P, (u, v, c) in use])
@@ -164,7 +165,7 @@ def main() -> None:
         raise ValueError(f"no frame has all joints to {config.tolerance:g} pixels; raise --tolerance")
     truth = from_hips(np.stack(truth))
     result = {"frames": frames, "views": len(people), "shifts": shifts, "tolerance_px": config.tolerance, "methods": {}}
-    world = np.stack([person.world for person in people])
+    world = np.stack([person.blazepose.world for person in people])
     limbs = {
         "MediaPipe, raw": mediapipe_correction.RAW @ world,
         "MediaPipe, corrected": np.array(mediapipe_correction.load(None)["weights"]) @ world,
@@ -197,7 +198,7 @@ def regressed(checkpoint: Path, people: list[PersonProxies]) -> dict[str, np.nda
         unrefined = joints(rotations, betas)
     detected = np.stack([person.keypoints for person in people])
     targets = to_crop(detected[..., :2], np.stack([person.crop for person in people]))
-    rotations, _ = Refiner(skeleton)(rotations, betas, cameras, targets, np.where(detected[..., 2] > CONFIDENT, detected[..., 2], 0))
+    rotations, _ = Refiner(skeleton)(rotations, betas, cameras, targets, np.stack([person.confidence for person in people]))
     with torch.inference_mode():
         return {", unrefined": unrefined, ", refined": joints(rotations, betas)}
 

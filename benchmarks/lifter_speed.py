@@ -36,7 +36,7 @@ def main() -> int:
     estimator = HumanMeshEstimator.from_default(backend=config.backend, threads=config.threads)
     image = cv2.imread(str(files("hmr_ros") / "assets" / "demo" / "astronaut.jpg"))
     (person,) = estimator.extractor(image)
-    activations = person.activations[None]
+    activations = person.blazepose.feature_map[None]
     steps = {
         "features": lambda: person_features(person),
         "features and network": lambda: estimator._regressor(person_features(person)[None], activations),

@@ -33,8 +33,8 @@ from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, load_pose_prior
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import ACTIVATIONS, CONFIDENT, PersonProxies, ProxyExtractor
-from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
+from hmr_ros.proxies import FEATURE_MAP, PersonProxies, ProxyExtractor
+from hmr_ros.proxies.registry import make_extractor
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import CompiledModel, compile
 
@@ -103,7 +103,7 @@ class HumanMeshEstimator:
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
         betas_map = _betas_map(trained_with, body_model)
-        extractor = EmbeddedExtractor(threads, ExtractorConfig(mirrored=flip_averaging))
+        extractor = make_extractor(threads=threads, flip=flip_averaging)
         estimator = cls(extractor, compiled, body, body_model, betas_map, reliability_source)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
@@ -146,7 +146,7 @@ class HumanMeshEstimator:
         betas = self._mapped(betas)
         detected = np.stack([person.keypoints for person in people])
         crops = np.stack([person.crop for person in people])
-        confidence = np.where(detected[..., 2] > CONFIDENT, detected[..., 2], 0)
+        confidence = np.stack([person.confidence for person in people])
         rotations, cameras = self._refine(rotations, betas, cameras, to_crop(detected[..., :2], crops), confidence)
         placed = None
         if camera is not None:
@@ -175,7 +175,7 @@ class HumanMeshEstimator:
                 camera=camera,
             )
             bodies.append(replace(body, projected_keypoints=body.pixels(keypoints[i])))
-        return [body for body in bodies if body.reprojection_error() <= _WRONG]
+        return [body for body, person in zip(bodies, people) if body.reprojection_error(min_confidence=person.confident) <= _WRONG]
 
     def _regress(self, people: list[PersonProxies]) -> Answers:
         if self._reads_features:
@@ -226,8 +226,10 @@ class Stream:
         extractor = self._estimator.extractor
         jump = image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP
         due = jump or stamp - self._detected >= self.DETECT_EVERY
-        people = extractor.follow(image, self._people, depth) if self._people and not due else None
-        if people is None or any(a.torso_is_seen and not b.torso_is_seen for a, b in zip(self._people, people)):
+        people = None
+        if self._people and not due:
+            people = [extractor.follow(image, person, depth) for person in self._people]
+        if people is None or any(now is None or before.torso_is_seen and not now.torso_is_seen for before, now in zip(self._people, people)):
             people = extractor(image, depth, small_people=due or self._small_people)
         if due:
             self._detected = stamp
@@ -277,7 +279,7 @@ def _load(path: str | Path, network: str, command: str) -> tuple[dict, dict]:
 
 # regressor → what reads its checkpoint, and an example of its inputs
 _KINDS = {
-    "lifter": (load_lifter, (torch.zeros(1, FEATURE_COUNT), torch.zeros(1, *ACTIVATIONS)), "learned"),
+    "lifter": (load_lifter, (torch.zeros(1, FEATURE_COUNT), torch.zeros(1, *FEATURE_MAP)), "learned"),
     "resnet18": (load_resnet18, (torch.zeros(1, 17, 3), torch.zeros(1, MAP_SIZE, MAP_SIZE)), "agreement"),
 }
 

@@ -115,18 +115,18 @@ def test_blazepose_agrees_with_movenet_on_a_face(portrait):
     np.testing.assert_allclose(world.reshape(39, 3)[[23, 24]].mean(0), 0, atol=0.02)  # metres about the hips
 
 
-def test_blazepose_shows_what_its_answers_are_made_from(portrait):
-    from hmr_ros.proxies import ACTIVATIONS, APPEARANCE_COUNT
+def test_blazepose_gives_its_embedding_and_its_feature_map(portrait):
+    from hmr_ros.proxies import EMBEDDING_COUNT, FEATURE_MAP
     from hmr_ros.proxies.embedded import EmbeddedExtractor
 
-    (person,) = EmbeddedExtractor()(portrait)
-    (other,) = EmbeddedExtractor()(portrait[:, ::-1].copy())
-    assert person.appearance.shape == other.appearance.shape == (APPEARANCE_COUNT,)
-    assert np.isfinite(person.appearance).all() and person.appearance.std() > 0.1
-    assert np.corrcoef(person.appearance, other.appearance)[0, 1] < 0.95  # another picture is another vector
-    # Halfway the network still knows what is where: flipped activations are rather those of the flipped picture.
-    assert person.activations.shape == other.activations.shape == ACTIVATIONS
-    strength, flipped = (np.abs(one.activations).mean(0) for one in (person, other))
+    extractor = EmbeddedExtractor()
+    person, other = (extractor(image)[0].blazepose for image in (portrait, portrait[:, ::-1].copy()))
+    assert person.embedding.shape == other.embedding.shape == (EMBEDDING_COUNT,)
+    assert np.isfinite(person.embedding).all() and person.embedding.std() > 0.1
+    assert np.corrcoef(person.embedding, other.embedding)[0, 1] < 0.95  # another picture is another vector
+    # Halfway the network still knows what is where: a flipped feature map is rather that of the flipped picture.
+    assert person.feature_map.shape == other.feature_map.shape == FEATURE_MAP
+    strength, flipped = (np.abs(one.feature_map).mean(0) for one in (person, other))
     assert np.corrcoef(strength.ravel(), flipped[:, ::-1].ravel())[0, 1] > np.corrcoef(strength.ravel(), flipped.ravel())[0, 1] + 0.1
 
 

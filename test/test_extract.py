@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hmr_ros.cli import main
-from hmr_ros.proxies import embedded
+from hmr_ros.proxies import registry
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data import shards
@@ -40,7 +40,7 @@ sys.addaudithook(_note)
 def one_extractor():
     """The networks are loaded once a configuration, not once a run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "EmbeddedExtractor", functools.cache(embedded.EmbeddedExtractor))
+        patch.setattr(registry, "make_extractor", functools.cache(registry.make_extractor))
         yield
 
 

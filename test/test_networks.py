@@ -14,7 +14,7 @@ from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT, keyp
 from hmr_ros.networks.lifter.regressor import regress
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import ACTIVATIONS, APPEARANCE_COUNT, CONFIDENT, PersonProxies, in_a_mirror
+from hmr_ros.proxies import EMBEDDING_COUNT, FEATURE_MAP, BlazePoseRecord, PersonProxies, flipped
 from hmr_ros.runtime import compile
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
 
@@ -29,12 +29,17 @@ def person(rng: np.random.Generator, size: int = 64) -> PersonProxies:
     crop = np.array([320, 240, 300], np.float32)
     keypoints = np.concatenate([rng.uniform(200, 350, (17, 2)), rng.uniform(0.3, 1, (17, 1))], 1).astype(np.float32)
     landmarks = np.concatenate([rng.uniform(200, 350, (33, 2)), rng.uniform(0, 1, (33, 2))], 1).astype(np.float32)
+    world, roi = rng.normal(0, 0.3, (33, 3)).astype(np.float32), np.array([300, 260, 400, 0.3], np.float32)
+    embedding, feature_map = rng.normal(size=EMBEDDING_COUNT).astype(np.float32), rng.normal(size=FEATURE_MAP).astype(np.float16)
     return PersonProxies(
-        score=0.7, box=np.array([200, 100, 440, 380], np.float32), keypoints=keypoints, crop=crop, landmarks=landmarks,
-        world=rng.normal(0, 0.3, (33, 3)).astype(np.float32), mask=np.ones((size, size), np.float32),
-        depth=np.full((size, size), 4.0, np.float32), region=np.array([300, 260, 400, 0.3], np.float32),
-        appearance=rng.normal(size=APPEARANCE_COUNT).astype(np.float32), activations=rng.normal(size=ACTIVATIONS).astype(np.float16),
+        score=0.7, box=np.array([200, 100, 440, 380], np.float32), keypoints=keypoints, crop=crop, mask=np.ones((size, size), np.float32),
+        depth=np.full((size, size), 4.0, np.float32), depth_source="coarse", confident=0.3,
+        blazepose=BlazePoseRecord(landmarks, world, roi, embedding, feature_map),
     )  # fmt: skip
+
+
+def with_record(p: PersonProxies, **changes) -> PersonProxies:
+    return replace(p, blazepose=replace(p.blazepose, **changes))
 
 
 def turned(p: PersonProxies, angle: float) -> PersonProxies:
@@ -46,8 +51,9 @@ def turned(p: PersonProxies, angle: float) -> PersonProxies:
         points[..., :2] = (points[..., :2] - p.crop[:2]) @ turn[:2, :2].T + p.crop[:2]
         return points
 
-    region = pixels(p.region) + np.array([0, 0, 0, angle], np.float32)
-    return replace(p, keypoints=pixels(p.keypoints), landmarks=pixels(p.landmarks), world=p.world @ turn.T, region=region)
+    record = p.blazepose
+    roi = pixels(record.roi) + np.array([0, 0, 0, angle], np.float32)
+    return with_record(replace(p, keypoints=pixels(p.keypoints)), landmarks=pixels(record.landmarks), world=record.world @ turn.T, roi=roi)
 
 
 def parts(features: np.ndarray) -> dict[str, np.ndarray]:
@@ -63,7 +69,7 @@ def test_features_of_a_turned_person_differ_in_where_up_is_only(angle):
     for name in before:
         np.testing.assert_allclose(after[name], before[name], atol=1e-5, err_msg=name)
     np.testing.assert_allclose(up[1], rotation_about_z(-angle)[:2, :2] @ up[0], atol=1e-6)
-    upright = replace(someone, region=someone.region * [1, 1, 1, 0])
+    upright = with_record(someone, roi=someone.blazepose.roi * [1, 1, 1, 0])
     np.testing.assert_allclose(parts(person_features(upright))["up"], [0, -1])
 
 
@@ -97,10 +103,10 @@ class Looks:
         self.rotations = Rotation.random(72, random_state=2).as_matrix().reshape(3, 24, 3, 3).astype(np.float32)
         self.cameras = np.column_stack([rng.uniform(0.5, 1, 3), rng.normal(0, 0.3, (3, 2))]).astype(np.float32)
         self.betas, self.reliability = rng.normal(size=(3, 10)).astype(np.float32), rng.uniform(size=(3, 12)).astype(np.float32)
-        self.people = [replace(person(rng), region=np.array([300, 260, 400, angle], np.float32)) for angle in (0.5, -0.5, 1.2)]
+        self.people = [with_record(person(rng), roi=np.array([300, 260, 400, angle], np.float32)) for angle in (0.5, -0.5, 1.2)]
         one = self.people[1]
-        region, activations = one.region * np.array([1, 1, 1, -0.8], np.float32), one.activations[..., ::-1]
-        mirrored = in_a_mirror(one, one.landmarks, one.world, region, one.appearance, activations)
+        roi, feature_map = one.blazepose.roi * np.array([1, 1, 1, -0.8], np.float32), one.blazepose.feature_map[..., ::-1]
+        mirrored = flipped(one, replace(one.blazepose, roi=roi, feature_map=feature_map))
         self.people[1] = replace(one, mirrored=mirrored)
         self.second = [self.rotations[1], self.betas[1], self.cameras[1], self.reliability[1]]  # what the second look says, unmirrored
 
@@ -111,7 +117,7 @@ class Looks:
         rotations, betas, camera, reliability = self.second
         views = [*self.people, self.people[1].mirrored]
         assert np.array_equal(features, np.stack([person_features(view) for view in views]))
-        assert activations.dtype == np.float32 and np.array_equal(activations, np.stack([view.activations for view in views]))
+        assert activations.dtype == np.float32 and np.array_equal(activations, np.stack([view.blazepose.feature_map for view in views]))
         reflected = rotations[list(SMPL_MIRROR)] * (self.FLIP[:, None] * self.FLIP)
         values = zip(
             [*self.rotations, reflected], [*self.betas, betas], [*self.cameras, camera * [1, -1, 1]],
@@ -121,7 +127,7 @@ class Looks:
 
     def _turned(self, rotations, betas, camera, reliability, view):
         """Into the axes of the view's features."""
-        turn = rotation_about_z(-view.region[3])
+        turn = rotation_about_z(-view.blazepose.roi[3])
         shift = turn[:2, :2] @ (self.PELVIS[:2] + camera[1:]) - self.PELVIS[:2]
         return np.concatenate([[turn @ rotations[0]], rotations[1:]]), betas, np.append(camera[:1], shift), reliability
 
@@ -166,27 +172,27 @@ def test_a_look_that_is_no_number_spoils_nobody():
     assert np.isnan(rotations[1]).any() and np.isfinite(rotations[[0, 2]]).all()
 
 
-def test_an_extractor_without_activations_is_told_what_the_lifter_needs():
+@pytest.mark.parametrize("without", ["feature_map", "blazepose"])
+def test_people_without_a_feature_map_are_refused_by_name(without):
     looks = Looks()
-    looks.people[2] = replace(looks.people[2], activations=None)
-    with pytest.raises(ValueError, match=r"activations is None, expected \(88, 16, 16\)"):
+    looks.people[2] = with_record(looks.people[2], feature_map=None) if without == "feature_map" else replace(looks.people[2], blazepose=None)
+    with pytest.raises(ValueError, match=r"feature_map is None, expected \(88, 16, 16\)"):
         looks.regress()
 
 
-def test_the_mirror_image_of_a_mirror_image_is_the_person():
+def test_flipped_twice_is_the_person():
     someone = person(np.random.default_rng(3))
-    look = someone.landmarks, someone.world, someone.region, someone.appearance
-    twice = in_a_mirror(in_a_mirror(someone, *look), *look)
+    twice = flipped(flipped(someone))
     for name in ("box", "keypoints", "mask", "depth"):
         np.testing.assert_allclose(getattr(twice, name), getattr(someone, name), atol=1e-4)
-    once = in_a_mirror(someone, *look)
+    once = flipped(someone)
     np.testing.assert_allclose(once.keypoints[5, 0], 2 * someone.crop[0] - someone.keypoints[6, 0], atol=1e-4)
 
 
 def test_detected_joints_are_found_again_in_the_features():
     someone = person(np.random.default_rng(4))
-    someone.keypoints[7, 2] = CONFIDENT / 2
-    upright = replace(someone, region=someone.region * np.array([1, 1, 1, 0], np.float32))
+    someone.keypoints[7, 2] = someone.confident / 2
+    upright = with_record(someone, roi=someone.blazepose.roi * np.array([1, 1, 1, 0], np.float32))
     xy, confidence = keypoints_in_features(person_features(upright)[None])
     np.testing.assert_allclose(xy[0] * 150 + upright.crop[:2], someone.keypoints[:, :2], atol=1e-3)
     assert confidence[0, 7] == 0 and np.allclose(np.delete(confidence[0], 7), np.delete(someone.keypoints[:, 2], 7))
@@ -196,9 +202,10 @@ def test_features_do_not_know_where_in_the_image_the_person_is():
     someone = person(np.random.default_rng(0))
     shift = np.array([57, -31], np.float32)
     far = np.append(shift, [0, 0]).astype(np.float32)
-    moved = replace(
-        someone, keypoints=someone.keypoints + far[:3], crop=someone.crop + far[:3], landmarks=someone.landmarks + far,
-        region=someone.region + far,
+    record = someone.blazepose
+    moved = with_record(
+        replace(someone, keypoints=someone.keypoints + far[:3], crop=someone.crop + far[:3]),
+        landmarks=record.landmarks + far, roi=record.roi + far,
     )  # fmt: skip
     assert np.allclose(person_features(moved), person_features(someone), atol=1e-5)
 
@@ -222,7 +229,7 @@ def test_the_skeleton_without_a_mesh_agrees_with_the_mesh(body):
 def test_lifter_gives_rotations_and_a_positive_scale_for_any_input():
     lifter = Lifter(width=32, blocks=1, looking=1).eval()
     extreme = torch.cat([torch.zeros(1, FEATURE_COUNT), 1e6 * torch.randn(3, FEATURE_COUNT)])
-    rotations, betas, camera, reliability = lifter(extreme, 1e6 * torch.randn(4, *ACTIVATIONS))
+    rotations, betas, camera, reliability = lifter(extreme, 1e6 * torch.randn(4, *FEATURE_MAP))
     assert reliability.shape == (4, 12) and (0 <= reliability).all() and (reliability <= 1).all()
     identity = rotations @ rotations.transpose(-1, -2)
     assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-4)
@@ -235,7 +242,7 @@ def test_the_lifter_runs_the_same_on_openvino_and_torch():
     for member in lifter.members:
         torch.nn.init.normal_(member.head.weight, std=0.05)
     rng = np.random.default_rng(0)
-    inputs = [rng.normal(size=(3, *shape)).astype(np.float32) for shape in ((FEATURE_COUNT,), ACTIVATIONS)]
+    inputs = [rng.normal(size=(3, *shape)).astype(np.float32) for shape in ((FEATURE_COUNT,), FEATURE_MAP)]
     example = tuple(torch.zeros(1, *value.shape[1:]) for value in inputs)
     answers = [compile(lifter, example, backend=b)(*inputs) for b in ("torch", "openvino")]
     blind = lifter(*map(torch.from_numpy, (inputs[0], np.zeros_like(inputs[1]))))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hmr_ros.proxies.depth import DEPTH_BONES, coarse_depth, depth_along_bones, sensor_depth, trim_depth
-from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
+from hmr_ros.proxies.config import EmbeddedConfig
+from hmr_ros.proxies.embedded import EmbeddedExtractor
 from hmr_ros.proxies.heatmaps import gaussian_heatmaps
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE
 
@@ -164,38 +165,39 @@ def test_depth_along_bones_knows_what_it_does_not_know():
     assert not valid.any() and not values.any()
 
 
-# ---- a second look in a mirror ----------------------------------------------------------------------------------------
+# ---- the embedded extractor -------------------------------------------------------------------------------------------
 
 
-def test_the_second_look_is_that_at_the_mirrored_picture():
-    """A leaning person: what is mirrored agrees with what the extractor makes of the flipped picture."""
+def test_proxies_of_the_flipped_roi_are_those_of_the_flipped_image():
+    """Of a leaning person."""
     photo = cv2.imread(str(files("hmr_ros") / "assets" / "demo" / "astronaut.jpg"))
     height, width = photo.shape[:2]
     lean = cv2.getRotationMatrix2D((width / 2, height / 2), 25, 0.8)
     image = cv2.warpAffine(photo, lean, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    (person,) = EmbeddedExtractor(config=ExtractorConfig(mirrored=True))(image)
-    (flipped,) = EmbeddedExtractor()(np.ascontiguousarray(image[:, ::-1]))
-    assert person.mirrored is not None and flipped.mirrored is None
+    (person,) = EmbeddedExtractor(config=EmbeddedConfig(flip=True))(image)
+    (other,) = EmbeddedExtractor()(np.ascontiguousarray(image[:, ::-1]))
+    assert person.mirrored is not None and other.mirrored is None
+    one, flipped, mirrored = person.blazepose, other.blazepose, person.mirrored.blazepose
     shift = 2 * person.crop[0] - (width - 1)  # from the flipped picture to the person mirrored about its crop
     size = person.crop[2]
     sure = flipped.landmarks[:, 2:].prod(1) > 0.5
     assert sure.sum() >= 12
-    off = person.mirrored.landmarks[sure, :2] - flipped.landmarks[sure, :2] - [shift, 0]
-    assert np.median(np.abs(off)) < 0.02 * size  # the regions are not quite the same, and hips at the border are guesses
-    assert np.median(np.abs(person.mirrored.world[sure] - flipped.world[sure])) < 0.04
-    np.testing.assert_allclose(person.mirrored.region[3], flipped.region[3], atol=0.15)
-    assert abs(person.region[3]) > 0.2 and np.sign(person.region[3]) == -np.sign(person.mirrored.region[3])
+    off = mirrored.landmarks[sure, :2] - flipped.landmarks[sure, :2] - [shift, 0]
+    assert np.median(np.abs(off)) < 0.02 * size  # the RoIs are not quite the same, and hips at the border are guesses
+    assert np.median(np.abs(mirrored.world[sure] - flipped.world[sure])) < 0.04
+    np.testing.assert_allclose(mirrored.roi[3], flipped.roi[3], atol=0.15)
+    assert abs(one.roi[3]) > 0.2 and np.sign(one.roi[3]) == -np.sign(mirrored.roi[3])
     np.testing.assert_allclose(person.mirrored.keypoints[5:7, 0], 2 * person.crop[0] - person.keypoints[[6, 5], 0], atol=1e-3)
-    assert np.corrcoef(person.mirrored.appearance, flipped.appearance)[0, 1] > 0.9
+    assert np.corrcoef(mirrored.embedding, flipped.embedding)[0, 1] > 0.9
 
 
 def test_unsure_detections_need_the_landmark_network_to_agree(monkeypatch):
     photo = cv2.imread(str(files("hmr_ros") / "assets" / "demo" / "astronaut.jpg"))
     extractor = EmbeddedExtractor()
-    (found,) = extractor._detect(photo)
+    (found,) = extractor.movenet(photo)
     unsure = replace(found, score=0.16)
     elsewhere = replace(unsure, keypoints=unsure.keypoints + np.array([0.3 * unsure.diagonal, 0, 0], np.float32))
-    monkeypatch.setattr(extractor, "_detect", lambda *_: [unsure])
+    monkeypatch.setattr(extractor, "movenet", lambda *_: [unsure])
     assert [person.score for person in extractor(photo)] == [pytest.approx(0.16)]
-    monkeypatch.setattr(extractor, "_detect", lambda *_: [elsewhere])
+    monkeypatch.setattr(extractor, "movenet", lambda *_: [elsewhere])
     assert extractor(photo) == []

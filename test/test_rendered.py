@@ -353,8 +353,7 @@ def test_detections_go_to_the_person_they_are_of(maker):
 
     def detection(person, shift=0.0):
         keypoints = np.column_stack([person.keypoints + shift, np.full(17, 0.8)]).astype(np.float32)
-        look = np.zeros((33, 4)), np.zeros((33, 3)), blank, blank, np.zeros(4), np.zeros(1152)
-        return PersonProxies(0.9, person.box, keypoints, np.ones(3), *look)
+        return PersonProxies(0.9, person.box, keypoints, np.ones(3), blank, blank, "none", confident=0.3)
 
     detected = [detection(second), detection(first, shift=3.0)]
     assert sorted(shards.match(detected, [first, second])) == [(0, 1), (1, 0)]

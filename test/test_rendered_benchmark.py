@@ -226,10 +226,10 @@ def test_variants_of_ours_see_what_their_names_say(truth, people, body, monkeypa
     plain = methods("ours")
     assert all(person.mirrored is None for person in seen)
     np.testing.assert_array_equal(seen[1].depth, truth.found["depth"][1])
-    np.testing.assert_array_equal(seen[1].activations, activations[1, 0])
+    np.testing.assert_array_equal(seen[1].blazepose.feature_map, activations[1, 0])
     methods("ours_flip")
-    np.testing.assert_array_equal(seen[1].mirrored.activations, activations[1, 1])
-    np.testing.assert_array_equal(seen[1].mirrored.world, truth.found["mirrored_world"][1])
+    np.testing.assert_array_equal(seen[1].mirrored.blazepose.feature_map, activations[1, 1])
+    np.testing.assert_array_equal(seen[1].mirrored.blazepose.world, truth.found["mirrored_world"][1])
     methods("ours_depth_camera")
     np.testing.assert_array_equal(seen[1].depth, truth.found["sensor_depth"][1])
     # Refinement brings the joints nearer to the detected ones, the longer the nearer.

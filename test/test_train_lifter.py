@@ -12,7 +12,7 @@ from hmr_ros.estimator import load_lifter
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, keypoints_in_features
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import ACTIVATIONS
+from hmr_ros.proxies import FEATURE_MAP
 from hmr_ros.skeleton import SMPL_MIRROR
 from hmr_ros.training.lifter import samples
 from hmr_ros.training.lifter import train as training
@@ -104,7 +104,7 @@ def test_overstated_shapes_are_shrunk_to_what_they_are_worth():
     lifter, features = Lifter(width=16, blocks=1, members=2, looking=1).eval(), torch.randn(200, FEATURE_COUNT)
     for member in lifter.members:
         torch.nn.init.normal_(member.head.weight)
-    looks = torch.randn(200, *ACTIVATIONS).half()
+    looks = torch.randn(200, *FEATURE_MAP).half()
     before = lifter(features, looks.float())
     worth = torch.linspace(-0.5, 0.9, 10)
     unused = torch.zeros(200, 1)

@@ -1,6 +1,6 @@
 """Proxies and truth on disk: numbered npz shards, ``proxies-00012.npz`` for what the detectors said and
 ``truth-00012.npz`` for what was really there. Self-supervised training opens the first kind only. Beside the truth,
-``activations-00012.npy`` (n, 2, *ACTIVATIONS) float16: the landmark network's, of the plain and the mirrored look, 90 KB a person.
+``activations-00012.npy`` (n, 2, *FEATURE_MAP) float16: the landmark network's, of the plain and the mirrored look, 90 KB a person.
 
 Row i of a truth shard belongs to row i of its proxies shard and of its activations. People whom the detectors missed are in the
 truth alone, under the same names with ``missed_`` before them.
@@ -36,7 +36,7 @@ from scipy.spatial.transform import Rotation
 
 from hmr_ros.geometry import Intrinsics, square_crop
 from hmr_ros.networks.paper.maps import MAP_SIZE
-from hmr_ros.proxies import ACTIVATIONS, PersonProxies
+from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 from hmr_ros.proxies.depth import sensor_depth, trim_depth
 from hmr_ros.training.data.rendered.scene import PersonTruth, Scene
 
@@ -87,7 +87,8 @@ class ShardWriter:
         for i, j in sorted(pairs, key=lambda pair: pair[1]):
             add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth))
             add_row(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
-            self.activations.append(np.stack([detected[i].activations, detected[i].mirrored.activations]).astype(np.float16))
+            maps = [person.blazepose.feature_map for person in (detected[i], detected[i].mirrored)]
+            self.activations.append(np.stack(maps).astype(np.float16))
         found = {j for _, j in pairs}
         for j, person in enumerate(scene.people):
             if j not in found:
@@ -97,7 +98,7 @@ class ShardWriter:
     def save(self, folder: Path, shard: int, images: range) -> None:
         span = np.array([images.start, images.stop])
         with _atomically(activations_path(folder, shard)) as file:
-            np.save(file, np.stack(self.activations) if self.activations else np.empty((0, 2, *ACTIVATIONS), np.float16))
+            np.save(file, np.stack(self.activations) if self.activations else np.empty((0, 2, *FEATURE_MAP), np.float16))
         _save(truth_path(folder, shard), {**_stack(self.truth), "images": span})
         save_proxies(folder, shard, images, self.proxies, ghosts=np.array(self.ghosts))
 
@@ -143,7 +144,7 @@ def load_truth(folder: Path | str) -> dict[str, np.ndarray]:
 
 
 def load_activations(*folders: Path | str) -> np.ndarray:
-    """(n, 2, *ACTIVATIONS) float16, row by row as ``load``'s of one folder after the other: the plain and the mirrored look at
+    """(n, 2, *FEATURE_MAP) float16, row by row as ``load``'s of one folder after the other: the plain and the mirrored look at
     everybody. ValueError where a folder lacks some."""
     shards = []
     for folder in folders:
@@ -152,7 +153,7 @@ def load_activations(*folders: Path | str) -> np.ndarray:
             raise ValueError(f"{folder} has {len(paths)} activations-*.npy for {expected} shards: it was made by an earlier version of "
                              "hmr_ros; run the same hmr-ros data rendered again, it makes the missing ones")  # fmt: skip
         shards += [np.load(path, mmap_mode="r") for path in paths]
-    every = np.empty((sum(map(len, shards)), 2, *ACTIVATIONS), np.float16)  # filled one by one: at no time twice in memory
+    every = np.empty((sum(map(len, shards)), 2, *FEATURE_MAP), np.float16)  # filled one by one: at no time twice in memory
     np.concatenate(shards, out=every)
     return every
 
@@ -214,11 +215,10 @@ def proxy_row(
 ) -> dict[str, object]:
     """A person's row, by the names in this module's docstring.
 
-    ``image_size`` (H, W); ``depth`` (H, W) metres aligned with the picture, 0 = unknown, gives ``sensor_depth``. The
-    mirrored look is in the row where the person has one.
+    ``image_size`` (H, W); ``depth`` (H, W) metres aligned with the picture, 0 = unknown, gives ``sensor_depth``. What the
+    extractor does not give (mask, BlazePose's record, the flipped person) is not in the row. ValueError for depth without a mask.
     """
     size = (MAP_SIZE, MAP_SIZE)
-    mask = cv2.resize(person.mask, size, interpolation=cv2.INTER_AREA)
     row = {
         "index": np.int32(index),
         "image_size": np.array(image_size, np.int32),
@@ -226,15 +226,20 @@ def proxy_row(
         "box": person.box.astype(np.float32),
         "keypoints": person.keypoints.astype(np.float32),
         "crop": person.crop.astype(np.float32),
-        "mask": np.rint(np.clip(mask, 0, 1) * 255).astype(np.uint8),
         "depth": _small(person.depth),
-        "agreed": person.agreed,
-        **_look(person),
+        **_blazepose(person),
     }
+    if person.mask is not None:
+        mask = cv2.resize(person.mask, size, interpolation=cv2.INTER_AREA)
+        row["mask"] = np.rint(np.clip(mask, 0, 1) * 255).astype(np.uint8)
+    if person.blazepose is not None:
+        row["agreed"] = person.blazepose.agreed
     if depth is not None:
+        if person.mask is None:
+            raise ValueError("PersonProxies.mask is None, expected (S, S): a depth camera's depth is cut out by it; use an extractor with masks")
         row["sensor_depth"] = _small(trim_depth(sensor_depth(depth, person.crop, person.mask)))
     if person.mirrored is not None:
-        row |= {f"mirrored_{name}": value for name, value in _look(person.mirrored).items()}
+        row |= {f"mirrored_{name}": value for name, value in _blazepose(person.mirrored).items()}
     return row
 
 
@@ -243,12 +248,13 @@ def _small(depth: np.ndarray) -> np.ndarray:
     return cv2.resize(depth, (MAP_SIZE, MAP_SIZE), interpolation=nearest).astype(np.float16)
 
 
-def _look(person: PersonProxies) -> dict[str, np.ndarray]:
-    return {
-        "landmarks": person.landmarks.astype(np.float32),
-        "world": person.world.astype(np.float32),
-        "region": person.region.astype(np.float32),
-        "appearance": np.clip(person.appearance, -6e4, 6e4).astype(np.float16),
+def _blazepose(person: PersonProxies) -> dict[str, np.ndarray]:
+    record = person.blazepose
+    return {} if record is None else {
+        "landmarks": record.landmarks.astype(np.float32),
+        "world": record.world.astype(np.float32),
+        "region": record.roi.astype(np.float32),
+        "appearance": np.clip(record.embedding, -6e4, 6e4).astype(np.float16),
     }
 
 

@@ -17,20 +17,19 @@ import torch
 from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotation_about_z, to_crop
 from hmr_ros.networks.lifter.features import person_features
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import PersonProxies, in_a_mirror
+from hmr_ros.proxies import BlazePoseRecord, PersonProxies, flipped, registry
 from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR
 from hmr_ros.training.data.rendered import dataset as rendered
 
 LOOKS = ("plain", "mirrored")
 DEPTHS = ("depth", "sensor_depth")
-_PROXIES = ("score", "box", "keypoints", "crop", "landmarks", "world", "mask", "region", "appearance", "agreed")
 
 
 @dataclass(frozen=True)
 class Samples:
     """N views of people; truth in the features' turned axes. ``looks`` are everybody's, M for all views together."""
 
-    looks: torch.Tensor  # (M, *ACTIVATIONS) float16
+    looks: torch.Tensor  # (M, *FEATURE_MAP) float16
     look: torch.Tensor  # (N,) row of ``looks``
     features: torch.Tensor  # (N, FEATURE_COUNT)
     rotations: torch.Tensor  # (N, 24, 3, 3)
@@ -47,7 +46,7 @@ class Samples:
 
     @property
     def activations(self) -> torch.Tensor:
-        """(N, *ACTIVATIONS)"""
+        """(N, *FEATURE_MAP)"""
         return self.looks[self.look].float()
 
 
@@ -66,7 +65,7 @@ def load_people(folders: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def load_looks(folders: Sequence[Path]) -> torch.Tensor:
-    """The landmark network's activations (N * 2, *ACTIVATIONS) float16 of ``load_people``'s rows: everybody as first seen, in a mirror."""
+    """The landmark network's activations (N * 2, *FEATURE_MAP) float16 of ``load_people``'s rows: everybody as first seen, in a mirror."""
     return torch.from_numpy(rendered.load_activations(*folders)).flatten(0, 1)
 
 
@@ -88,11 +87,16 @@ def proxies_of(
 ) -> Iterator[PersonProxies]:
     """Row by row, as the extractor gave them (masks and depths at the shards' resolution), with ``rendered.load_activations``'s
     where they are given."""
+    prefix, source, confident = "" if look == "plain" else "mirrored_", "coarse" if depth == "depth" else "sensor", registry.confident(None)
     for i in range(len(data["crop"])):
-        person = PersonProxies(**{name: data[name][i] for name in _PROXIES}, depth=data[depth][i])
-        if look == "mirrored":
-            person = in_a_mirror(person, *(data[f"mirrored_{n}"][i] for n in ("landmarks", "world", "region", "appearance")))
-        yield person if activations is None else replace(person, activations=activations[i, LOOKS.index(look)])
+        core = {name: data[name][i] for name in ("score", "box", "keypoints", "crop", "mask")}
+        person = PersonProxies(**core, depth=data[depth][i], depth_source=source, confident=confident)
+        record = BlazePoseRecord(
+            *(data[f"{prefix}{name}"][i] for name in ("landmarks", "world", "region", "appearance")),
+            feature_map=None if activations is None else activations[i, LOOKS.index(look)],
+            agreed=data["agreed"][i],
+        )
+        yield replace(person, blazepose=record) if look == "plain" else flipped(person, record)
 
 
 def _view(data: dict[str, np.ndarray], activations: torch.Tensor, skeleton: PosedKeypoints, look: str, depth: str) -> Samples:

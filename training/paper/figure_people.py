@@ -20,7 +20,7 @@ from hmr_ros.estimator import load_resnet18
 from hmr_ros.geometry import crop_matrix
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies.embedded import EmbeddedExtractor
+from hmr_ros.proxies.registry import make_extractor
 from hmr_ros.io.sources import open_source
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data import shards
@@ -128,7 +128,7 @@ def people_in_footage(source: Path, count: int) -> tuple[dict[str, np.ndarray], 
     footage = open_source(str(source))
     if footage.length is None:
         raise ValueError(f"--footage {source} has no known length, expected a picture, a folder of them or a video")
-    extractor, rows, images = EmbeddedExtractor(threads=1), {}, []
+    extractor, rows, images = make_extractor(threads=1), {}, []
     done = -1
     for number, image in enumerate(footage.pictures()):
         span = number * count // footage.length

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hmr_ros.networks.paper.maps import joints_in_crop
+from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.depth import trim_depth
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS
 from hmr_ros.training.data import shards
@@ -75,9 +76,9 @@ def load(folders: Sequence[Path], depth: DepthSource = "depth") -> ProxyData:
     return ProxyData(*(torch.cat([getattr(part, name) for part in parts]) for name in ("joints", "depth")))
 
 
-def of_rows(rows: dict[str, np.ndarray], depth: DepthSource = "depth") -> ProxyData:
-    """People of ``shards.load_proxies``."""
-    joints = joints_in_crop(rows["keypoints"], rows["crop"])
+def of_rows(rows: dict[str, np.ndarray], depth: DepthSource = "depth", confident: float = EmbeddedConfig.confident) -> ProxyData:
+    """People of ``shards.load_proxies``; ``confident`` is their extractor's."""
+    joints = joints_in_crop(rows["keypoints"], rows["crop"], confident)
     return ProxyData(torch.from_numpy(joints), torch.from_numpy(np.ascontiguousarray(rows[depth], np.float16)))
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from hmr_ros.geometry import rotation_about_z, to_crop
-from hmr_ros.proxies import APPEARANCE_COUNT, CONFIDENT, PersonProxies
+from hmr_ros.proxies import EMBEDDING_COUNT, PersonProxies
+from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, depth_along_bones
 
 # Name and shape of each part, in order; xy are crop coordinates, turned; z and depths metres.
@@ -26,43 +27,44 @@ FEATURE_LAYOUT = (
     ("up", (2,)),  # where the image's upwards points to
     ("region", (3,)),  # centre, and logarithm of its size over the crop's
     ("agreed", (1,)),
-    ("appearance", (APPEARANCE_COUNT,)),
+    ("appearance", (EMBEDDING_COUNT,)),
 )
 FEATURE_COUNT = sum(int(np.prod(shape)) for _, shape in FEATURE_LAYOUT)
-GEOMETRY_COUNT = FEATURE_COUNT - APPEARANCE_COUNT  # the appearance comes last
+GEOMETRY_COUNT = FEATURE_COUNT - EMBEDDING_COUNT  # the appearance comes last
 
 
 def person_features(person: PersonProxies) -> np.ndarray:
-    """Proxies of one person → (FEATURE_COUNT,) float32, finite. Joints without confidence are zeros."""
+    """Proxies of one person, with their BlazePose record → (FEATURE_COUNT,) float32, finite. Joints without confidence are zeros."""
+    blazepose = person.blazepose
     confidence = person.keypoints[:, 2]
     keypoints = np.where(confidence[:, None] > 0, to_crop(person.keypoints[:, :2], person.crop), 0)
     joints = np.concatenate([keypoints, confidence[:, None]], axis=1).astype(np.float32)
     bone_depth, bone_valid = depth_along_bones(joints, person.depth)
-    turn = rotation_about_z(person.region[3])  # v @ turn turns row vectors by minus the region's angle
+    turn = rotation_about_z(blazepose.roi[3])  # v @ turn turns row vectors by minus the RoI's angle
     flat = turn[:2, :2]
     parts = {
         "keypoints_xy": keypoints @ flat,
         "keypoints_confidence": confidence,
-        "landmarks_xy": np.clip(to_crop(person.landmarks[:, :2], person.crop), -2, 2) @ flat,
-        "landmarks_confidence": person.landmarks[:, 2:],
-        "world": person.world @ turn,
+        "landmarks_xy": np.clip(to_crop(blazepose.landmarks[:, :2], person.crop), -2, 2) @ flat,
+        "landmarks_confidence": blazepose.landmarks[:, 2:],
+        "world": blazepose.world @ turn,
         "bone_depth": bone_depth,
         "bone_depth_valid": bone_valid,
         "up": np.array([0.0, -1.0]) @ flat,
         "region": np.append(
-            np.clip(to_crop(person.region[None, :2], person.crop)[0], -2, 2) @ flat, np.log(person.region[2] / person.crop[2])
+            np.clip(to_crop(blazepose.roi[None, :2], person.crop)[0], -2, 2) @ flat, np.log(blazepose.roi[2] / person.crop[2])
         ),
-        "agreed": person.agreed,
-        "appearance": person.appearance,
+        "agreed": blazepose.agreed,
+        "appearance": blazepose.embedding,
     }
     return np.concatenate([np.ravel(parts[name]) for name, _ in FEATURE_LAYOUT]).astype(np.float32)
 
 
-def keypoints_in_features(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def keypoints_in_features(features: np.ndarray, confident: float = EmbeddedConfig.confident) -> tuple[np.ndarray, np.ndarray]:
     """The detected joints in features (N, FEATURE_COUNT): xy (N, 17, 2) crop coordinates, turned; confidence (N, 17), 0
-    where it is too low for the joint to count."""
+    where it is not above ``confident`` (the extractor's)."""
     xy, confidence = features[:, :34].reshape(-1, 17, 2), features[:, 34:51]
-    return xy, np.where(confidence > CONFIDENT, confidence, 0)
+    return xy, np.where(confidence > confident, confidence, 0)
 
 
 def turn_back(

@@ -16,7 +16,7 @@ from torch import nn
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.blocks import BasicBlock, ResidualBlock
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, GEOMETRY_COUNT
-from hmr_ros.proxies import ACTIVATIONS
+from hmr_ros.proxies import FEATURE_MAP
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 
 
@@ -33,12 +33,12 @@ class BodyParameters(NamedTuple):
 
 
 class _Look(nn.Sequential):
-    """Activations (B, *ACTIVATIONS) → (B, COUNT)."""
+    """Activations (B, *FEATURE_MAP) → (B, COUNT)."""
 
     COUNT = 64 * 4 * 4
 
     def __init__(self, dropout: float):
-        channels = ACTIVATIONS[0]
+        channels = FEATURE_MAP[0]
         super().__init__(
             nn.BatchNorm2d(channels, affine=False), nn.Dropout2d(dropout),
             BasicBlock(channels, 128, 2), BasicBlock(128, 128, 1), BasicBlock(128, 192, 2), BasicBlock(192, 192, 1),
@@ -81,7 +81,7 @@ class _LookingMember(nn.Module):
 
 
 class Lifter(nn.Module):
-    """(B, FEATURE_COUNT) features and (B, *ACTIVATIONS) activations → BodyParameters, in the features' turned axes. Buffers hold
+    """(B, FEATURE_COUNT) features and (B, *FEATURE_MAP) activations → BodyParameters, in the features' turned axes. Buffers hold
     the training set's statistics.
 
     ``members`` networks are averaged, the first ``looking`` of which look at the activations, too; how far apart they are is what

@@ -9,7 +9,7 @@ import numpy as np
 from hmr_ros.geometry import nearest_rotation
 from hmr_ros.networks.lifter.features import person_features, turn_back
 from hmr_ros.networks.paper.maps import person_maps
-from hmr_ros.proxies import ACTIVATIONS, PersonProxies
+from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
 
 _FLIP = np.array([-1, 1, 1], np.float32)
@@ -23,18 +23,18 @@ def regress(
 ) -> Answers:
     """rotations (N, 24, 3, 3), betas (N, 10), weak cameras (N, 3), reliability (N, 12) of N people.
 
-    lifter: features (M, FEATURE_COUNT), activations (M, *ACTIVATIONS) → BodyParameters as arrays; pelvis: betas (N, 10) →
+    lifter: features (M, FEATURE_COUNT), activations (M, *FEATURE_MAP) → BodyParameters as arrays; pelvis: betas (N, 10) →
     (N, 3), of the body that will be posed (of another body than the lifter's the camera is off by what their pelvises differ,
     until it is refitted).
     Whoever has a second look (``mirrored``) gets the mean of both. ValueError where the extractor gave no activations.
     """
     def say(views: Sequence[PersonProxies]) -> Answers:
-        if any(view.activations is None for view in views):
-            raise ValueError(f"PersonProxies.activations is None, expected {ACTIVATIONS}: the lifter looks at them, the extractor has to give them")
+        if any(view.blazepose is None or view.blazepose.feature_map is None for view in views):
+            raise ValueError(f"PersonProxies.blazepose.feature_map is None, expected {FEATURE_MAP}: the lifter reads it, the extractor has to give it")
         features = np.stack([person_features(view) for view in views])
-        activations = np.stack([view.activations for view in views]).astype(np.float32)
+        activations = np.stack([view.blazepose.feature_map for view in views]).astype(np.float32)
         rotations, betas, cameras, reliability = lifter(features, activations)
-        angles = np.array([view.region[3] for view in views])
+        angles = np.array([view.blazepose.roi[3] for view in views])
         rotations, cameras = turn_back(rotations, cameras, pelvis(betas), angles)
         return rotations, betas, cameras, reliability
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hmr_ros.geometry import to_crop
-from hmr_ros.proxies import CONFIDENT, PersonProxies
+from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE
 
 DEPTH_SCALE = 0.5  # metres that become 1 at a network's input, about the median [open in the paper]
@@ -20,14 +20,15 @@ _FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
 
 def person_maps(people: Sequence[PersonProxies]) -> tuple[np.ndarray, np.ndarray]:
     """joints (N, 17, 3) as :func:`joints_in_crop`, and trimmed depth (N, MAP_SIZE, MAP_SIZE) metres, 0 = unknown."""
-    keypoints, crops = (np.stack([getattr(person, name) for person in people]) for name in ("keypoints", "crop"))
-    return joints_in_crop(keypoints, crops), np.stack([shrunk(person.depth) for person in people])
+    joints = np.stack([joints_in_crop(person.keypoints, person.crop, person.confident) for person in people])
+    return joints, np.stack([shrunk(person.depth) for person in people])
 
 
-def joints_in_crop(keypoints: np.ndarray, crops: np.ndarray) -> np.ndarray:
-    """(N, 17, 3) pixels and confidence, crops (N, 3) → x, y in crop coordinates, confidence; zeros where it is too low."""
+def joints_in_crop(keypoints: np.ndarray, crops: np.ndarray, confident: float) -> np.ndarray:
+    """(..., 17, 3) pixels and confidence, crops (..., 3) → x, y in crop coordinates, confidence; zeros where it is not above
+    ``confident``."""
     confidence = keypoints[..., 2:]
-    confidence = np.where(confidence > CONFIDENT, np.clip(confidence, 0, 1), 0)
+    confidence = np.where(confidence > confident, np.clip(confidence, 0, 1), 0)
     return np.concatenate([to_crop(keypoints[..., :2], crops) * (confidence > 0), confidence], axis=-1).astype(np.float32)
 
 

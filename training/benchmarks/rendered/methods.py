@@ -14,7 +14,7 @@ from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, to_crop
 from hmr_ros.networks.lifter.regressor import regress
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import CONFIDENT, PersonProxies
+from hmr_ros.proxies import PersonProxies, registry
 from hmr_ros.refinement import RefinementConfig, Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.benchmarks.rendered.mediapipe_correction import RAW, from_hips
@@ -60,7 +60,7 @@ class Methods:
         self.found, self.activations, self.correction = found, activations, correction
         self.lifter, self.skeleton = lifter.eval(), PosedKeypoints(body)
         self.targets = to_crop(found["keypoints"][..., :2], found["crop"])
-        self.confidence = np.where(found["keypoints"][..., 2] > CONFIDENT, found["keypoints"][..., 2], 0)
+        self.confidence = np.where(found["keypoints"][..., 2] > registry.confident(None), found["keypoints"][..., 2], 0)
 
     def __call__(self, name: MethodName) -> Prediction:
         return METHODS[name].predict(self)

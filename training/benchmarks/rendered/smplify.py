@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotation_about_z, to_crop
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import CONFIDENT, PersonProxies
+from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, depth_along_bones
 from hmr_ros.skeleton import COCO_TORSO
 from hmr_ros.training.data.rendered.poses import PoseSampler
@@ -77,7 +77,7 @@ def gather(people: Sequence[PersonProxies]) -> Evidence:
         targets = to_crop(person.keypoints[:, :2], person.crop)
         depth, valid = depth_along_bones(np.column_stack([targets, confidence]).astype(np.float32), person.depth)
         diagonal = 2 * np.hypot(*(person.box[2:] - person.box[:2])) / person.crop[2]
-        rows.append((targets, np.where(confidence > CONFIDENT, confidence, 0), diagonal, depth, valid, person.region[3]))
+        rows.append((targets, person.confidence, diagonal, depth, valid, person.blazepose.roi[3]))
     return Evidence(*(torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True)))
 
 

@@ -21,6 +21,7 @@ import tyro
 from rich.console import Console
 
 from hmr_ros import __version__
+from hmr_ros.proxies import registry
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, FrameList
@@ -127,9 +128,7 @@ def _check(config: ExtractConfig) -> None:
 
 
 def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
-    from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
-
-    extractor = EmbeddedExtractor(threads=1, config=ExtractorConfig(mirrored=config.mirrored))
+    extractor = registry.make_extractor(threads=1, flip=config.mirrored)
     bag = listing.kind == "bag"
     read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader()
     return partial(extract_shard, config, extractor, read)
@@ -145,7 +144,7 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
         except (ValueError, OSError, cv2.error) as error:
             unreadable[frame.name] = str(error)
         else:
-            for row in _look(config, extractor, index, image, depth):
+            for row in _rows(config, extractor, index, image, depth):
                 shards.add_row(rows, row | {"name": frame.name})
         tick()
     shards.save_proxies(
@@ -156,7 +155,7 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
     )  # fmt: skip
 
 
-def _look(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None) -> list[dict]:
+def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None) -> list[dict]:
     """Rows of a picture. ``depth`` stays estimated, as in rendered data; a camera's goes into ``sensor_depth``."""
     if config.depth_topic and depth is None:
         depth = np.zeros(image.shape[:2], np.float32)  # unknown everywhere: every row has the same names

@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from hmr_ros.proxies import ProxyExtractor
+from hmr_ros.proxies import ProxyExtractor, registry
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.rendered.backgrounds import SUFFIXES, Backgrounds
 from hmr_ros.training.data.rendered.poses import SPLITS
@@ -152,9 +152,7 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
 
 
 def _maker(config: RenderedConfig) -> shard_work.Maker:
-    from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
-
-    extractor = EmbeddedExtractor(threads=1, config=ExtractorConfig(mirrored=True))
+    extractor = registry.make_extractor(threads=1, flip=True)
     return partial(render_shard, config, SceneMaker(config.split, config.backgrounds, config.scene), extractor)
 
 

@@ -1,0 +1,54 @@
+"""Proxy extractors by name, each with an identity that shards and the checkpoints trained from them carry.
+
+To add one: a class in a module of this folder with ``name``, ``Config`` (a frozen dataclass of its thresholds and options, with
+``flip`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config), and its entry below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+
+from hmr_ros.proxies.person import ProxyExtractor
+
+EXTRACTORS = {"embedded": "hmr_ros.proxies.embedded:EmbeddedExtractor"}
+DEFAULT = "embedded"
+
+
+def make_extractor(name: str = DEFAULT, threads: int | None = None, flip: bool = False) -> ProxyExtractor:
+    """A registered extractor with its networks loaded. ``threads``: of the CPU, None: the runtime's choice. ``flip``: people also get
+    their proxies of the flipped image, for flip test-time augmentation. ValueError for another name."""
+    kind = _class(name)
+    return kind(threads, kind.Config(flip=flip))
+
+
+def identity(name: str = DEFAULT, flip: bool = False) -> dict:
+    """Identity of what ``make_extractor`` would make, without loading its networks."""
+    kind = _class(name)
+    return identity_of(kind, kind.Config(flip=flip))
+
+
+def identity_of(kind: type, config) -> dict:
+    """What proxies depend on, JSON-able: the extractor's name, its files' SHA-256, its options."""
+    return {"name": kind.name, "files": {file: _sha256(file) for file in kind.FILES}, "options": asdict(config)}
+
+
+def confident(recorded: dict | None) -> float:
+    """The confidence above which keypoints of an identity's proxies count as seen. None: of proxies older than identities, which are
+    all the embedded extractor's."""
+    return _class(DEFAULT).Config().confident if recorded is None else recorded["options"]["confident"]
+
+
+def _class(name: str) -> type:
+    if name not in EXTRACTORS:
+        raise ValueError(f"extractor is {name!r}, expected one of {', '.join(EXTRACTORS)}")
+    module, _, kind = EXTRACTORS[name].partition(":")
+    return getattr(import_module(module), kind)
+
+
+@cache
+def _sha256(file: str) -> str:
+    return hashlib.sha256((files("hmr_ros") / "assets" / file).read_bytes()).hexdigest()
