@@ -60,6 +60,7 @@ class MetricFrame:
     def __init__(self, skeleton, model: BodyModel, body, config: MetricConfig = MetricConfig()):
         """``body``: (rotations (N, 24, 3, 3), betas (N, 10)) → vertices first, as numpy."""
         self.config, self.skeleton, self._body, self._faces = config, skeleton, body, model.faces
+        self._corners = torch.from_numpy(model.faces.astype(np.int64))
         self.stature = StatureDirection(model)
 
     def __call__(
@@ -148,7 +149,7 @@ class MetricFrame:
         pixels = np.column_stack([camera.project(body), body[:, 2]]).astype(np.float32)
         asked = camera.project(along(points + place)[sure])
         face = visible_face(asked, pixels, self._faces, perspective=True)
-        surface = depth_at(*(torch.from_numpy(np.ascontiguousarray(a)) for a in (asked, face, pixels)), self._faces, perspective=True).numpy()
+        surface = depth_at(*(torch.from_numpy(np.ascontiguousarray(a)) for a in (asked, face, pixels)), self._corners, perspective=True).numpy()
         measured = _read(depth, along(keypoints)[sure], config.patch)
         valid = (face >= 0) & (measured > 0)
         if valid.sum() < config.min_points:
@@ -230,8 +231,8 @@ def _read(depth: np.ndarray, pixels: np.ndarray, patch: int) -> np.ndarray:
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     values = np.where(inside, depth[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)], 0).reshape(len(pixels), -1)
     values = np.where(np.isfinite(values) & (values > 0), values, np.nan).astype(np.float64)
-    known = np.isfinite(values).any(1)
-    result = np.zeros(len(pixels))
-    if known.any():
-        result[known] = np.nanmedian(values[known], axis=1)
-    return result
+    ordered = np.sort(values, axis=1)  # NaN last
+    count = np.isfinite(values).sum(1)
+    rows = np.arange(len(pixels))
+    median = (ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, count // 2]) / 2
+    return np.where(count > 0, median, 0)
