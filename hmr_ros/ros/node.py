@@ -24,6 +24,7 @@ from hmr_ros.drawing import compile_kernels, draw_overlay
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
 from hmr_ros.ros.camera_info import camera_from_message
+from hmr_ros.ros.markers import MarkerSerializer
 from hmr_ros.io.decode import (
     compressed_image_from_message,
     depth_from_message,
@@ -156,7 +157,7 @@ class LiveNode(LifecycleNode):
         self._overlay = self.create_lifecycle_publisher(Image, "overlay", RESULTS)
         self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, self._overlay]
         compile_kernels()  # the first overlay shall not stop the worker for seconds
-        self._marker_serializer = messages.MarkerSerializer(self._estimator.body_model.faces)
+        self._marker_serializer = MarkerSerializer(self._estimator.body_model.faces)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._diagnostics_timer = self.create_timer(1.0, self._publish_diagnostics)
         self.get_logger().info(
