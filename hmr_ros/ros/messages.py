@@ -77,7 +77,7 @@ def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
 def bodies_from_message(message: BodyArray, camera: Camera | None = None) -> list[BodyEstimate]:
     """The estimates in a BodyArray, as the estimator gave them; without published vertices those are (0, 3).
 
-    ``camera``: of the image's CameraInfo (camera_info.py); bodies in camera axes need it to be drawn.
+    ``camera``: of the image's CameraInfo (inputs.py); bodies in camera axes need it to be drawn.
     """
     bodies = []
     for body in message.bodies:
