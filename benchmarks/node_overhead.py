@@ -55,8 +55,7 @@ def main() -> int:
     from hmr_ros import HumanMeshEstimator
     from hmr_ros.msg import BodyArray
     from hmr_ros.geometry import pinhole
-    from hmr_ros.ros.camera_info import intrinsics_to_message
-    from hmr_ros.io.decode import image_to_message
+    from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message
     from hmr_ros.ros.process import Spinner, start_ros
 
     photo = options.image or Path(hmr_ros.__file__).parent / "assets" / "demo" / "astronaut.jpg"

@@ -13,14 +13,14 @@ pytest.importorskip("rclpy")
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from hmr_ros.io import decode as images  # noqa: E402
 from hmr_ros.geometry import pinhole  # noqa: E402
-from hmr_ros.ros.camera_info import intrinsics_from_message, intrinsics_to_message  # noqa: E402
-from hmr_ros.io.decode import (  # noqa: E402
-    compressed_image_from_message,
-    depth_from_message,
-    image_from_message,
+from hmr_ros.io.decode import compressed_image_from_message, depth_from_message, image_from_message  # noqa: E402
+from hmr_ros.ros.inputs import (  # noqa: E402
+    EVERYDAY,
+    ImageConverter,
     image_to_message,
+    intrinsics_from_message,
+    intrinsics_to_message,
 )
 
 TO_BGR = {
@@ -172,30 +172,66 @@ CV_BRIDGES = {
 }
 
 
-@pytest.mark.parametrize("kind, expected", [("right", images.EVERYDAY), ("right but for mono8", set()),
+@pytest.fixture
+def installed_cv_bridge(tmp_path, monkeypatch):
+    """Installs a cv_bridge of one of these kinds; its module counts what it converted."""
+
+    def install(kind):
+        (tmp_path / "cv_bridge.py").write_text(
+            f"{CV_BRIDGES[kind]}\nimport numpy as np\nconverted = []\nclass CvBridge:\n    def imgmsg_to_cv2(self, m, desired_encoding):\n"
+            "        converted.append(m.encoding)\n"
+            "        p = np.frombuffer(m.data, np.uint8).reshape(m.height, m.width, -1)\n"
+            "        return np.ascontiguousarray(convert(p, m.encoding))\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "cv_bridge", raising=False)
+
+    yield install
+    sys.modules.pop("cv_bridge", None)
+
+
+@pytest.mark.parametrize("kind, expected", [("right", EVERYDAY), ("right but for mono8", set()),
                                             ("swaps colours", set()), ("raises", set()),
                                             ("crashes", set()), ("cannot be imported", set())])  # fmt: skip
-def test_cv_bridge_is_used_only_if_it_converts_right(tmp_path, monkeypatch, kind, expected):
-    (tmp_path / "cv_bridge.py").write_text(
-        f"{CV_BRIDGES[kind]}\nimport numpy as np\nclass CvBridge:\n    def imgmsg_to_cv2(self, m, desired_encoding):\n"
-        "        p = np.frombuffer(m.data, np.uint8).reshape(m.height, m.width, -1)\n"
-        "        return np.ascontiguousarray(convert(p, m.encoding))\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "cv_bridge", raising=False)
-    images._bridged_encodings.cache_clear()
-    try:
-        bridged = images._bridged_encodings()
-        assert bridged == expected
-        pixels = np.random.default_rng(1).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-        for encoding in ("bgr8", "rgb8"):
-            received = image_from_message(message(pixels, encoding))
-            np.testing.assert_array_equal(received, TO_BGR[encoding](pixels))
-            padded = image_from_message(message(pixels, encoding, padding=2))
-            np.testing.assert_array_equal(padded, TO_BGR[encoding](pixels))
-    finally:
-        images._bridged_encodings.cache_clear()
-        sys.modules.pop("cv_bridge", None)
+def test_cv_bridge_is_used_only_if_it_converts_right(installed_cv_bridge, kind, expected):
+    installed_cv_bridge(kind)
+    convert = ImageConverter()
+    assert convert.bridged == expected
+    assert str(convert).startswith("cv_bridge (bgr8, mono8, rgb8)" if expected else "OpenCV")
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    for encoding in ("bgr8", "rgb8", "8UC3"):
+        for padding in (0, 2):
+            np.testing.assert_array_equal(convert(message(pixels, encoding, padding)), TO_BGR[encoding](pixels))
+    picture = encoded(".png", "png", pixels)
+    np.testing.assert_array_equal(convert(picture), pixels)
+    if expected:  # not the padded ones, which cv_bridge would not read right, nor those that it was not found to convert
+        assert sys.modules["cv_bridge"].converted == ["bgr8", "rgb8"]
+
+
+def test_cv_bridge_gets_no_malformed_message(installed_cv_bridge):
+    installed_cv_bridge("right")
+    convert, broken = ImageConverter(), good()
+    broken.data = broken.data[:-1]
+    with pytest.raises(ValueError, match="71 bytes of data"):
+        convert(broken)
+    assert sys.modules["cv_bridge"].converted == []
+
+
+def test_without_cv_bridge_opencv_converts(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    convert = ImageConverter()
+    assert (convert.bridged, str(convert)) == (frozenset(), "OpenCV")
+    np.testing.assert_array_equal(convert(good()), np.zeros((4, 6, 3), np.uint8))
+
+
+@pytest.mark.parametrize("encoding", sorted(CHANNELS))
+def test_the_installed_cv_bridge_and_opencv_agree(encoding):
+    cv_bridge = pytest.importorskip("cv_bridge")
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 8, CHANNELS[encoding]), dtype=np.uint8)
+    sent = message(pixels, encoding)
+    bridged = cv_bridge.CvBridge().imgmsg_to_cv2(sent, desired_encoding="bgr8")
+    np.testing.assert_array_equal(bridged, image_from_message(sent))
+    np.testing.assert_array_equal(ImageConverter()(sent), bridged)
 
 
 # ---- CameraInfo -----------------------------------------------------------------------------------------------------

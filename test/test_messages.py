@@ -18,7 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 from hmr_ros.camera import Camera  # noqa: E402
 from hmr_ros.estimate import BodyEstimate  # noqa: E402
 from hmr_ros.geometry import Intrinsics  # noqa: E402
-from hmr_ros.ros import messages  # noqa: E402
+from hmr_ros.ros import markers, messages  # noqa: E402
 from hmr_ros.ros.parameters import LiveParameters, describe_parameters  # noqa: E402
 from hmr_ros.ros.process import share_file  # noqa: E402
 
@@ -106,17 +106,17 @@ def test_a_body_that_is_not_finite_is_recognised(name):
 
 def slow_markers(head, bodies, gone=()):
     """The message that the bytes must equal, point by point."""
-    markers = []
+    expected = []
     for i, person in enumerate(bodies):
         corners = (person.vertices + person.translation)[FACES.reshape(-1)]
         points = [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in corners]
-        markers.append(messages.mesh_marker(head, i, points))
-    return over_the_wire(MarkerArray(markers=markers + [messages.removed_marker(head, i) for i in gone]))
+        expected.append(markers.mesh_marker(head, i, points))
+    return over_the_wire(MarkerArray(markers=expected + [markers.removed_marker(head, i) for i in gone]))
 
 
 @pytest.mark.parametrize("frame_id", ["", "a", "ab", "abc", "abcd", "camera", "camera_color_optical_frame", "ü" * 7])
 def test_marker_bytes_equal_the_message_built_slowly(frame_id):
-    serializer = messages.MarkerSerializer(FACES)
+    serializer = markers.MarkerSerializer(FACES)
     before = 0
     for stamp, count in enumerate([1, 2, 3, 4, 5, 5, 2, 0, 1, 1]):
         head = header(frame_id, sec=stamp, nanosec=999_999_999 - stamp)
@@ -127,27 +127,27 @@ def test_marker_bytes_equal_the_message_built_slowly(frame_id):
 
 
 def test_the_frame_may_change_from_image_to_image():
-    serializer = messages.MarkerSerializer(FACES)
+    serializer = markers.MarkerSerializer(FACES)
     for frame_id in ("left", "right_camera", "left"):
         received = deserialize_message(serializer(header(frame_id), [body(0)]), MarkerArray)
         assert received == slow_markers(header(frame_id), [body(0)])
 
 
 def test_markers_live_long_enough_and_not_for_ever():
-    marker = deserialize_message(messages.MarkerSerializer(FACES)(header(), [body(0)]), MarkerArray).markers[0]
+    marker = deserialize_message(markers.MarkerSerializer(FACES)(header(), [body(0)]), MarkerArray).markers[0]
     assert marker.type == Marker.TRIANGLE_LIST and marker.ns == "hmr"
     assert 1 <= marker.lifetime.sec <= 5
     assert marker.color.a == 1 and marker.pose.orientation.w == 1 and marker.scale.x == 1
 
 
 def test_people_have_different_colours_and_ids():
-    array = deserialize_message(messages.MarkerSerializer(FACES)(header(), [body(i) for i in range(5)]), MarkerArray)
+    array = deserialize_message(markers.MarkerSerializer(FACES)(header(), [body(i) for i in range(5)]), MarkerArray)
     assert len({(m.color.r, m.color.g, m.color.b) for m in array.markers}) == 5
     assert [m.id for m in array.markers] == list(range(5))
 
 
 def test_a_body_without_translation_has_no_marker():
-    received = deserialize_message(messages.MarkerSerializer(FACES)(header(), [body(0, translation=False)]), MarkerArray)
+    received = deserialize_message(markers.MarkerSerializer(FACES)(header(), [body(0, translation=False)]), MarkerArray)
     assert received.markers == []
 
 

@@ -26,8 +26,8 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 import hmr_ros  # noqa: E402
 from hmr_ros.geometry import pinhole  # noqa: E402
-from hmr_ros.ros.camera_info import intrinsics_to_message  # noqa: E402
-from hmr_ros.io.decode import image_from_message, image_to_message  # noqa: E402
+from hmr_ros.io.decode import image_from_message  # noqa: E402
+from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message  # noqa: E402
 from hmr_ros.ros.node import LATCHED, NEWEST  # noqa: E402
 from hmr_ros.ros.process import Spinner, start_ros  # noqa: E402
 

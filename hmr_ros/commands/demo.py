@@ -27,7 +27,7 @@ from hmr_ros.ros.process import Spinner, StopEvent, start_ros, stop_event
 from hmr_ros.io.sources import Source, open_source, unique_stems
 
 NAMESPACE = "/hmr_demo"
-PICTURE_FRAMES = 12  # a picture is shown so often, at the 4 Hz of sources.py
+PICTURE_FRAMES = 12  # a picture is shown so often, at the 4 Hz of io/sources.py
 FOLDER_RATE = 1.0  # Hz: slow enough that every picture gets its answer, and none is taken for the next frame of a video
 START_SECONDS = 180.0  # for loading the models
 LAST_ANSWER_SECONDS = 3.0

@@ -213,14 +213,14 @@ def _messages() -> str:
 
 
 def _cv_bridge() -> str:
-    from hmr_ros.io.decode import conversion_path
-
     if importlib.util.find_spec("cv_bridge") is None:
         raise RuntimeError("not installed")
-    path = conversion_path()
-    if not path.startswith("cv_bridge"):
+    from hmr_ros.ros.inputs import ImageConverter
+
+    converter = ImageConverter()
+    if not converter.bridged:
         raise RuntimeError(f"installed, but it does not convert a test image (numpy {_version('numpy')})")
-    return path
+    return str(converter)
 
 
 def _share() -> str:

@@ -21,7 +21,8 @@ from hmr_ros.drawing import side_by_side
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.estimator import HumanMeshEstimator
 from hmr_ros.geometry import Intrinsics, pinhole
-from hmr_ros.io.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, files_in, open_source, read_picture, unique_stems
+from hmr_ros.io.decode import read_picture
+from hmr_ros.io.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, files_in, open_source, unique_stems
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,12 @@
-"""ROS image messages to OpenCV images and back: the one place of the package that converts them.
+"""Encoded pictures to arrays, without ROS: files, and the fields of image messages, whoever read them (rclpy, rosbags).
 
-Every message is checked before it is converted, because both paths below would read past rows or guess silently. The
-path is cv_bridge for the encodings that it converts exactly as OpenCV does here, found out once in a process of its own
-(a cv_bridge built for another numpy does not only raise, it can crash), otherwise ``np.frombuffer``.
+A message is anything with the fields of sensor_msgs/Image or CompressedImage. It is checked before it is converted, because
+OpenCV would read past its rows or guess silently.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import subprocess
-import sys
-from array import array
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,9 +25,19 @@ ENCODINGS = {
     "yuv422_yuy2": (2, cv2.COLOR_YUV2BGR_YUYV),
     "yuyv": (2, cv2.COLOR_YUV2BGR_YUYV),
 }
-EVERYDAY = {"bgr8", "rgb8", "mono8"}  # a cv_bridge that gets one of these wrong is not trusted with anything
 DEPTH_ENCODINGS = {"16UC1": ("u2", 1e-3), "mono16": ("u2", 1e-3), "32FC1": ("f4", 1.0)}  # type, metres a unit (REP 118)
 COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Decode a file to uint8 (H, W, 3) BGR. ValueError if OpenCV cannot."""
+    try:
+        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    except cv2.error:  # a size that no memory holds, say
+        picture = None
+    if picture is None:
+        raise ValueError(f"{path} ({path.stat().st_size} bytes) cannot be decoded, expected a picture")
+    return picture
 
 
 def image_from_message(message) -> np.ndarray:
@@ -41,10 +46,10 @@ def image_from_message(message) -> np.ndarray:
     ``step`` is honoured (rows may be padded), ``is_bigendian`` says nothing about single bytes. Raises ValueError for a
     message that contradicts itself or has an encoding that is no 8-bit picture.
     """
-    rows = _checked_rows(message)
-    if message.encoding in _bridged_encodings() and rows.strides[0] == rows.shape[1]:
-        return _through_cv_bridge(message)
-    return _through_opencv(rows, message.encoding)
+    rows = checked_rows(message)
+    channels, conversion = ENCODINGS[message.encoding]
+    pixels = np.ascontiguousarray(rows).reshape(rows.shape[0], -1, channels)
+    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
 
 
 def compressed_image_from_message(message) -> np.ndarray:
@@ -92,19 +97,7 @@ def depth_from_message(message) -> np.ndarray:
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
 
-def image_to_message(image: np.ndarray, header):
-    """uint8 (H, W, 3) BGR → sensor_msgs/Image "bgr8" with ``header``."""
-    from sensor_msgs.msg import Image
-
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
-    data = array("B")
-    data.frombytes(np.ascontiguousarray(image).data)  # an ndarray would be copied element by element
-    height, width = image.shape[:2]
-    return Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width, data=data)
-
-
-def _checked_rows(message) -> np.ndarray:
+def checked_rows(message) -> np.ndarray:
     """The message's pixels as (H, W * bytes per pixel) view without the padding; ValueError if it is malformed."""
     if message.encoding not in ENCODINGS:
         raise ValueError(f'image has encoding "{message.encoding}", expected one of {", ".join(ENCODINGS)}; '
@@ -124,57 +117,3 @@ def _checked_rows(message) -> np.ndarray:
                          "pairs")  # fmt: skip
     data = np.frombuffer(message.data, np.uint8, height * step)
     return data.reshape(height, step)[:, :row_bytes]
-
-
-def _through_opencv(rows: np.ndarray, encoding: str) -> np.ndarray:
-    channels, conversion = ENCODINGS[encoding]
-    pixels = np.ascontiguousarray(rows).reshape(rows.shape[0], -1, channels)
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
-
-
-def _through_cv_bridge(message) -> np.ndarray:
-    from cv_bridge import CvBridge
-
-    return CvBridge().imgmsg_to_cv2(message, desired_encoding="bgr8")
-
-
-@functools.lru_cache(maxsize=1)
-def _bridged_encodings() -> frozenset[str]:
-    """The encodings that the installed cv_bridge converts exactly as OpenCV does here; empty without a working one."""
-    if importlib.util.find_spec("cv_bridge") is None:
-        return frozenset()
-    probe = (
-        f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _agreeing_encodings; "
-        "print('cv_bridge agrees:', *_agreeing_encodings())"
-    )
-    try:
-        answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return frozenset()
-    lines = [line for line in answer.stdout.splitlines() if line.startswith("cv_bridge agrees:")]
-    agreeing = frozenset(lines[-1].split()[2:]) if answer.returncode == 0 and lines else frozenset()
-    return agreeing if agreeing >= EVERYDAY else frozenset()
-
-
-def _agreeing_encodings() -> list[str]:
-    """Convert a small random picture of each encoding both ways (runs in the probe's process)."""
-    from sensor_msgs.msg import Image
-
-    agreeing = []
-    for encoding, (channels, _) in ENCODINGS.items():
-        data = np.random.default_rng(0).integers(0, 256, (4, 6 * channels), dtype=np.uint8)
-        message = Image(height=4, width=6, encoding=encoding, step=6 * channels, data=array("B", data.tobytes()))
-        try:
-            bridged = _through_cv_bridge(message)
-        except Exception:  # whatever a broken or older cv_bridge raises: our own conversion serves
-            continue
-        own = _through_opencv(_checked_rows(message), encoding)
-        if isinstance(bridged, np.ndarray) and bridged.dtype == np.uint8 and np.array_equal(bridged, own):
-            agreeing.append(encoding)
-    return agreeing
-
-
-def conversion_path() -> str:
-    """For diagnostics and start-up: who converts, in words. Runs the probe, so that the first frame need not wait."""
-    bridged = _bridged_encodings()
-    return f"cv_bridge ({', '.join(sorted(bridged))}), OpenCV for the rest" if bridged else "OpenCV"

@@ -10,6 +10,8 @@ from typing import Iterable, Iterator
 import cv2
 import numpy as np
 
+from hmr_ros.io.decode import read_picture
+
 logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -100,17 +102,6 @@ def unique_stems(inputs: Iterable[Path]) -> list[str]:
             stem, number = f"{path.stem}-{number}", number + 1
         stems.append(stem)
     return stems
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """Decode a file to uint8 (H, W, 3) BGR. ValueError if OpenCV cannot."""
-    try:
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-    except cv2.error:  # a size that no memory holds, say
-        picture = None
-    if picture is None:
-        raise ValueError(f"{path} ({path.stat().st_size} bytes) cannot be decoded, expected a picture")
-    return picture
 
 
 def open_capture(name: str) -> cv2.VideoCapture:

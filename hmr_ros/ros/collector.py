@@ -14,11 +14,11 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.io.decode import image_from_message
-from hmr_ros.ros.camera_info import camera_from_message
-from hmr_ros.ros.node import LATCHED
+from hmr_ros.msg import BodyArray, BodyModel
+from hmr_ros.ros.inputs import camera_from_message
 from hmr_ros.ros.messages import bodies_from_message
+from hmr_ros.ros.node import LATCHED
 
 MAX_PENDING = 64  # images whose answer may still come; older ones were dropped by the live node
 

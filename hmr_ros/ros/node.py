@@ -21,19 +21,14 @@ from visualization_msgs.msg import MarkerArray
 
 from hmr_ros.camera import Camera
 from hmr_ros.drawing import compile_kernels, draw_overlay
+from hmr_ros.io.decode import depth_from_message
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
-from hmr_ros.ros.camera_info import camera_from_message
-from hmr_ros.io.decode import (
-    compressed_image_from_message,
-    depth_from_message,
-    conversion_path,
-    image_from_message,
-    image_to_message,
-)
+from hmr_ros.ros.inputs import ImageConverter, camera_from_message, image_to_message
+from hmr_ros.ros.markers import MarkerSerializer
 from hmr_ros.ros.newest_frame import NewestFrameWorker
-from hmr_ros.ros.stamped_buffer import StampedBuffer
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
+from hmr_ros.ros.stamped_buffer import StampedBuffer
 
 DEPTH_TOLERANCE_NS = 20_000_000  # between an image and the depth image that is taken for it
 DEPTH_WAIT_S = 0.05  # for a depth image that is not here yet: drivers align it after the image is out
@@ -150,19 +145,20 @@ class LiveNode(LifecycleNode):
         parameters = self._settings = read_parameters(self)
         begin = time.monotonic()
         self._estimator = self._estimator_factory(parameters)
+        self._to_image = ImageConverter()
         self._bodies = self.create_lifecycle_publisher(BodyArray, "bodies", RESULTS)
         self._body_model = self.create_lifecycle_publisher(BodyModel, "body_model", LATCHED)
         self._markers = self.create_lifecycle_publisher(MarkerArray, "markers", RESULTS)
         self._overlay = self.create_lifecycle_publisher(Image, "overlay", RESULTS)
         self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, self._overlay]
         compile_kernels()  # the first overlay shall not stop the worker for seconds
-        self._marker_serializer = messages.MarkerSerializer(self._estimator.body_model.faces)
+        self._marker_serializer = MarkerSerializer(self._estimator.body_model.faces)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._diagnostics_timer = self.create_timer(1.0, self._publish_diagnostics)
         self.get_logger().info(
             f"models loaded in {time.monotonic() - begin:.1f} s: backend {self._estimator.backend}, body model "
             f"{self._estimator.body_model.name}, reliability from {self._estimator.reliability_source}; images converted "
-            f"by {conversion_path()}"
+            f"by {self._to_image}"
         )
 
     def _unconfigure(self) -> None:
@@ -222,8 +218,7 @@ class LiveNode(LifecycleNode):
         """In the worker: one image becomes one BodyArray, then markers and overlay for those who listen."""
         message, arrival = frame
         try:
-            convert = compressed_image_from_message if isinstance(message, CompressedImage) else image_from_message
-            image = convert(message)
+            image = self._to_image(message)
         except ValueError as error:
             self._malformed += 1
             self.get_logger().error(str(error), throttle_duration_sec=THROTTLE_S)

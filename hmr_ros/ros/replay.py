@@ -155,8 +155,7 @@ class _PictureCamera:
         from std_msgs.msg import Header
 
         from hmr_ros.geometry import pinhole
-        from hmr_ros.ros.camera_info import intrinsics_to_message
-        from hmr_ros.io.decode import image_to_message
+        from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message
 
         height, width = picture.shape[:2]
         header = Header(frame_id=self._options.frame_id)
@@ -213,8 +212,8 @@ class _BagCamera:
         from sensor_msgs.msg import Image
 
         from hmr_ros.geometry import pinhole
-        from hmr_ros.ros.camera_info import intrinsics_to_message
         from hmr_ros.io.decode import compressed_image_from_message
+        from hmr_ros.ros.inputs import intrinsics_to_message
 
         image = deserialize_message(raw, self._image_type)
         if self._image_type is Image:

@@ -27,7 +27,7 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.estimator import EMBEDDED_CHECKPOINT, HumanMeshEstimator, load_lifter
 from hmr_ros.camera import ray_axes
 from hmr_ros.geometry import matrix_from_6d
-from hmr_ros.io.sources import read_picture
+from hmr_ros.io.decode import read_picture
 from hmr_ros.training.data.readers import human36m, spin, threedpw, vibe
 from hmr_ros.training.data.readers.records import Corrupt, Frame, Reading, Record
 from hmr_ros.training.benchmarks.published.matching import match

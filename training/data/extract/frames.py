@@ -16,7 +16,8 @@ from typing import Iterator, NamedTuple
 import numpy as np
 
 from hmr_ros.io.bags import IMAGE_TYPES, BagMessage, image_messages
-from hmr_ros.io.sources import PICTURE_SUFFIXES, open_capture, open_source, read_picture
+from hmr_ros.io.decode import read_picture
+from hmr_ros.io.sources import PICTURE_SUFFIXES, open_capture, open_source
 from hmr_ros.training.data.readers.records import Frame
 
 READERS = {"human36m": "human36m", "3dpw": "threedpw", "up3d": "up3d"}  # kind: module with ``frames(root, split)``
