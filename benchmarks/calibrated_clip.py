@@ -25,9 +25,9 @@ from rich.progress import track
 from rich.table import Table
 
 from hmr_ros.body.model import BodyModel
-from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
+from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.geometry import Intrinsics, to_crop
-from hmr_ros.networks.lifter.regressor import regress
+from hmr_ros.networks.lifter.regressor import LifterRegressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.config import EmbeddedConfig
@@ -194,7 +194,7 @@ def regressed(checkpoint: Path, people: list[PersonProxies]) -> dict[str, np.nda
         return skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][:, LIMBS].numpy()
 
     with torch.inference_mode():
-        rotations, betas, cameras, _ = regress(say, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy(), people)
+        rotations, betas, cameras, _ = LifterRegressor(say, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy())(people)
         unrefined = joints(rotations, betas)
     detected = np.stack([person.keypoints for person in people])
     targets = to_crop(detected[..., :2], np.stack([person.crop for person in people]))

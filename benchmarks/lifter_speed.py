@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from hmr_ros import HumanMeshEstimator
-from hmr_ros.estimator import EMBEDDED_CHECKPOINT
+from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT
 from hmr_ros.networks.lifter.features import person_features
 
 TARGET_MS, TARGET_MB = 5.0, 25.0
@@ -36,12 +36,11 @@ def main() -> int:
     estimator = HumanMeshEstimator.from_default(backend=config.backend, threads=config.threads)
     image = cv2.imread(str(files("hmr_ros") / "assets" / "demo" / "astronaut.jpg"))
     (person,) = estimator.extractor(image)
-    activations = person.blazepose.feature_map[None]
     steps = {
         "features": lambda: person_features(person),
-        "features and network": lambda: estimator._regressor(person_features(person)[None], activations),
+        "features and network": lambda: estimator.regressor([person]),
     }
-    result: dict = {"backend": estimator._regressor.backend, "threads": config.threads}
+    result: dict = {"backend": estimator.regressor.backend, "threads": config.threads}
     for name, call in steps.items():
         times = []
         for _ in range(config.calls + 20):

@@ -21,7 +21,7 @@ import tyro
 from rich.console import Console
 
 from hmr_ros.files import load_checkpoint
-from hmr_ros.estimator import load_resnet18
+from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.net import RegressorConfig
 from hmr_ros.training.paper.ablation import Benchmark, spread
 from hmr_ros.training.data.rendered import dataset as rendered

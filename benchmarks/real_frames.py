@@ -22,7 +22,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from hmr_ros.estimator import load_resnet18
+from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.paper.ablation import Benchmark

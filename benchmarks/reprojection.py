@@ -29,7 +29,7 @@ from scipy.optimize import linear_sum_assignment
 
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
+from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, matrix_from_rotvec, project_weak, to_crop
 from hmr_ros.io.decode import read_picture
 from hmr_ros.io.sources import PICTURE_SUFFIXES, open_source

@@ -20,7 +20,7 @@ ARGUMENTS = {
     "image_transport": ("", "raw or compressed; empty: as in params_file"),
     "backend": ("", "auto, torch, openvino or tensorrt; empty: as in params_file"),
     "body_model": ("", "path of an SMPL file; empty: as in params_file"),
-    "regressor": ("", "lifter or resnet18; empty: as in params_file"),
+    "regressor": ("", "auto, lifter or resnet18; empty: as in params_file"),
     "checkpoint": ("", "path of a checkpoint of `hmr-ros train`; empty: as in params_file"),
     "rviz": ("false", "start RViz (package rviz2) with meshes and overlay, too"),
     "rviz_frame": ("camera", "RViz's fixed frame: the frame_id of the images, where no tf knows it"),

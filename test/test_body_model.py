@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmr_ros.body.model import EMBEDDED_BODY, BodyModel, fit_betas_map
+from hmr_ros.body.betas_map import fit_betas_map
+from hmr_ros.body.model import EMBEDDED_BODY, BodyModel
 from hmr_ros.skeleton import COCO_KEYPOINTS, COCO_MIRROR, SMPL_JOINTS, SMPL_MIRROR, SMPL_PARENTS
 from hmr_ros.body.smpl_file import BodyFileError, read_smpl_file
 

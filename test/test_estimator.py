@@ -240,22 +240,18 @@ def test_no_mesh_rather_than_a_wrong_one(estimator, street):
     assert estimator.estimate([replace(person, keypoints=faint)]) == []
 
 
-def test_non_finite_answers_of_a_network_cost_one_body_and_not_the_others(estimator, street, caplog):
+def test_non_finite_predictions_cost_one_body_and_not_the_others(estimator, street, caplog, monkeypatch):
     people = estimator.extractor(street[0])
-    regressor = estimator._regressor
+    network = estimator.regressor._network
 
-    def broken(features, activations):
-        answers = [answer.copy() for answer in regressor(features, activations)]
-        answers[0][0, 3] = np.nan
-        return answers
+    def broken(features, feature_maps):
+        outputs = [output.copy() for output in network(features, feature_maps)]
+        outputs[0][0, 3] = np.nan
+        return outputs
 
-    broken.backend, broken.inputs = regressor.backend, regressor.inputs
     whole = estimator.estimate(people)
-    estimator._regressor = broken
-    try:
-        rest = estimator.estimate(people)
-    finally:
-        estimator._regressor = regressor
+    monkeypatch.setattr(estimator.regressor, "_network", broken)
+    rest = estimator.estimate(people)
     assert len(rest) == len(whole) - 1 and "1 of" in caplog.text
     assert_sound(rest, street[0], estimator)
 

@@ -17,7 +17,7 @@ from hmr_ros.cli import main
 from hmr_ros.proxies import registry
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data.rendered import dataset as rendered
-from hmr_ros.training.data import shards
+from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.readers.records import Frame
 from hmr_ros.training.data.extract.extract import ExtractConfig, extract
 
@@ -96,6 +96,7 @@ def test_a_video_gives_rows_as_rendered_data_has_them(video, rendered_folder):
     for name in set(rows) - {"name"}:
         assert rows[name].dtype == made[name].dtype and rows[name].shape[1:] == made[name].shape[1:], name
     assert manifest["kind"] == "video" and manifest["frames"] == 4 and manifest["people"] == len(rows["index"]) >= 4
+    assert manifest["extractor"] == shard_work.extractor_of(out) == json.loads(json.dumps(registry.identity()))
     assert dict(zip(rows["index"], rows["name"])) == {i: f"clip.mp4#{2 * i:06d}" for i in range(4)}
     with np.load(out / "proxies-00001.npz") as shard:
         assert shard["images"].tolist() == [3, 4]

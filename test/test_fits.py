@@ -7,7 +7,7 @@ import torch
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.cli import main
-from hmr_ros.estimator import load_resnet18
+from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.prior import load_pose_prior
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints

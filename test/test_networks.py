@@ -11,7 +11,7 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint
 from hmr_ros.geometry import project_weak, rotation_about_z
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features, person_features, turn_back
-from hmr_ros.networks.lifter.regressor import regress
+from hmr_ros.networks.lifter.regressor import LifterRegressor
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import EMBEDDING_COUNT, FEATURE_MAP, BlazePoseRecord, PersonProxies, flipped
@@ -111,7 +111,7 @@ class Looks:
         self.second = [self.rotations[1], self.betas[1], self.cameras[1], self.reliability[1]]  # what the second look says, unmirrored
 
     def regress(self):
-        return regress(self._lifter, lambda betas: np.broadcast_to(self.PELVIS, (len(betas), 3)), self.people)
+        return LifterRegressor(self._lifter, lambda betas: np.broadcast_to(self.PELVIS, (len(betas), 3)))(self.people)
 
     def _lifter(self, features, activations):
         rotations, betas, camera, reliability = self.second
@@ -264,7 +264,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
 def test_what_is_not_a_checkpoint_is_refused_by_name(tmp_path):
     from safetensors.torch import save_file
 
-    from hmr_ros.estimator import load_lifter
+    from hmr_ros.networks.checkpoints import load_lifter
 
     with pytest.raises(FileNotFoundError, match="hmr-ros train"):
         load_checkpoint(tmp_path / "none.safetensors")

@@ -10,7 +10,7 @@ import torch
 from hmr_ros import cli
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint
-from hmr_ros.estimator import EMBEDDED_CHECKPOINT
+from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT
 from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, PosePrior, load_pose_prior, rotations
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.training.prior import report as prior_report

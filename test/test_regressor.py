@@ -10,10 +10,13 @@ from smplx.lbs import batch_rodrigues
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint
-from hmr_ros.estimator import EMBEDDED, EMBEDDED_CHECKPOINT, HumanMeshEstimator, load_resnet18
+from hmr_ros.estimator import HumanMeshEstimator
+from hmr_ros.networks.checkpoints import EMBEDDED, EMBEDDED_CHECKPOINT, load_regressor, load_resnet18
 from hmr_ros.networks.paper.maps import MAP_SIZE, centred_depth
-from hmr_ros.networks.paper.prior import load_pose_prior
+from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, load_pose_prior
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor, start_heading
+from hmr_ros.networks.paper.regressor import MapsRegressor, depth_size_of
+from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.heatmaps import gaussian_heatmaps
 from hmr_ros.rasterizer import rasterize
 from hmr_ros.runtime import compile
@@ -202,6 +205,56 @@ def test_the_estimator_makes_bodies_with_it(checkpoint, picture, body):
     assert (person.reliability >= 0).all() and (person.reliability <= 1).all()
 
 
+@pytest.mark.parametrize("kind", ["auto", None, ""])
+def test_a_checkpoint_says_itself_which_regressor_it_is(kind, checkpoint):
+    estimator = HumanMeshEstimator.from_default(backend="torch", checkpoint=checkpoint, regressor=kind)
+    assert (estimator.regressor.name, estimator.reliability_source) == ("resnet18", "agreement")
+    assert estimator.regressor.body["sha256"] == estimator.body_model.sha256
+    assert load_regressor(kind, body_model=estimator.body_model, backend="torch").name == "lifter"
+
+
+def core_only(size: int) -> PersonProxies:
+    depth = np.random.default_rng(0).uniform(2, 4, (size, size)).astype(np.float32)
+    keypoints = np.column_stack([np.random.default_rng(1).uniform(100, 200, (17, 2)), np.full(17, 0.9)]).astype(np.float32)
+    box, crop = np.array([100, 100, 200, 200], np.float32), np.array([150, 150, 120], np.float32)
+    return PersonProxies(0.9, box, keypoints, crop, None, depth, "monocular", confident=0.3)
+
+
+@pytest.mark.parametrize("size, expected", [(32, 64), (64, 64), (128, 128), (256, 256)])
+def test_depth_reaches_the_network_at_its_own_resolution(size, expected):
+    given = []
+
+    def spy(joints, depth):
+        given.append(depth)
+        return np.zeros((1, 24, 3, 3)), np.zeros((1, 10)), np.ones((1, 3)), np.zeros((1, 12))
+
+    person = core_only(256)
+    MapsRegressor(spy, depth_size_of(size))([person])
+    assert given[0].shape == (1, expected, expected)
+    step = 256 // expected  # pixels are picked, not blended
+    np.testing.assert_array_equal(given[0][0], person.depth[::step, ::step])
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_a_network_of_any_size_is_compiled_for_depth_of_its_own(size, tmp_path, body):
+    path = tmp_path / "regressor.safetensors"
+    save_regressor(path, Resnet18Regressor(RegressorConfig(**SMALL | {"size": size}), load_pose_prior()), body, {})
+    regressor = load_regressor(path=path, body_model=body, backend="torch")
+    parameters = regressor([core_only(128), core_only(128)])
+    assert regressor.depth_size == max(size, 64) and all(np.isfinite(values).all() for values in parameters)
+
+
+def test_an_extractor_that_does_not_fit_the_regressor_is_refused(body):
+    class CoreOnly:
+        backend, provides = "none", frozenset()
+
+    rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
+    mesh = compile(body, rest_pose, backend="torch")
+    with pytest.raises(ValueError, match="lifter requires blazepose of everybody, but CoreOnly gives the core .*the regressor resnet18"):
+        HumanMeshEstimator(CoreOnly(), load_regressor("lifter", body_model=body, backend="torch"), body, mesh)
+    HumanMeshEstimator(CoreOnly(), load_regressor("resnet18", body_model=body, backend="torch"), body, mesh)
+
+
 def test_the_reliability_of_the_embedded_one_tells_joints_apart(picture):
     """One that was 1 to five digits everywhere, whatever it was told, was embedded once."""
     (person,) = HumanMeshEstimator.from_default(backend="torch", regressor="resnet18")(picture)
@@ -225,7 +278,9 @@ def test_what_is_no_such_regressor_is_refused_by_name(checkpoint, tmp_path):
     with pytest.raises(ValueError, match="holds network 'lifter', expected 'resnet18'"):
         HumanMeshEstimator.from_default(regressor="resnet18", checkpoint=str(EMBEDDED_CHECKPOINT))
     with pytest.raises(ValueError, match="holds network 'resnet18', expected 'lifter'"):
-        HumanMeshEstimator.from_default(checkpoint=checkpoint)
+        HumanMeshEstimator.from_default(regressor="lifter", checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="holds network 'pose_prior', expected one of lifter, resnet18"):
+        HumanMeshEstimator.from_default(checkpoint=str(EMBEDDED_PRIOR))
     with pytest.raises(FileNotFoundError, match="nothing.safetensors"):
         HumanMeshEstimator.from_default(regressor="resnet18", checkpoint=tmp_path / "nothing.safetensors")
     with pytest.raises(ValueError, match="'none', expected one of paper, extended"):

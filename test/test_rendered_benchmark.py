@@ -15,7 +15,7 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.files import save_checkpoint
 from hmr_ros.geometry import to_crop
 from hmr_ros.networks.lifter.features import FEATURE_LAYOUT
-from hmr_ros.networks.lifter.regressor import regress
+from hmr_ros.networks.lifter.regressor import LifterRegressor
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.skeleton import LIMB_NAMES
 from hmr_ros.training.benchmarks.rendered import mediapipe_correction, benchmark as rendered_benchmark, methods as rendered_methods
@@ -216,11 +216,12 @@ def test_a_whole_run_writes_finite_figures_plots_and_sheets(people, checkpoint, 
 def test_variants_of_ours_see_what_their_names_say(truth, people, body, monkeypatch):
     seen = []
 
-    def record(lifter, pelvis, some):
-        seen[:] = some
-        return regress(lifter, pelvis, some)
+    class Recording(LifterRegressor):
+        def __call__(self, some):
+            seen[:] = some
+            return super().__call__(some)
 
-    monkeypatch.setattr(rendered_methods, "regress", record)
+    monkeypatch.setattr(rendered_methods, "LifterRegressor", Recording)
     activations = rendered.load_activations(people / "val")
     methods = Methods(truth.found, activations, Lifter(width=16, blocks=1), body, mediapipe_correction.RAW)
     plain = methods("ours")

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from hmr_ros.body.model import BodyModel
-from hmr_ros.estimator import load_lifter
+from hmr_ros.networks.checkpoints import load_lifter
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, keypoints_in_features
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import FEATURE_MAP
+from hmr_ros.files import load_checkpoint
+from hmr_ros.proxies import FEATURE_MAP, registry
 from hmr_ros.skeleton import SMPL_MIRROR
 from hmr_ros.training.lifter import samples
 from hmr_ros.training.lifter import train as training
@@ -42,6 +43,7 @@ def test_a_tiny_training_run_really_learns(people, tmp_path):
     mean_pose = training.evaluate(lifter, held_out, skeleton)
     assert scores["mpjpe"] < 0.7 * mean_pose["mpjpe"]
     assert body["sha256"] == BodyModel.load(None).sha256
+    assert load_checkpoint(tmp_path / "lifter.safetensors")[1]["extractors"] == [registry.identity(flip=True)]
     assert json.loads((tmp_path / "metrics.json").read_text())["scores"] == metrics["scores"]
 
 

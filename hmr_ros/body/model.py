@@ -26,11 +26,6 @@ from hmr_ros.body.smpl_file import BodyFileError, read_smpl_file
 EMBEDDED_BODY = Path(__file__).parents[1] / "assets" / "body.npz"
 SMPL_VERTICES = 6890  # the topology that smplx's vertex ids are made for
 FACE_VERTICES = {"nose": "nose", "left_eye": "leye", "right_eye": "reye", "left_ear": "lear", "right_ear": "rear"}
-# Bones that mean the same in every humanoid rig, whatever its pelvis and spine look like; compared by fit_betas_map.
-LIMB_BONES = tuple((SMPL_JOINTS.index(a), SMPL_JOINTS.index(b)) for side in ("left", "right") for a, b in (
-    (f"{side}_hip", f"{side}_knee"), (f"{side}_knee", f"{side}_ankle"),
-    (f"{side}_shoulder", f"{side}_elbow"), (f"{side}_elbow", f"{side}_wrist"),
-))  # fmt: skip
 
 
 class BodyOutput(NamedTuple):
@@ -186,42 +181,3 @@ def _keypoint_rows(regressor: np.ndarray | None, vertices: int, name: str) -> tu
         else:
             from_joints[row, SMPL_JOINTS.index(keypoint)] = 1
     return from_vertices, from_joints
-
-
-@torch.no_grad()
-def fit_betas_map(source: BodyModel, target: BodyModel, sigma: float = 0.005) -> tuple[np.ndarray, np.ndarray]:
-    """A linear map between the shape spaces of two bodies: betas_target = A @ betas_source + b.
-
-    Keeps stature and the lengths of the limbs; what those do not determine stays at the target's mean shape. Both are
-    nearly linear in betas, so their derivatives at the mean shape decide; betas count as N(0, 1) and the measures as
-    known to `sigma` metres. Returns A (10, 10) and b (10,), float32; the identity for one and the same file.
-
-    Raises ValueError where the target's shape space cannot follow.
-    """
-    if source.sha256 == target.sha256:
-        return np.eye(BodyModel.num_betas, dtype=np.float32), np.zeros(BodyModel.num_betas, np.float32)
-    (source_mean, source_slope), (target_mean, target_slope) = _measures(source), _measures(target)
-    follow = target_slope.T / sigma**2
-    follow = np.linalg.solve(follow @ target_slope + np.eye(BodyModel.num_betas), follow)
-    matrix, offset = follow @ source_slope, follow @ (source_mean - target_mean)
-    if not (np.isfinite(matrix).all() and np.isfinite(offset).all()):
-        raise ValueError(f"betas of {source.name} do not map to {target.name}: the fit is not finite")
-    stature_gap = abs(target_mean[0] + target_slope[0] @ offset - source_mean[0])
-    if stature_gap > 0.05 or np.abs(offset).max() > 5:
-        raise ValueError(
-            f"betas of {source.name} do not map to {target.name}: its shapes miss a mean stature of "
-            f"{source_mean[0]:.2f} m by {stature_gap:.2f} m with betas up to {np.abs(offset).max():.1f}, "
-            "expected at most 0.05 m and 5"
-        )
-    return matrix.astype(np.float32), offset.astype(np.float32)
-
-
-def _measures(body: BodyModel) -> tuple[np.ndarray, np.ndarray]:
-    """Stature and limb lengths (9,) of the mean shape, and how they change with each beta (9, 10)."""
-    betas = torch.zeros(2 * BodyModel.num_betas + 1, BodyModel.num_betas, device=body.smpl.v_template.device)
-    for k in range(BodyModel.num_betas):
-        betas[1 + 2 * k, k], betas[2 + 2 * k, k] = 1.0, -1.0
-    joints = body.rest_joints(betas)
-    lengths = [(joints[:, a] - joints[:, b]).norm(dim=-1) for a, b in LIMB_BONES]
-    values = torch.stack([body.stature(betas), *lengths], 1).double().cpu().numpy()
-    return values[0], ((values[1::2] - values[2::2]) / 2).T

@@ -46,8 +46,8 @@ class Demo:
     """Time limit for each source; folders are shown at 1 Hz, videos at their own rate, up to here."""
     backend: str = "auto"
     """What runs the networks, see `hmr-ros live --help`."""
-    regressor: Literal["lifter", "resnet18"] = "lifter"
-    """resnet18: the paper's, trained without labels."""
+    regressor: Literal["auto", "lifter", "resnet18"] = "auto"
+    """auto: what the checkpoint holds, without one the lifter; resnet18: the paper's, trained without labels."""
     checkpoint: Path | None = None
     """A checkpoint of `hmr-ros train` instead of the embedded one."""
 

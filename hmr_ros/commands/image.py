@@ -38,8 +38,8 @@ class ImageConfig:
     """SMPL's .pkl or .npz; without it the embedded body."""
     checkpoint: Path | None = None
     """Another checkpoint than the embedded one."""
-    regressor: Literal["lifter", "resnet18"] = "lifter"
-    """resnet18: the paper's, trained without labels."""
+    regressor: Literal["auto", "lifter", "resnet18"] = "auto"
+    """auto: what the checkpoint holds, without one the lifter; resnet18: the paper's, trained without labels."""
     flip_averaging: bool = False
     """Look at everybody in a mirror as well and average both: better, for one more landmark pass a person."""
     fov: float | None = None

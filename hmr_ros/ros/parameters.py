@@ -43,8 +43,8 @@ class LiveParameters:
     )  # fmt: skip
     body_model: str = _parameter("", "path of an SMPL file (.npz or .pkl); empty: the embedded body")
     regressor: str = _parameter(
-        "lifter", "lifter: the default, trained with rendered people's truth; resnet18: the paper's, trained without labels",
-        choices=("lifter", "resnet18"),
+        "auto", "auto: what the checkpoint holds, without one the lifter, trained with rendered people's truth; resnet18: the paper's",
+        choices=("auto", "lifter", "resnet18"),
     )  # fmt: skip
     checkpoint: str = _parameter("", "path of a regressor.safetensors or lifter.safetensors trained here; empty: the embedded one")
     flip_averaging: bool = _parameter(

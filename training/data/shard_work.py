@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -20,6 +21,8 @@ import cv2
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hmr_ros.proxies import registry
 
 Task = tuple  # shard number, range of pictures, and what else its maker needs
 Maker = Callable[..., None]  # called with the members of a task and ``tick``, which it calls after every picture
@@ -39,14 +42,40 @@ def claim(folder: Path, identity: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
     if path.is_file():
-        old = json.loads(path.read_text())
         new = json.loads(json.dumps(identity))  # lists, as they are read back
+        old = _with_extractor(json.loads(path.read_text()), new.get("extractor"))
         changed = [name for name in sorted({*new, *old}) if new.get(name) != old.get(name)]
         if changed and any(folder.glob("proxies-*.npz")):
             raise ValueError(f"{folder} holds another data set (different: {', '.join(changed)}); choose another --out")
     elif any(folder.glob("proxies-*.npz")):
         raise ValueError(f"{folder} holds shards but no config.json that says of what; choose another --out")
     write_json(path, identity)
+
+
+def extractor_of(folder: Path | str) -> dict | None:
+    """Identity of the extractor that made a folder's shards (proxies/registry.py); None where the folder is older than identities."""
+    path = Path(folder) / "config.json"
+    return json.loads(path.read_text()).get("extractor") if path.is_file() else None
+
+
+def extractors_of(folders: Iterable[Path | str]) -> list[dict]:
+    """The different identities recorded in folders of shards: what checkpoints trained from them carry."""
+    found = []
+    for folder in folders:
+        extractor = extractor_of(folder)
+        if extractor is not None and extractor not in found:
+            found.append(extractor)
+    return found
+
+
+def _with_extractor(config: dict, extractor: dict | None) -> dict:
+    """A folder's ``config`` as it would be written today: folders older than identities are the embedded extractor's; some have the
+    hashes of its files as ``detectors``."""
+    if extractor is None or "extractor" in config:
+        return config
+    hashes = config.pop("detectors", extractor["files"])
+    same = extractor["name"] == registry.DEFAULT and hashes == extractor["files"]
+    return config | {"extractor": extractor if same else {"name": registry.DEFAULT, "files": hashes}}
 
 
 def finish(folder: Path, manifest: dict) -> None:

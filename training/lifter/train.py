@@ -25,13 +25,14 @@ from torch.nn import functional as F
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint
-from hmr_ros.estimator import load_lifter
+from hmr_ros.networks.checkpoints import load_lifter
 from hmr_ros.geometry import sixd_from_matrix
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features
 from hmr_ros.networks.lifter.net import BETAS, RIGHT, BodyParameters, Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
+from hmr_ros.training.data import shard_work
 from hmr_ros.training.losses.body import body_loss, from_hips
 from hmr_ros.training.metrics import auroc, mpjpe, pa_mpjpe
 from hmr_ros.training.lifter.samples import DEPTHS, LOOKS, Samples, load_looks, load_people, make_samples
@@ -340,6 +341,7 @@ def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -
             "init": config.init and config.init.name,
             "people": people,
         },
+        "extractors": shard_work.extractors_of(config.data),
         "scores": scores,
         "version": hmr_ros.__version__,
     }

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hmr_ros.body.model import BodyModel
-from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter, load_resnet18
+from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter, load_resnet18
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.networks.paper.reliability import Inputs

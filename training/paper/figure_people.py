@@ -16,7 +16,7 @@ import numpy as np
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint
 from hmr_ros.drawing import draw_overlay, draw_side_view
-from hmr_ros.estimator import load_resnet18
+from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.geometry import crop_matrix
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints

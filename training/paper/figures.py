@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 
 import hmr_ros
-from hmr_ros.estimator import EMBEDDED
+from hmr_ros.networks.checkpoints import EMBEDDED
 from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.paper.ablation import VARIANTS

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint
-from hmr_ros.estimator import load_resnet18
+from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import SMPL_MIRROR

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from hmr_ros.networks.paper.maps import joints_in_crop
-from hmr_ros.proxies.config import EmbeddedConfig
+from hmr_ros.proxies import registry
 from hmr_ros.proxies.depth import trim_depth
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS
-from hmr_ros.training.data import shards
+from hmr_ros.training.data import shard_work, shards
 
 DepthSource = Literal["depth", "sensor_depth"]
 CHANGED = 1e-3  # metres: a pixel moved by more than float16's rounding was trimmed
@@ -72,13 +72,13 @@ def load(folders: Sequence[Path], depth: DepthSource = "depth") -> ProxyData:
             raise ValueError(f"{folder} holds nobody: the detectors found no person in its pictures")
         if depth not in rows:
             raise ValueError(f"{folder} has no {depth!r}, expected one of {[n for n in ('depth', 'sensor_depth') if n in rows]}")
-        parts.append(of_rows(rows, depth))
+        parts.append(of_rows(rows, depth, shard_work.extractor_of(folder)))
     return ProxyData(*(torch.cat([getattr(part, name) for part in parts]) for name in ("joints", "depth")))
 
 
-def of_rows(rows: dict[str, np.ndarray], depth: DepthSource = "depth", confident: float = EmbeddedConfig.confident) -> ProxyData:
-    """People of ``shards.load_proxies``; ``confident`` is their extractor's."""
-    joints = joints_in_crop(rows["keypoints"], rows["crop"], confident)
+def of_rows(rows: dict[str, np.ndarray], depth: DepthSource = "depth", extractor: dict | None = None) -> ProxyData:
+    """People of ``shards.load_proxies``; ``extractor``: the identity that they were recorded with, if any."""
+    joints = joints_in_crop(rows["keypoints"], rows["crop"], registry.confident(extractor))
     return ProxyData(torch.from_numpy(joints), torch.from_numpy(np.ascontiguousarray(rows[depth], np.float16)))
 
 

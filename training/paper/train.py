@@ -25,12 +25,13 @@ from torch import Tensor, nn
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import save_checkpoint
-from hmr_ros.estimator import load_resnet18
+from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.prior import load_pose_prior
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
 from hmr_ros.networks.paper.reliability import Reliability
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.training.paper.coarse_body import CoarseBody
+from hmr_ros.training.data import shard_work
 from hmr_ros.training.paper.fits import fit_loss, load_fits, mirrored_fits
 from hmr_ros.training.losses.consistency import LossConfig, Losses, consistency
 from hmr_ros.training.paper.panels import consistency_picture
@@ -265,6 +266,7 @@ class _Run:
             torch.save(self._state(), partial)
             os.replace(partial, self.config.out / RESUME)
             save_regressor(self.config.out / WEIGHTS, self.regressor, self.body_model, {
+                "extractors": shard_work.extractors_of(self.config.data),
                 "config": _plain(self.config), "step": self.step, "losses": self.last, "revision": _revision(),
                 "data": {"people": len(self.data), **self.faults},
             })  # fmt: skip

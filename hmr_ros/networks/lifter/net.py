@@ -8,14 +8,13 @@ smaller network on the same vector and on what the first ones say; it is trained
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.blocks import BasicBlock, ResidualBlock
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, GEOMETRY_COUNT
+from hmr_ros.networks.regressor import BodyParameters
 from hmr_ros.proxies import FEATURE_MAP
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 
@@ -23,13 +22,6 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 OUTPUTS = 24 * 6 + 10 + 3
 BETAS = slice(24 * 6, 24 * 6 + 10)  # of the outputs
 RIGHT = 0.1  # metres, relative to the hips' midpoint: a joint no further off is right
-
-
-class BodyParameters(NamedTuple):
-    rotations: torch.Tensor  # (B, 24, 3, 3); the first is the global orientation in camera axes
-    betas: torch.Tensor  # (B, 10)
-    weak_camera: torch.Tensor  # (B, 3) s > 0, tx, ty
-    reliability: torch.Tensor  # (B, 12) of COCO 5..16: probability that the joint is right to RIGHT metres in 3D
 
 
 class _Look(nn.Sequential):

@@ -14,14 +14,14 @@ from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE
 
 DEPTH_SCALE = 0.5  # metres that become 1 at a network's input, about the median [open in the paper]
-MAP_SIZE = 64  # side of masks and depth maps in shards, and of the depth that a regressor gets
+MAP_SIZE = 64  # px: side of masks and depth maps in shards, where a preset asks for nothing else
 _FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
 
 
-def person_maps(people: Sequence[PersonProxies]) -> tuple[np.ndarray, np.ndarray]:
-    """joints (N, 17, 3) as :func:`joints_in_crop`, and trimmed depth (N, MAP_SIZE, MAP_SIZE) metres, 0 = unknown."""
+def person_maps(people: Sequence[PersonProxies], size: int = MAP_SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """joints (N, 17, 3) as :func:`joints_in_crop`, and trimmed depth (N, size, size) metres, 0 = unknown."""
     joints = np.stack([joints_in_crop(person.keypoints, person.crop, person.confident) for person in people])
-    return joints, np.stack([shrunk(person.depth) for person in people])
+    return joints, np.stack([resized(person.depth, size) for person in people])
 
 
 def joints_in_crop(keypoints: np.ndarray, crops: np.ndarray, confident: float) -> np.ndarray:
@@ -32,9 +32,9 @@ def joints_in_crop(keypoints: np.ndarray, crops: np.ndarray, confident: float) -
     return np.concatenate([to_crop(keypoints[..., :2], crops) * (confidence > 0), confidence], axis=-1).astype(np.float32)
 
 
-def shrunk(depth: np.ndarray) -> np.ndarray:
-    """(S, S) → (MAP_SIZE, MAP_SIZE), nearest pixel: unknown (0) must not blend with known."""
-    return cv2.resize(depth.astype(np.float32), (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_NEAREST)
+def resized(depth: np.ndarray, size: int) -> np.ndarray:
+    """(S, S) → (size, size), nearest pixel: unknown (0) must not blend with known."""
+    return cv2.resize(depth.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST)
 
 
 def bone_points(joints: Tensor) -> Tensor:

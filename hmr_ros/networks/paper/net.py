@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.blocks import BasicBlock
-from hmr_ros.networks.lifter.net import BodyParameters
 from hmr_ros.networks.paper.maps import centred_depth, depth_at_joints
 from hmr_ros.networks.paper.prior import LATENT, PosePrior
 from hmr_ros.networks.paper.proxy_branch import ProxyBranch
 from hmr_ros.networks.paper.reliability import Inputs, Reliability
+from hmr_ros.networks.regressor import BodyParameters
 from hmr_ros.proxies.heatmaps import gaussian_heatmaps
 from hmr_ros.skeleton import COCO_KEYPOINTS
 

@@ -24,7 +24,8 @@ from rich.table import Table
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
-from hmr_ros.estimator import EMBEDDED_CHECKPOINT, HumanMeshEstimator, load_lifter
+from hmr_ros.estimator import HumanMeshEstimator
+from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.camera import ray_axes
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.io.decode import read_picture
@@ -102,7 +103,7 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
     if not wanted:
         raise ValueError(_nobody(reading, protocols))
 
-    estimator = HumanMeshEstimator.from_default(config.backend, models["neutral"], config.checkpoint)
+    estimator = HumanMeshEstimator.from_default(config.backend, models["neutral"], config.checkpoint, regressor="lifter")
     predicted, in_ray_axes, unreadable = predict(wanted, estimator, regressor, console)
     readable = np.array([record.frame.name not in {part.name for part in unreadable} for record in wanted])
     wanted, predicted, in_ray_axes = [record for record, ok in zip(wanted, readable) if ok], predicted[readable], in_ray_axes[readable]

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
-from hmr_ros.estimator import EMBEDDED_CHECKPOINT, load_lifter
+from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.training.benchmarks.rendered import mediapipe_correction
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.benchmarks.rendered.methods import METHODS, MethodName, Methods, Prediction

@@ -11,7 +11,7 @@ import torch
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, to_crop
-from hmr_ros.networks.lifter.regressor import regress
+from hmr_ros.networks.lifter.regressor import LifterRegressor
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import PersonProxies, registry
@@ -82,7 +82,7 @@ class Methods:
         self, people: list[PersonProxies] | None = None, refinement: RefinementConfig | None = RefinementConfig()
     ) -> Prediction:
         people = people or list(self._looks("plain"))
-        rotations, betas, cameras, reliability = regress(self._regress, self._pelvis, people)
+        rotations, betas, cameras, reliability = LifterRegressor(self._regress, self._pelvis)(people)
         if refinement is not None:
             refine = Refiner(self.skeleton, refinement)
             rotations, cameras = refine(rotations, betas, cameras, self.targets, self.confidence)

@@ -8,10 +8,8 @@ data/shards.py.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,7 +25,6 @@ from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, FrameList
 from hmr_ros.training.data.readers.records import Frame
 
-DETECTORS = ("movenet_multipose.xml", "movenet_multipose.bin", "pose_landmark_full.tflite")
 SHOWN = 5  # unreadable frames that the summary names; the manifest names all
 
 
@@ -177,7 +174,6 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
         if frame.path not in sizes:
             sizes[frame.path] = frame.path.stat().st_size if frame.path.is_file() else 0
         digest.update(f"{frame.name}\t{frame.index}\t{sizes[frame.path]}\n".encode())
-    assets = json.loads((files("hmr_ros") / "assets" / "manifest.json").read_text())
     return {
         "source": config.source.resolve().name,
         "kind": kind,
@@ -188,7 +184,7 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
         "depth_topic": config.depth_topic,
         "mirrored": config.mirrored,
         "shard_size": config.shard_size,
-        "detectors": {name: assets[name]["sha256"] for name in DETECTORS},
+        "extractor": registry.identity(flip=config.mirrored),
     }
 
 

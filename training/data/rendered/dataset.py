@@ -170,6 +170,7 @@ def _identity(config: RenderedConfig) -> dict:
         "backgrounds": len(photos),
         "backgrounds_sha256": photos_sha256(photos),
         "scene": json.loads(json.dumps(asdict(config.scene))),  # lists, as they are read back
+        "extractor": registry.identity(flip=True),
     }
 
 

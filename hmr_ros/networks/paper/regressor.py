@@ -1,0 +1,40 @@
+"""The paper's network as a regressor: it needs nothing but the core of people's proxies, keypoints and depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hmr_ros.body.betas_map import BetasMap
+from hmr_ros.networks.paper.maps import MAP_SIZE, person_maps
+from hmr_ros.networks.regressor import BodyParameters, FlipAveraged
+from hmr_ros.proxies import PersonProxies
+
+
+class MapsRegressor(FlipAveraged):
+    name, reliability_source = "resnet18", "agreement"
+    requires = frozenset()
+
+    def __init__(
+        self,
+        network: Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]],
+        depth_size: int = MAP_SIZE,
+        betas_map: BetasMap = BetasMap(),
+        body: dict[str, str] | None = None,
+        backend: str = "",
+    ):
+        """network: joints (M, 17, 3) and depth (M, depth_size, depth_size) as ``person_maps`` gives them → BodyParameters' arrays; its
+        betas go through ``betas_map`` to the body model that is posed. ``body``: what the network was trained with."""
+        self._network, self.depth_size, self._betas_map = network, depth_size, betas_map
+        self.body, self.backend = body or {}, backend
+
+    def _regress(self, views: Sequence[PersonProxies]) -> BodyParameters:
+        rotations, betas, cameras, reliability = self._network(*person_maps(views, self.depth_size))
+        return BodyParameters(rotations, self._betas_map(betas), cameras, reliability)
+
+
+def depth_size_of(size: int) -> int:
+    """Side of the depth maps that a network of this ``size`` gets: its own, but no less than shards have. Reliability, heading and
+    the branch beside the maps read depth at the keypoints, at full resolution; the convolutions take every so manieth pixel of it."""
+    return max(size, MAP_SIZE)
