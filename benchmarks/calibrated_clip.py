@@ -10,7 +10,6 @@ root at the hips' midpoint, axes of the ray through the crop's centre); every ca
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -26,6 +25,7 @@ from rich.table import Table
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
+from hmr_ros.files import write_json
 from hmr_ros.geometry import Intrinsics, to_crop
 from hmr_ros.networks.lifter.regressor import LifterRegressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
@@ -180,7 +180,7 @@ def main() -> None:
         table.add_row(name, f"{scores['mpjpe']:.1f}", f"{scores['pa_mpjpe']:.1f}")
     console.print(table)
     if config.json:
-        config.json.write_text(json.dumps(result, indent=1))
+        write_json(config.json, result)
 
 
 def regressed(checkpoint: Path, people: list[PersonProxies]) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from rich.table import Table
 from smplx.lbs import batch_rodrigues
 from torch import nn
 
+from hmr_ros.files import write_json
 from hmr_ros.networks.lifter.features import FEATURE_LAYOUT
 from hmr_ros.networks.lifter.net import OUTPUTS, Lifter
 from hmr_ros.training.lifter import train as training
@@ -145,7 +146,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as out:
             metrics = training.train(replace(base, out=Path(out), **options), Console(stderr=True))
         done[name + config.suffix] = {**metrics["scores"], "people": metrics["people"], "seconds": metrics["seconds"], "options": options}
-        config.json.write_text(json.dumps(done, indent=1))
+        write_json(config.json, done)
     table = Table("", "people", "MPJPE", "PA-MPJPE", "AUROC", "training loss", "s")
     for name, row in done.items():
         numbers = [f"{row[key]:.1f}" for key in ("mpjpe", "pa_mpjpe")]

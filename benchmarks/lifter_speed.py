@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import tyro
 
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT
+from hmr_ros.files import write_json
 from hmr_ros.networks.lifter.features import person_features
 
 TARGET_MS, TARGET_MB = 5.0, 25.0
@@ -54,7 +54,7 @@ def main() -> int:
     for name, value in result.items():
         print(f"{name:24} {value}")
     if config.json:
-        config.json.write_text(json.dumps(result, indent=1))
+        write_json(config.json, result)
     return 0 if result["features and network p50 [ms]"] <= TARGET_MS and result["checkpoint [MB]"] <= TARGET_MB else 1
 
 

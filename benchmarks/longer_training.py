@@ -20,7 +20,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from hmr_ros.files import load_checkpoint
+from hmr_ros.files import load_checkpoint, write_json
 from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.net import RegressorConfig
 from hmr_ros.training.paper.ablation import Benchmark, spread
@@ -82,7 +82,7 @@ def main(config: LongerConfig) -> None:
         runs = sorted([*runs, scores], key=lambda one: one["training"]["config"]["seed"])
         rows[label] = {"runs": runs, **spread(runs, KINDS)}
         if config.json:
-            config.json.write_text(json.dumps(rows, indent=1, allow_nan=False))
+            write_json(config.json, rows)
 
 
 if __name__ == "__main__":

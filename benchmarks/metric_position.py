@@ -11,7 +11,6 @@ before; "weak perspective" places them as it did before.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import hmr_ros
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.camera import Camera, ray_axes
 from hmr_ros.estimate import BodyEstimate
+from hmr_ros.files import write_json
 from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.metric import MetricConfig, StatureDirection
 from hmr_ros.skeleton import LIMB_KEYPOINTS
@@ -149,7 +149,7 @@ def main() -> None:
                       f"{row['position_over_allowed_median']:.2f}", f"{row['mpjpe_mm']:.1f}", f"{row['stature_error_mm']:.0f}")  # fmt: skip
     console.print(table)
     if config.json:
-        config.json.write_text(json.dumps(result, indent=1, allow_nan=False))
+        write_json(config.json, result)
 
 
 def keypoints(estimator: HumanMeshEstimator, body: BodyEstimate) -> np.ndarray:

@@ -8,7 +8,6 @@ that see the same frames with the same stamps. The target is at most 10 ms in th
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -53,8 +52,9 @@ def main() -> int:
 
     import hmr_ros
     from hmr_ros import HumanMeshEstimator
-    from hmr_ros.msg import BodyArray
+    from hmr_ros.files import write_json
     from hmr_ros.geometry import pinhole
+    from hmr_ros.msg import BodyArray
     from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message
     from hmr_ros.ros.process import Spinner, start_ros
 
@@ -140,7 +140,7 @@ def main() -> int:
     for name, value in result.items():
         print(f"{name:32} {value}")
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        write_json(options.json, result)
     good = result["overhead p50 [ms]"] <= TARGET_MS and lost == 0
     print(f"target: at most {TARGET_MS:g} ms in the median: {'reached' if good else 'MISSED'}")
     return 0 if good else 1

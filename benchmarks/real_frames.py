@@ -23,6 +23,7 @@ import tyro
 from rich.console import Console
 
 from hmr_ros.networks.checkpoints import load_resnet18
+from hmr_ros.files import write_json
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.paper.ablation import Benchmark
@@ -77,7 +78,7 @@ def main(config: RealFramesConfig) -> None:
         }
         console.print(name, result[name])
     if config.json:
-        config.json.write_text(json.dumps(result, indent=1, allow_nan=False))
+        write_json(config.json, result)
 
 
 if __name__ == "__main__":

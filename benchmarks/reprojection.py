@@ -30,6 +30,7 @@ from scipy.optimize import linear_sum_assignment
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
+from hmr_ros.files import write_json
 from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, matrix_from_rotvec, project_weak, to_crop
 from hmr_ros.io.decode import read_picture
 from hmr_ros.io.sources import PICTURE_SUFFIXES, open_source
@@ -171,7 +172,7 @@ def main() -> None:
         console.print(f"{len(frames)} frames at {rate:.1f} Hz; acceleration in mm/frame², {len(jitter)} times: {told}")
     if config.json:
         rounded = json.loads(json.dumps(result), parse_float=lambda number: round(float(number), 5))  # thousands of rows
-        config.json.write_text(json.dumps(rounded))
+        write_json(config.json, rounded, indent=None)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,55 @@
-"""Checkpoints: tensors and what they mean, in one safetensors file. The only place that reads or writes them.
+"""Files that are whole or not there: atomic writes, JSON results, and checkpoints. The only place that reads or writes checkpoints.
 
-The metadata is one JSON object: the network and its options, the feature layout, the body model's name and hash, how it
-was trained. Files are replaced atomically: a killed process leaves the old one or the new one.
+A checkpoint is tensors and what they mean, in one safetensors file. Its metadata is one JSON object: the network and its
+options, the feature layout, the body model's name and hash, how it was trained.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """The name of a temporary file beside ``path``, for the block to write; it replaces ``path`` when the block ends.
+
+    A killed process leaves the old file or the new one, and readers see one of the two. An error in the block leaves the old
+    one and no temporary file. The temporary name is hidden and keeps the ending, by which OpenCV and numpy choose the format:
+    ``.PID.partial.NAME``. Missing folders are made, links are followed, and a pipe or device is written as it is.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any, **options: Any) -> None:
+    """``content`` as a JSON file, atomically; ``options`` are those of json.dumps. ValueError for numbers that are not finite."""
+    text = json.dumps(content, **{"indent": 1, "allow_nan": False} | options)
+    with atomic_write(path) as partial:
+        partial.write_text(text)
 
 
 def save_checkpoint(path: str | Path, tensors: dict[str, Any], metadata: dict[str, Any]) -> None:
     """Write ``tensors`` (name → torch tensor) and JSON-able ``metadata`` to ``path``, atomically."""
     from safetensors.torch import save
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary.write_bytes(save(contiguous, metadata={"hmr_ros": json.dumps(metadata)}))  # save_file's are for their owner only
-    os.replace(temporary, path)
+    with atomic_write(path) as partial:
+        partial.write_bytes(save(contiguous, metadata={"hmr_ros": json.dumps(metadata)}))  # save_file's are for their owner only
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -212,9 +212,9 @@ def test_a_stopped_run_leaves_no_process_behind_and_is_completed_with_the_same_b
     wait_until(lambda: not processes_of_session(process.pid))
     made = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("proxies-*.npz")}
     assert 1 <= len(made) < 8 and not (tmp_path / "manifest.json").exists()
-    (tmp_path / ".proxies-00007.npz.1.partial").write_bytes(b"half")
+    (tmp_path / ".1.partial.proxies-00007.npz").write_bytes(b"half")
     assert extract(ExtractConfig(clip, tmp_path, frames=(0, 16), workers=1, shard_size=2)) == manifest
-    assert not list(tmp_path.glob(".*.partial"))
+    assert not list(tmp_path.glob(".*.partial.*"))
     for path in expected.glob("*.*"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     assert made == {name: (tmp_path / name).stat().st_mtime_ns for name in made}  # whole shards are left alone

@@ -1,14 +1,12 @@
 """Crops, cameras and rotations, against independent formulas and by properties."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from hmr_ros import geometry
-from hmr_ros.geometry import Intrinsics
 from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR, SMPL_PARENTS
 
 finite = st.floats(-1, 1, allow_nan=False)

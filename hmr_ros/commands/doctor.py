@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import hmr_ros
+from hmr_ros.files import write_json
 
 ASSETS = Path(hmr_ros.__file__).resolve().parent / "assets"
 ESTIMATOR, NODE, OPTION = "estimator", "live node", "option"  # what needs a part
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         report = {"version": hmr_ros.__version__, "estimator": works[ESTIMATOR], "live_node": works[NODE]}
         report["findings"] = [asdict(finding) for finding in findings]
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(arguments.json, report)
     return 0 if works[ESTIMATOR] else 1
 
 

@@ -5,8 +5,6 @@ For each input ``<stem>.overlay.png`` (or ``.mp4``), ``<stem>.bodies.npz`` and `
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +18,7 @@ from rich.progress import track
 from hmr_ros.drawing import side_by_side
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.estimator import HumanMeshEstimator
+from hmr_ros.files import atomic_write, write_json
 from hmr_ros.geometry import Intrinsics, pinhole
 from hmr_ros.io.decode import read_picture
 from hmr_ros.io.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, files_in, open_source, unique_stems
@@ -91,11 +90,12 @@ def _inputs(paths: tuple[Path, ...]) -> list[Path]:
 def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:
     image = read_picture(path)
     bodies = estimator(image, intrinsics=_intrinsics(image, config.fov), stature=config.stature)
-    _replace(out, ".overlay.png", lambda to: cv2.imwrite(to, side_by_side(image, bodies, estimator.body_model.faces)))
-    arrays = _stack(bodies, with_vertices=True)
-    _replace(out, ".bodies.npz", lambda to: np.savez_compressed(to, **arrays, faces=estimator.body_model.faces))
-    report = _header(path, image, estimator) | {"bodies": [_as_json(body) for body in bodies]}
-    _replace(out, ".json", lambda to: Path(to).write_text(json.dumps(report, indent=1)))
+    with atomic_write(f"{out}.overlay.png") as partial:
+        if not cv2.imwrite(str(partial), side_by_side(image, bodies, estimator.body_model.faces)):
+            raise ValueError(f"OpenCV cannot write {out}.overlay.png")
+    with atomic_write(f"{out}.bodies.npz") as partial:
+        np.savez_compressed(partial, **_stack(bodies, with_vertices=True), faces=estimator.body_model.faces)
+    write_json(f"{out}.json", _header(path, image, estimator) | {"bodies": [_as_json(body) for body in bodies]}, allow_nan=True)
     return len(bodies), _summary(bodies)
 
 
@@ -106,8 +106,8 @@ def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config:
     bodies: list[BodyEstimate] = []
     frame_of_body: list[int] = []
     frames: list[dict] = []
-    partial, writer = out.with_name(f".{out.name}.{os.getpid()}.mp4"), None
-    try:
+    writer = None
+    with atomic_write(f"{out}.overlay.mp4") as partial:
         for index, frame in enumerate(track(source.pictures(), path.name, total=source.length)):
             found = stream(frame, index / source.rate, intrinsics=_intrinsics(frame, config.fov), stature=config.stature)
             picture = side_by_side(frame, found, estimator.body_model.faces)
@@ -124,12 +124,10 @@ def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config:
         if writer is None:
             raise ValueError("not a readable video: no frame could be decoded")
         writer.release()
-        os.replace(partial, f"{out}.overlay.mp4")
-    finally:
-        partial.unlink(missing_ok=True)
     arrays = _stack(bodies, with_vertices=False) | {"frame": np.array(frame_of_body, np.int32)}
-    _replace(out, ".bodies.npz", lambda to: np.savez_compressed(to, **arrays))
-    _replace(out, ".json", lambda to: Path(to).write_text(json.dumps(header | {"frames": frames}, indent=1)))
+    with atomic_write(f"{out}.bodies.npz") as partial:
+        np.savez_compressed(partial, **arrays)
+    write_json(f"{out}.json", header | {"frames": frames}, allow_nan=True)
     return len(bodies), f" in {len(frames)} frames" + _summary(bodies)
 
 
@@ -168,11 +166,3 @@ def _stack(bodies: list[BodyEstimate], with_vertices: bool) -> dict[str, np.ndar
 def _summary(bodies: list[BodyEstimate]) -> str:
     errors = [error for body in bodies if (error := body.reprojection_error()) is not None]
     return f", joints {100 * np.mean(errors):.1f} % of the person's diagonal from the detected ones" if errors else ""
-
-
-def _replace(out: Path, ending: str, write) -> None:
-    """Write a result beside its place and move it there, so that a killed run leaves no half file."""
-    partial = out.with_name(f".{os.getpid()}.{out.name}{ending}")
-    if write(str(partial)) is False:
-        raise ValueError(f"could not write {out}{ending}")
-    os.replace(partial, f"{out}{ending}")

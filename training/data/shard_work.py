@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hmr_ros.proxies import registry
+from hmr_ros.files import write_json
 
 Task = tuple  # shard number, range of pictures, and what else its maker needs
 Maker = Callable[..., None]  # called with the members of a task and ``tick``, which it calls after every picture
@@ -49,7 +50,7 @@ def claim(folder: Path, identity: dict) -> None:
             raise ValueError(f"{folder} holds another data set (different: {', '.join(changed)}); choose another --out")
     elif any(folder.glob("proxies-*.npz")):
         raise ValueError(f"{folder} holds shards but no config.json that says of what; choose another --out")
-    write_json(path, identity)
+    write_json(path, identity, sort_keys=True)  # equal contents are equal bytes
 
 
 def extractor_of(folder: Path | str) -> dict | None:
@@ -80,16 +81,9 @@ def _with_extractor(config: dict, extractor: dict | None) -> dict:
 
 def finish(folder: Path, manifest: dict) -> None:
     """Write manifest.json once every shard is there, and remove what killed runs left half-written."""
-    for partial in folder.glob(".*.partial"):
+    for partial in folder.glob(".*.partial.*"):
         partial.unlink(missing_ok=True)
-    write_json(folder / "manifest.json", manifest)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Atomically; keys in order, so that equal contents are equal bytes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True))
-    os.replace(partial, path)
+    write_json(folder / "manifest.json", manifest, sort_keys=True)
 
 
 def make_shards(open_maker: Callable[[], Maker], tasks: list[Task], total: int, workers: int, label: str) -> None:

@@ -23,17 +23,14 @@ the crop only cannot know more.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
+from hmr_ros.files import atomic_write
 from hmr_ros.geometry import Intrinsics, square_crop
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.proxies import FEATURE_MAP, PersonProxies
@@ -97,8 +94,8 @@ class ShardWriter:
 
     def save(self, folder: Path, shard: int, images: range) -> None:
         span = np.array([images.start, images.stop])
-        with _atomically(activations_path(folder, shard)) as file:
-            np.save(file, np.stack(self.activations) if self.activations else np.empty((0, 2, *FEATURE_MAP), np.float16))
+        with atomic_write(activations_path(folder, shard)) as partial:
+            np.save(partial, np.stack(self.activations) if self.activations else np.empty((0, 2, *FEATURE_MAP), np.float16))
         _save(truth_path(folder, shard), {**_stack(self.truth), "images": span})
         save_proxies(folder, shard, images, self.proxies, ghosts=np.array(self.ghosts))
 
@@ -194,16 +191,8 @@ def _span(path: Path) -> list[int]:
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with _atomically(path) as file:
-        np.savez_compressed(file, **arrays)
-
-
-@contextmanager
-def _atomically(path: Path) -> Iterator[BinaryIO]:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        yield file
-    os.replace(partial, path)
+    with atomic_write(path) as partial:
+        np.savez_compressed(partial, **arrays)
 
 
 def _stack(rows: Rows) -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ The paper's self-supervised training, train.py, reads proxies only.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
-from hmr_ros.files import load_checkpoint, save_checkpoint
+from hmr_ros.files import load_checkpoint, save_checkpoint, write_json
 from hmr_ros.networks.checkpoints import load_lifter
 from hmr_ros.geometry import sixd_from_matrix
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features
@@ -122,7 +121,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     scores = history[-1] | reliability
     metrics = {"scores": scores, "people": len(learned) // _VIEWS, "history": history, "seconds": round(time.monotonic() - started, 1)}
     save_checkpoint(weights, _halved(lifter), _metadata(config, len(learned) // _VIEWS, body, scores))
-    (config.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    write_json(config.out / "metrics.json", metrics, allow_nan=True)
     console.print(
         f"MPJPE {scores['mpjpe']:.1f} mm, PA-MPJPE {scores['pa_mpjpe']:.1f} mm, AUROC of the reliability "
         f"{scores['auroc']:.3f} on the held-out people; {weights}"

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter, load_resnet18
+from hmr_ros.files import write_json
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.networks.paper.reliability import Inputs
@@ -119,8 +120,7 @@ def run(config: AblateConfig, console: Console) -> dict:
         paper_figures = {"paper_3dpw": {"mpjpe": paper[0], "pa_mpjpe": paper[1]}} if paper else {}
         result["variants"][name] = {"label": label, "runs": runs, **spread(runs), **paper_figures}
     if config.json:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(result, indent=1, allow_nan=False))
+        write_json(config.json, result)
     console.print(table(result))
     return result
 
@@ -140,7 +140,7 @@ def _scored(
     console.print(f"{label}, seed {config.seed}")
     said = before.get("training") or train(config, console)
     figures = {"asked": asked, "training": said, **benchmark.score(config, refine, refine and plain, ablate.refinement)}
-    path.write_text(json.dumps(figures, indent=1, allow_nan=False))
+    write_json(path, figures)
     return figures
 
 

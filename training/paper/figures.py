@@ -6,7 +6,6 @@ the checkpoints' hashes. Bodies are the network's own words, without refinement.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from rich.console import Console
 
 import hmr_ros
 from hmr_ros.networks.checkpoints import EMBEDDED
+from hmr_ros.files import atomic_write
 from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.paper.ablation import VARIANTS
@@ -239,9 +239,8 @@ def save(picture: np.ndarray, path: Path) -> None:
         data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         if len(data) < LARGEST:
             break
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    partial.write_bytes(data.tobytes())
-    os.replace(partial, path)
+    with atomic_write(path) as partial:
+        partial.write_bytes(data.tobytes())
 
 
 def _note(path: Path, number: int, text: str) -> None:
@@ -249,7 +248,8 @@ def _note(path: Path, number: int, text: str) -> None:
     before = path.read_text() if path.is_file() else ""
     parts = dict(re.findall(r"^## (figure\d\.jpg)\n\n(.*?)\s*(?=^## |\Z)", before, re.M | re.S))
     parts[f"figure{number}.jpg"] = text
-    path.write_text("\n\n".join(f"## {name}\n\n{said}" for name, said in sorted(parts.items())) + "\n")
+    with atomic_write(path) as partial:
+        partial.write_text("\n\n".join(f"## {name}\n\n{said}" for name, said in sorted(parts.items())) + "\n")
 
 
 def _runs(config: FiguresConfig) -> dict[str, Path]:

@@ -8,7 +8,6 @@ depend on the seed and the step's number only: a killed run that goes on from ``
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
-from hmr_ros.files import save_checkpoint
+from hmr_ros.files import atomic_write, save_checkpoint
 from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.prior import load_pose_prior
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
@@ -262,9 +261,8 @@ class _Run:
         """Weights and everything to go on from, each file whole or not at all."""
         if self.fabric.is_global_zero:
             self.config.out.mkdir(parents=True, exist_ok=True)
-            partial = self.config.out / f".{RESUME}.{os.getpid()}"
-            torch.save(self._state(), partial)
-            os.replace(partial, self.config.out / RESUME)
+            with atomic_write(self.config.out / RESUME) as partial:
+                torch.save(self._state(), partial)
             save_regressor(self.config.out / WEIGHTS, self.regressor, self.body_model, {
                 "extractors": shard_work.extractors_of(self.config.data),
                 "config": _plain(self.config), "step": self.step, "losses": self.last, "revision": _revision(),

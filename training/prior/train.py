@@ -7,7 +7,6 @@ and everyday situations; AMASS in addition where the user has it. How good it be
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel, pose_joints
-from hmr_ros.files import save_checkpoint
+from hmr_ros.files import save_checkpoint, write_json
 from hmr_ros.networks.paper.prior import JOINTS, LATENT, PosePrior, rotations
 from hmr_ros.skeleton import SMPL_JOINTS
 from hmr_ros.training.data.rendered.everyday import LEFT_ARM, RIGHT_ARM
@@ -92,7 +91,7 @@ def train_prior(config: PriorConfig, console: Console = Console()) -> dict:
         picture = draw_samples(prior, body, seed=config.seed)
     save_checkpoint(weights, _halved(prior), _metadata(config, figures))
     metrics = figures | {"training": _told(config), "history": history, "seconds": seconds}
-    (config.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    write_json(config.out / "metrics.json", metrics, allow_nan=True)
     cv2.imwrite(str(config.out / "samples.png"), picture)
     console.print(
         f"reconstruction on held-out motion {figures['mocap']['reconstruction_mm']:.1f} mm, everyday "

@@ -8,7 +8,6 @@ compare them in the axes of the ray as they come; that figure stands beside it.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.estimator import HumanMeshEstimator
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.camera import ray_axes
+from hmr_ros.files import write_json
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.io.decode import read_picture
 from hmr_ros.training.data.readers import human36m, spin, threedpw, vibe
@@ -137,8 +137,7 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
                 by_ray = score(in_ray_axes[chosen], mean, *truth, name, names)
                 result["protocols"][name]["ray_axes"] = {who: by_ray[who] for who in ("everybody", "found")}
     if config.json:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(result, indent=1, allow_nan=False))
+        write_json(config.json, result)
     console.print(tables(result))
     return result
 

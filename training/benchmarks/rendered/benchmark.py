@@ -20,6 +20,7 @@ from rich.console import Console
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
+from hmr_ros.files import write_json
 from hmr_ros.training.benchmarks.rendered import mediapipe_correction
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.benchmarks.rendered.methods import METHODS, MethodName, Methods, Prediction
@@ -102,8 +103,7 @@ def run(config: EvalConfig, console: Console) -> dict:
             result["reliability"] = reliability(prediction, truth)
     _check_finite(result)
     if config.json:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(result, indent=1, allow_nan=False))
+        write_json(config.json, result)
     console.print(tables(result))
     if config.out:
         config.out.mkdir(parents=True, exist_ok=True)

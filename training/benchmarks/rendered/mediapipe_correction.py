@@ -8,12 +8,12 @@ The fitted map is committed as mediapipe_correction.json; `hmr-ros eval rendered
 from __future__ import annotations
 
 import json
-import os
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from hmr_ros.files import atomic_write
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, LIMB_KEYPOINTS, LIMB_NAMES
 from hmr_ros.training.data.shards import truth_path
 from hmr_ros.training.metrics import mpjpe
@@ -78,9 +78,8 @@ def save(correction: dict, path: Path) -> None:
     """One joint's weights a line, atomically."""
     rows = ",\n  ".join(json.dumps(row) for row in correction["weights"])
     rest = json.dumps({name: value for name, value in correction.items() if name != "weights"}, indent=1)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(f'{rest[:-2]},\n "weights": [\n  {rows}\n ]\n}}\n')
-    os.replace(partial, path)
+    with atomic_write(path) as partial:
+        partial.write_text(f'{rest[:-2]},\n "weights": [\n  {rows}\n ]\n}}\n')
 
 
 def load(path: Path | None = None) -> dict:
