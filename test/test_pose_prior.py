@@ -167,9 +167,9 @@ def test_a_tiny_training_run_really_learns(tmp_path):
     assert cv2.imread(str(tmp_path / "samples.png")).std() > 5
 
 
-def test_the_same_seed_gives_the_same_prior():
+def test_the_same_seed_gives_the_same_prior(tmp_path):
     def run(seed, workers):
-        config = PriorConfig(poses=1010, steps=3, batch=32, workers=workers, seed=seed)
+        config = PriorConfig(poses=1010, steps=3, batch=32, workers=workers, seed=seed, out=tmp_path / f"{seed}-{workers}")
         poses = torch.from_numpy(draw_poses(config))
         return poses, learn(config, poses, body)[0].state_dict()
 

@@ -35,7 +35,7 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.losses.body import body_loss, from_hips
 from hmr_ros.training.metrics import auroc, mpjpe, pa_mpjpe
 from hmr_ros.training.lifter.samples import DEPTHS, LOOKS, Samples, load_looks, load_people, make_samples
-from hmr_ros.training.schedule import one_cycle
+from hmr_ros.training.loop import one_cycle
 
 _LIMBS = list(LIMB_KEYPOINTS)
 _JUDGED = 10  # of so many pictures one is kept from the regressor, for its reliability
