@@ -16,7 +16,7 @@ from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.training.prior import report as prior_report
 from hmr_ros.training.prior.train import PriorConfig, draw_poses, learn
 
-TINY = ("--poses", "400", "--steps", "100", "--batch", "64", "--evaluated", "60", "--workers", "1", "--lr", "0.002")
+TINY = ("--poses", "400", "--steps", "150", "--batch", "64", "--evaluated", "60", "--workers", "1", "--lr", "0.002")
 
 
 @pytest.fixture(scope="module")

@@ -194,7 +194,7 @@ class _Run:
     def _learn(self) -> tuple[Tensor, dict[str, float]]:
         """One step; returns the last learner's rows, and the losses: those of one name averaged."""
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
-        torch.manual_seed(_seed(self.config.seed, self.step, self.fabric.global_rank))
+        torch.manual_seed(seed_of(self.config.seed, self.step, self.fabric.global_rank))
         values = defaultdict(list)
         for number, (learner, network, optimizer) in enumerate(zip(self.task.learners, self.networks, self.optimizers)):
             rows = self.task.rows(self.step, number)[share]
@@ -333,13 +333,14 @@ def require_same(config: LoopConfig, state: dict | None = None) -> None:
 # ---- seeds and schedules ----------------------------------------------------------------------------------------------
 
 
-def _seed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
+    """A seed for torch, which depends on these numbers alone."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def generator(*numbers: int) -> torch.Generator:
     """Of random numbers that depend on these numbers alone."""
-    return torch.Generator().manual_seed(_seed(*numbers))
+    return torch.Generator().manual_seed(seed_of(*numbers))
 
 
 @lru_cache(maxsize=8)

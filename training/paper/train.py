@@ -71,7 +71,7 @@ class TrainConfig(LoopConfig):
 
 
 PRESETS = {
-    "paper": ("256 x 256, ResNet-18, Adam 1e-5, batch 64, betas regularised after 10 epochs; for a GPU",
+    "paper": ("256 x 256, ResNet-18, Adam 1e-5, batch 64, betas regularised after 10 epochs; for a GPU, on people extracted with --depth-size 256",
               TrainConfig(loss=LossConfig(beta_from_epoch=10))),
     "ablation": ("32 x 32, a thin ResNet-18: minutes on a CPU",
                  TrainConfig(regressor=RegressorConfig(size=32, width=16), steps=1200, lr=2e-3, schedule="one_cycle",
@@ -106,20 +106,25 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     if config.init and config.prior:
         raise ValueError(f"--prior {config.prior} cannot be used with --init, whose regressor has learned with its own; leave one out")
     fabric = launch(config, WEIGHTS, ("epochs", "steps"))
-    data, quality = prepare(config)
+    data, quality = prepare(config, scratch=config.out)
     if len(data) < config.batch:
         raise ValueError(f"{len(data)} people are fewer than one batch of {config.batch}: extract more, or lower --batch")
     task = SelfSupervision(config, fabric, data, quality)
     if fabric.is_global_zero:
+        wanted = task.config.regressor.size
+        if data.size < wanted:
+            console.print(f"depth maps of --data are {data.size} x {data.size} pixels, the network's {wanted} x {wanted}: they are enlarged; "
+                          f"extract again: hmr-ros extract SOURCE --out NEW_FOLDER --depth-size {wanted}", highlight=False, soft_wrap=True)  # fmt: skip
         console.print(f"{len(data)} people; {100 * quality['pixels_trimmed_share']:.2f} % of the depth's pixels trimmed")
     result = run(task, config, fabric, console)
     return {**result.losses, "steps": task.steps, "seconds": result.seconds, **quality}
 
 
-def prepare(config: TrainConfig, data: ProxyData | None = None) -> tuple[ProxyData, dict]:
-    """People as the networks see them under ``config``: corrupted and trimmed as it says; and how many pixels trimming changed."""
+def prepare(config: TrainConfig, data: ProxyData | None = None, scratch: Path | None = None) -> tuple[ProxyData, dict]:
+    """People as the networks see them under ``config``: corrupted and trimmed as it says, in memory or in a folder ``scratch``; and
+    how many pixels trimming changed."""
     data = corrupt(load(config.data, config.depth) if data is None else data, config.corruption)
-    after, share = trimmed(data)
+    after, share = trimmed(data, scratch)
     return after if config.trim else data, {"people": len(data), "pixels_trimmed_share": share}
 
 

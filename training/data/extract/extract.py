@@ -1,4 +1,4 @@
-"""``hmr-ros extract``: what the detectors say about the people in pictures, videos, bags and datasets, as proxies shards.
+"""``hmr-ros extract``: the detectors' predictions for the people in pictures, videos, bags and datasets, as proxies shards.
 
 Training reads these shards and nothing else. No annotation of any kind is opened here: a dataset is a list of pictures.
 Shards are made in parallel and a killed run goes on where it stopped (data/shard_work.py); their format is in
@@ -21,6 +21,7 @@ import tyro
 from rich.console import Console
 
 from hmr_ros import __version__
+from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, FrameList
@@ -50,8 +51,10 @@ class ExtractConfig:
     """Of a bag: the image topic, where it has several."""
     depth_topic: str = ""
     """Of a bag: depth images aligned with the image topic, 16UC1 or 32FC1."""
+    depth_size: int = MAP_SIZE
+    """Side of depth maps and masks in pixels; the "paper" preset of `hmr-ros train` wants 256."""
     mirrored: bool = False
-    """Look at everybody in a mirror as well, as rendered data has it; for one more landmark pass a person."""
+    """Extract everybody's mirrored view as well, as rendered data has it; for one more landmark pass a person."""
     workers: int = 2
     """Processes, each with its own detectors on one thread; 1 works in this process."""
     shard_size: int = 100
@@ -71,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def summary(manifest: dict) -> str:
-    """One line: what was looked at, who was found, and which frames could not be read."""
+    """One line: the source, who was found, and which frames could not be read."""
     bad = manifest["unreadable"]
     text = (
         f"{manifest['frames']} frames of {manifest['source']} ({manifest['kind']}): {manifest['people']} people, "
@@ -109,7 +112,7 @@ def extract(config: ExtractConfig) -> dict:
         if not shards.is_complete(config.out, shard, images, truth=False)
     ]
     maker = partial(_maker, config, listing._replace(frames=[]))
-    shard_work.make_shards(maker, missing, len(chosen), config.workers, f"looking at {config.source.name}")
+    shard_work.make_shards(maker, missing, len(chosen), config.workers, f"extracting {config.source.name}")
     manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
     shard_work.finish(config.out, manifest)
     return manifest
@@ -127,17 +130,17 @@ def _check(config: ExtractConfig) -> None:
 
 
 def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
-    from hmr_ros.proxies.embedded import EmbeddedExtractor, ExtractorConfig
+    from hmr_ros.proxies.embedded import EmbeddedExtractor
 
-    extractor = EmbeddedExtractor(threads=1, config=ExtractorConfig(mirrored=config.mirrored))
+    extractor = EmbeddedExtractor(threads=1, config=shards.extractor_config(config.depth_size, config.mirrored))
     bag = listing.kind == "bag"
     read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader()
     return partial(extract_shard, config, extractor, read)
 
 
 def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> None:
-    """Look at the frames of one shard and write its file; ``tick()`` after every frame."""
-    rows: shards.Rows = {}
+    """Extract the proxies of one shard's frames and write its file; ``tick()`` after every frame."""
+    rows: shards.RowLists = {}
     unreadable: dict[str, str] = {}
     for index, frame in zip(images, frames, strict=True):
         try:
@@ -145,7 +148,7 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
         except (ValueError, OSError, cv2.error) as error:
             unreadable[frame.name] = str(error)
         else:
-            for row in _look(config, extractor, index, image, depth):
+            for row in _rows(config, extractor, index, image, depth):
                 shards.add_row(rows, row | {"name": frame.name})
         tick()
     shards.save_proxies(
@@ -156,7 +159,7 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
     )  # fmt: skip
 
 
-def _look(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None) -> list[dict]:
+def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None) -> list[dict]:
     """Rows of a picture. ``depth`` stays estimated, as in rendered data; a camera's goes into ``sensor_depth``."""
     if config.depth_topic and depth is None:
         depth = np.zeros(image.shape[:2], np.float32)  # unknown everywhere: every row has the same names
@@ -165,7 +168,7 @@ def _look(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth
             f"depth image of {config.depth_topic} has shape {depth.shape}, the image {image.shape[:2]}; expected a depth "
             "topic that is aligned with the image (aligned_depth_to_color or so)"
         )
-    return [shards.proxy_row(index, image.shape[:2], person, depth) for person in extractor(image)]
+    return [shards.proxy_row(index, image.shape[:2], person, depth, config.depth_size) for person in extractor(image)]
 
 
 # ---- manifest -------------------------------------------------------------------------------------------------------
@@ -190,6 +193,7 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
         "mirrored": config.mirrored,
         "shard_size": config.shard_size,
         "detectors": {name: assets[name]["sha256"] for name in DETECTORS},
+        **shards.size_identity(config.depth_size),
     }
 
 
