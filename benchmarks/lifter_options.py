@@ -88,7 +88,7 @@ def not_turned(load: Callable) -> Callable:
     def load_level(folders):
         level = [1, 1, 1, 0]
         data = load(folders)
-        return data | {name: data[name] * np.array(level, np.float32) for name in ("region", "mirrored_region")}
+        return data | {name: np.asarray(data[name]) * np.array(level, np.float32) for name in ("region", "mirrored_region")}
 
     return load_level
 
@@ -116,7 +116,7 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
     table["amount: all people"] = ({}, {})
     return table | {
         "inputs: without appearance": (some | {"appearance": False}, {}),
-        "inputs: activations halfway as well": (some | {"looking": 1}, {}),
+        "inputs: activations halfway as well": (some | {"image_features": 1}, {}),
         "inputs: not turned upright": (some, {"load_people": not_turned(training.load_people)}),
         "size: width 256": (some | {"width": 256}, {}),
         "size: width 1024": (some | {"width": 1024}, {}),
@@ -135,8 +135,8 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
 def main() -> None:
     config = tyro.cli(Config)
     done = json.loads(config.json.read_text()) if config.json.is_file() else {}
-    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, width=512, members=1, looking=0)
-    training.load_people, training.load_looks = cache(training.load_people), cache(training.load_looks)  # rows read the same folders
+    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, width=512, members=1, image_features=0)
+    training.load_people, training.load_feature_maps = cache(training.load_people), cache(training.load_feature_maps)  # rows read the same folders
     original = {name: getattr(training, name) for name in ("load_people", "Lifter")}
     for name, (options, replaced) in rows(config).items():
         if name + config.suffix in done or not name.startswith(config.rows or ("",)):

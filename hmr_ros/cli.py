@@ -21,6 +21,7 @@ COMMANDS = {
     "replay": ("hmr_ros.ros.replay:main", "publish a picture, video or bag as a camera would (takes --ros-args)"),
     "demo": ("hmr_ros.commands.demo:main", "replay and live node together: see it work, with a table of results"),
     "data rendered": ("hmr_ros.training.data.rendered.dataset:main", "make training data: rendered people with their truth"),
+    "data unpack": ("hmr_ros.training.data.unpack:main", "rewrite shards of earlier versions, so that they are read from disk batch by batch"),
     "extract": ("hmr_ros.training.data.extract.extract:main", "make training data from pictures, a video, a bag or a dataset"),
     "train": ("hmr_ros.training.paper.train:main", "train the paper's networks, without labels"),
     "train lifter": ("hmr_ros.training.lifter.train:main", "train the default regressor on rendered people's truth"),

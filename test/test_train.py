@@ -1,5 +1,6 @@
 """``hmr-ros train`` on a few rendered people: it learns from proxies alone, goes on where it was killed, and says what is wrong."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint
 from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, load_pose_prior
@@ -21,9 +23,9 @@ from hmr_ros.training.paper.ablation import Benchmark
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.losses.consistency import COLLAPSE, LossConfig
 from hmr_ros.training.paper.proxy_data import Corruption
-from hmr_ros.training.schedule import one_cycle
+from hmr_ros.training.loop import RESUME, _Run, one_cycle
 from hmr_ros.training.paper.optimise import OptimiseConfig
-from hmr_ros.training.paper.train import PRESETS, RESUME, WEIGHTS, _Run, save_regressor, train
+from hmr_ros.training.paper.train import PRESETS, WEIGHTS, save_regressor, train
 
 BATCH = 16
 
@@ -76,7 +78,7 @@ def test_it_learns_poses_without_ever_opening_the_truth(people, proxies, tmp_pat
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         learn = _Run._learn
-        patch.setattr(_Run, "_learn", lambda run: (seen.append((answer := learn(run))[1].total.item()), answer)[1])
+        patch.setattr(_Run, "_learn", lambda run: (seen.append((result := learn(run))[1]["total"]), result)[1])
         said = train(config)
     assert len(seen) == 300 and said["steps"] == 300 and all(np.isfinite(value) for value in said.values())
     assert np.mean(seen[-10:]) < 0.6 * np.mean(seen[:3])
@@ -201,7 +203,8 @@ RANKS = """
 import json, sys
 from pathlib import Path
 import torch
-from hmr_ros.training.paper.train import _Run, train
+from hmr_ros.training.loop import _Run
+from hmr_ros.training.paper.train import train
 from test_train import configured
 
 folder, out = map(Path, sys.argv[1:])
@@ -209,14 +212,14 @@ rows, run = [], []
 learn = _Run._learn
 def noted(self):
     run[:] = [self]
-    answer = learn(self)
-    rows.append(answer[0].tolist())
-    return answer
+    result = learn(self)
+    rows.append(result[0].tolist())
+    return result
 _Run._learn = noted
 
 if __name__ == "__main__":
     train(configured(folder, out, steps=4, devices=2, mirror=False))
-    system = run[0].system
+    system = run[0].networks[0]
     learned = torch.cat([p.detach().flatten() for p in system.parameters() if p.requires_grad])
     rank = run[0].fabric.global_rank
     Path(out, f"rank-{rank}.json").write_text(json.dumps({"rows": rows, "world": run[0].fabric.world_size}))
@@ -259,3 +262,19 @@ def test_two_processes_stop_together_where_one_has_a_loss_that_is_no_number(prox
     said = done.stdout + done.stderr
     assert done.returncode != 0 and "loss is nan" in said and "people of another process" in said, said
     assert not (tmp_path / "run" / WEIGHTS).exists()
+
+
+def test_weights_are_saved_without_git_and_name_the_installed_version(proxies, tmp_path):
+    """The caller stands in a repository of its own, where no git is installed."""
+    elsewhere = tmp_path / "repository"
+    (elsewhere / ".git" / "refs").mkdir(parents=True)
+    (elsewhere / ".git" / "objects").mkdir()
+    (elsewhere / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (tmp_path / "bin").mkdir()
+    config = configured(proxies, tmp_path / "run", steps=2)
+    environment = {**os.environ, "PATH": str(tmp_path / "bin"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments(config), cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metadata = load_checkpoint(config.out / WEIGHTS)[1]
+    assert metadata["version"] == importlib.metadata.version("hmr_ros") == hmr_ros.__version__
+    assert metadata["training"]["step"] == 2 and "revision" not in metadata["training"]

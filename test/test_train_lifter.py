@@ -16,6 +16,7 @@ from hmr_ros.files import load_checkpoint
 from hmr_ros.proxies import FEATURE_MAP, registry
 from hmr_ros.skeleton import SMPL_MIRROR
 from hmr_ros.training.lifter import samples
+from hmr_ros.training.lifter import tasks
 from hmr_ros.training.lifter import train as training
 from hmr_ros.training.metrics import mpjpe, pa_mpjpe
 
@@ -23,16 +24,16 @@ from hmr_ros.training.metrics import mpjpe, pa_mpjpe
 def test_a_tiny_training_run_really_learns(people, tmp_path):
     config = training.TrainConfig(
         data=(people / "train",), val=(people / "val",), out=tmp_path, epochs=120, batch=16, width=128, blocks=1, lr=2e-3, members=2,
-        looking=1, average=0.95,
+        image_features=1, average=0.95, accelerator="cpu",
     )  # fmt: skip
     metrics = training.train(config)
     losses = [epoch["loss"] for epoch in metrics["history"]]
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     # It beats the mean pose on people and motions that it never saw.
     skeleton = PosedKeypoints(BodyModel.load(None))
-    held_out = samples.make_samples(samples.load_people((people / "val",)), samples.load_looks((people / "val",)), skeleton)
+    held_out = samples.make_samples(samples.load_people((people / "val",)), samples.load_feature_maps((people / "val",)), skeleton)
     lifter, body = load_lifter(tmp_path / "lifter.safetensors")
-    scores = training.evaluate(lifter, held_out, skeleton)
+    scores = tasks.evaluate(lifter, held_out, skeleton)
     assert scores["mpjpe"] == pytest.approx(metrics["scores"]["mpjpe"], rel=0.01)  # weights are stored as float16
     # Going on from it does not begin anew, keeps its size, and its idea of what inputs look like.
     further = training.train(replace(config, init=tmp_path / "lifter.safetensors", out=tmp_path / "further", epochs=2, lr=1e-4, width=7))
@@ -40,25 +41,25 @@ def test_a_tiny_training_run_really_learns(people, tmp_path):
     assert torch.equal(load_lifter(tmp_path / "further" / "lifter.safetensors")[0].feature_mean, lifter.feature_mean)
     for member in lifter.members:
         torch.nn.init.zeros_(member.head.weight), torch.nn.init.zeros_(member.head.bias)
-    mean_pose = training.evaluate(lifter, held_out, skeleton)
+    mean_pose = tasks.evaluate(lifter, held_out, skeleton)
     assert scores["mpjpe"] < 0.7 * mean_pose["mpjpe"]
     assert body["sha256"] == BodyModel.load(None).sha256
     assert load_checkpoint(tmp_path / "lifter.safetensors")[1]["extractors"] == [registry.identity(flip=True)]
     assert json.loads((tmp_path / "metrics.json").read_text())["scores"] == metrics["scores"]
 
 
-def test_everybody_is_there_once_for_each_look_and_depth(people):
+def test_everybody_is_there_once_for_each_flip_and_depth(people):
     skeleton = PosedKeypoints(BodyModel.load(None))
     data = samples.load_people((people / "train",))
-    looks = samples.load_looks((people / "train",))
-    views = samples.make_samples(data, looks, skeleton, samples.LOOKS, samples.DEPTHS)
+    maps = samples.load_feature_maps((people / "train",))
+    views = samples.make_samples(data, maps, skeleton, samples.FLIPS, samples.DEPTHS)
     n = len(data["index"])
     assert len(views) == 4 * n and views.person.tolist() == 4 * list(range(n))
     plain, sensor, mirrored = (views[torch.arange(i * n, (i + 1) * n)] for i in range(3))
-    assert torch.equal(sensor.activations, plain.activations) and torch.equal(plain.activations, looks[::2].float())
-    assert torch.equal(mirrored.activations, looks[1::2].float())
+    assert torch.equal(sensor.feature_map, plain.feature_map) and torch.equal(plain.feature_map, torch.from_numpy(np.asarray(maps)[::2]).float())
+    assert torch.equal(mirrored.feature_map, torch.from_numpy(np.asarray(maps)[1::2]).float())
     assert torch.equal(sensor.rotations, plain.rotations) and not torch.equal(sensor.features, plain.features)
-    # Whoever is seen in a mirror does the same with the other side; only the angle of the look may differ.
+    # Whoever is seen in a mirror does the same with the other side; only the angle of the RoI may differ.
     pose = (plain.rotations[:, 1:], mirrored.rotations[:, 1:][:, [SMPL_MIRROR[j] - 1 for j in range(1, 24)]])
     flip = torch.tensor([-1.0, 1, 1])
     assert torch.allclose(pose[0], pose[1] * flip[:, None] * flip, atol=1e-5)
@@ -69,9 +70,9 @@ def test_everybody_is_there_once_for_each_look_and_depth(people):
 def test_the_truth_in_the_samples_projects_onto_itself(people):
     """Rotations, shape, camera and 2D truth belong together: the mesh of the truth lies on the true 2D joints."""
     skeleton = PosedKeypoints(BodyModel.load(None))
-    for look in samples.LOOKS:
+    for flip in samples.FLIPS:
         folder = (people / "train",)
-        some = samples.make_samples(samples.load_people(folder), samples.load_looks(folder), skeleton, (look,))
+        some = samples.make_samples(samples.load_people(folder), samples.load_feature_maps(folder), skeleton, (flip,))
         _, keypoints = skeleton(some.rotations, some.betas)
         seen = some.weak_camera[:, None, :1] * (keypoints[..., :2] + some.weak_camera[:, None, 1:])
         error = (seen - some.keypoints_xy).norm(dim=-1).mean(1)
@@ -97,8 +98,8 @@ def test_numbers_that_make_no_sense_are_refused_before_anything_is_read(name, tm
         training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path))
     with pytest.raises(ValueError, match="name folders"):
         training.train(training.TrainConfig(data=(), val=(tmp_path,), out=tmp_path / "new"))
-    with pytest.raises(ValueError, match="looking is 4"):
-        training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path / "new", looking=4))
+    with pytest.raises(ValueError, match="image_features is 4"):
+        training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path / "new", image_features=4))
 
 
 def test_overstated_shapes_are_shrunk_to_what_they_are_worth():
@@ -106,12 +107,12 @@ def test_overstated_shapes_are_shrunk_to_what_they_are_worth():
     lifter, features = Lifter(width=16, blocks=1, members=2, looking=1).eval(), torch.randn(200, FEATURE_COUNT)
     for member in lifter.members:
         torch.nn.init.normal_(member.head.weight)
-    looks = torch.randn(200, *FEATURE_MAP).half()
-    before = lifter(features, looks.float())
+    maps = torch.randn(200, *FEATURE_MAP).half()
+    before = lifter(features, maps.float())
     worth = torch.linspace(-0.5, 0.9, 10)
     unused = torch.zeros(200, 1)
-    training._shrink_betas(lifter, samples.Samples(looks, torch.arange(200), features, unused, worth * before.betas, unused, unused, unused))
-    after = lifter(features, looks.float())
+    tasks.shrink_betas(lifter, samples.Samples(maps, torch.arange(200), features, unused, worth * before.betas, unused, unused, unused))
+    after = lifter(features, maps.float())
     assert torch.allclose(after.betas, worth.clamp_min(0) * before.betas, atol=1e-4)  # what is worth less than nothing goes
     assert torch.equal(after.rotations, before.rotations) and torch.equal(after.weak_camera, before.weak_camera)
 

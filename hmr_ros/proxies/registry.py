@@ -1,13 +1,13 @@
 """Proxy extractors by name, each with an identity that shards and the checkpoints trained from them carry.
 
 To add one: a class in a module of this folder with ``name``, ``Config`` (a frozen dataclass of its thresholds and options, with
-``flip`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config), and its entry below.
+``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config), and its entry below.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -18,17 +18,18 @@ EXTRACTORS = {"embedded": "hmr_ros.proxies.embedded:EmbeddedExtractor"}
 DEFAULT = "embedded"
 
 
-def make_extractor(name: str = DEFAULT, threads: int | None = None, flip: bool = False) -> ProxyExtractor:
+def make_extractor(name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int | None = None) -> ProxyExtractor:
     """A registered extractor with its networks loaded. ``threads``: of the CPU, None: the runtime's choice. ``flip``: people also get
-    their proxies of the flipped image, for flip test-time augmentation. ValueError for another name."""
+    their proxies of the flipped image, for flip test-time augmentation. ``size``: px, side of mask and depth, None: its own.
+    ValueError for another name."""
     kind = _class(name)
-    return kind(threads, kind.Config(flip=flip))
+    return kind(threads, _config(kind, flip, size))
 
 
-def identity(name: str = DEFAULT, flip: bool = False) -> dict:
+def identity(name: str = DEFAULT, flip: bool = False, size: int | None = None) -> dict:
     """Identity of what ``make_extractor`` would make, without loading its networks."""
     kind = _class(name)
-    return identity_of(kind, kind.Config(flip=flip))
+    return identity_of(kind, _config(kind, flip, size))
 
 
 def identity_of(kind: type, config) -> dict:
@@ -40,6 +41,11 @@ def confident(recorded: dict | None) -> float:
     """The confidence above which keypoints of an identity's proxies count as seen. None: of proxies older than identities, which are
     all the embedded extractor's."""
     return _class(DEFAULT).Config().confident if recorded is None else recorded["options"]["confident"]
+
+
+def _config(kind: type, flip: bool, size: int | None):
+    config = kind.Config(flip=flip)
+    return config if size is None else replace(config, size=size)
 
 
 def _class(name: str) -> type:

@@ -1,15 +1,17 @@
-"""Proxies and truth on disk: numbered npz shards, ``proxies-00012.npz`` for what the detectors said and
-``truth-00012.npz`` for what was really there. Self-supervised training opens the first kind only. Beside the truth,
-``activations-00012.npy`` (n, 2, *FEATURE_MAP) float16: the landmark network's, of the plain and the mirrored look, 90 KB a person.
+"""Proxies and truth on disk: numbered npz shards, ``proxies-00012.npz`` for the detectors' predictions and ``truth-00012.npz`` for
+the truth. Self-supervised training opens the first kind only. Beside the truth, ``activations-00012.npy`` (n, 2, *FEATURE_MAP)
+float16: BlazePose's feature maps of the plain and the mirrored view, 90 KB a person. Shards are not compressed and are read through
+memory maps; compressed ones, as earlier versions wrote them, are read into memory.
 
-Row i of a truth shard belongs to row i of its proxies shard and of its activations. People whom the detectors missed are in the
+Row i of a truth shard belongs to row i of its proxies shard and of its feature maps. False negatives (missed people) are in the
 truth alone, under the same names with ``missed_`` before them.
 
 Proxies: ``index`` (n,) picture, ``image_size`` (n, 2: H, W), ``score`` (n,), ``box`` (n, 4), ``keypoints`` (n, 17, 3),
-``crop`` (n, 3), ``mask`` (n, 64, 64) uint8 of 255, ``depth`` (n, 64, 64) float16 metres, ``agreed`` (n,) bool, ``landmarks``
+``crop`` (n, 3), ``mask`` (n, S, S) uint8 of 255, ``depth`` (n, S, S) float16 metres, ``agreed`` (n,) bool, ``landmarks``
 (n, 33, 4), ``world`` (n, 33, 3), ``region`` (n, 4), ``appearance`` (n, 1152) float16. Where they are known: ``sensor_depth``
-(n, 64, 64) float16 metres, what a depth camera's image would have given in the place of ``depth``; ``mirrored_landmarks``
-and so on, of a second look in a mirror; ``name`` (n,) str, the picture. Beside them ``images`` (2,), the shard's pictures.
+(n, S, S) float16 metres, what a depth camera's image would have given in the place of ``depth``; ``mirrored_landmarks``
+and so on, of the mirrored view; ``name`` (n,) str, the picture. S is 64 unless the folder was made with another --depth-size.
+Beside them ``images`` (2,), the shard's pictures, and ``ghosts`` (), its false positives.
 
 Truth: ``pose`` (n, 24, 3) axis-angle with row 0 into camera axes, ``ray_orient`` (n, 3) row 0 into ray axes,
 ``ray_rotation`` (n, 3, 3) camera axes to ray axes, ``betas`` (n, 10), ``translation`` (n, 3), ``intrinsics`` (n, 4),
@@ -23,10 +25,12 @@ the crop only cannot know more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from rich.console import Console
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
@@ -35,12 +39,14 @@ from hmr_ros.geometry import Intrinsics, square_crop
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 from hmr_ros.proxies.depth import sensor_depth, trim_depth
+from hmr_ros.training.data.mapped import Rows, map_npy, map_npz
 from hmr_ros.training.data.rendered.scene import PersonTruth, Scene
 
+EXTRACTED_SIZE = 128  # px: usual side of an extractor's maps, which shards shrink
 MATCH = 0.15  # of the true person's diagonal: a detection whose confident joints are further off is of somebody else
 NOT_ROWS = ("images", "ghosts", "unreadable", "reasons", "backend")  # of a shard as a whole
 
-Rows = dict[str, list]
+RowLists = dict[str, list]
 
 
 def ray_rotation(centre: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
@@ -69,20 +75,21 @@ def match(detected: list[PersonProxies], true: list[PersonTruth]) -> list[tuple[
 
 
 class ShardWriter:
-    """Collects the rows of one shard, of people who were looked at in a mirror, too; ``save`` writes all its files atomically, the
-    proxies last."""
+    """Collects the rows of one shard, of people with a mirrored view; ``save`` writes all its files atomically, the proxies last.
+    ``size`` is the side of masks and depth maps."""
 
-    def __init__(self):
-        self.proxies: Rows = {}
-        self.truth: Rows = {}
+    def __init__(self, size: int = MAP_SIZE):
+        self.size = size
+        self.proxies: RowLists = {}
+        self.truth: RowLists = {}
         self.activations: list[np.ndarray] = []
-        self.ghosts = 0  # detections of nobody
+        self.false_positives = 0
 
     def add(self, index: int, scene: Scene, detected: list[PersonProxies]) -> None:
         pairs = match(detected, scene.people)
-        self.ghosts += len(detected) - len(pairs)
+        self.false_positives += len(detected) - len(pairs)
         for i, j in sorted(pairs, key=lambda pair: pair[1]):
-            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth))
+            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth, self.size))
             add_row(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
             maps = [person.blazepose.feature_map for person in (detected[i], detected[i].mirrored)]
             self.activations.append(np.stack(maps).astype(np.float16))
@@ -97,18 +104,31 @@ class ShardWriter:
         with atomic_write(activations_path(folder, shard)) as partial:
             np.save(partial, np.stack(self.activations) if self.activations else np.empty((0, 2, *FEATURE_MAP), np.float16))
         _save(truth_path(folder, shard), {**_stack(self.truth), "images": span})
-        save_proxies(folder, shard, images, self.proxies, ghosts=np.array(self.ghosts))
+        save_proxies(folder, shard, images, self.proxies, ghosts=np.array(self.false_positives))
 
 
-def add_row(rows: Rows, row: dict[str, object]) -> None:
+def add_row(rows: RowLists, row: dict[str, object]) -> None:
     """One person more; every row of a shard has the same names."""
     for name, value in row.items():
         rows.setdefault(name, []).append(value)
 
 
-def save_proxies(folder: Path, shard: int, images: range, rows: Rows, **extra: np.ndarray) -> None:
+def save_proxies(folder: Path, shard: int, images: range, rows: RowLists, **extra: np.ndarray) -> None:
     """Write a proxies shard atomically; ``extra`` (names of NOT_ROWS) is about the shard as a whole."""
     _save(proxies_path(folder, shard), {**_stack(rows), "images": np.array([images.start, images.stop]), **extra})
+
+
+def map_size(depth_size: int) -> int:
+    """Side of the extractor's own maps for shards with maps of ``depth_size``: no smaller, so that none is enlarged."""
+    return max(EXTRACTED_SIZE, depth_size)
+
+
+def size_identity(depth_size: int) -> dict:
+    """What the side of maps adds to a folder's identity: nothing where it is the usual one, so that older folders stay valid.
+    Raises ValueError for a side that makes no sense."""
+    if depth_size < 16:
+        raise ValueError(f"--depth-size is {depth_size}, expected 16 pixels or more")
+    return {} if depth_size == MAP_SIZE else {"depth_size": depth_size}
 
 
 def proxies_path(folder: Path, shard: int) -> Path:
@@ -130,44 +150,82 @@ def is_complete(folder: Path, shard: int, images: range, truth: bool = True) -> 
     return complete and (not truth or activations_path(folder, shard).is_file())
 
 
+def open_proxies(folder: Path | str, names: Sequence[str] | None = None) -> dict[str, Rows]:
+    """The rows of the proxies shards in a folder, or those of some ``names``, as memory maps; opens nothing else. Raises
+    FileNotFoundError when there are no shards."""
+    rows, held = _open(folder, "proxies-*.npz", names)
+    _report(folder, held)
+    return rows
+
+
+def open_people(folder: Path | str) -> dict[str, Rows]:
+    """Proxies and truth together, row by row, by the names in this module's docstring, as memory maps.
+
+    Raises FileNotFoundError when there are no shards, ValueError where nobody is in them or they do not belong together.
+    """
+    rows, held = _open_people(folder)
+    _report(folder, held)
+    return rows
+
+
+def open_activations(*folders: Path | str) -> Rows:
+    """(n, 2, *FEATURE_MAP) float16 as memory maps, row by row as ``open_people``'s of one folder after the other: the feature maps of
+    everybody's plain and mirrored view. ValueError where a folder lacks some."""
+    paths = []
+    for folder in map(Path, folders):
+        some, expected = sorted(folder.glob("activations-*.npy")), len(list(folder.glob("truth-*.npz")))
+        if len(some) != expected:
+            raise ValueError(f"{folder} has {len(some)} activations-*.npy for {expected} shards: it was made by an earlier version of "
+                             "hmr_ros; run the same hmr-ros data rendered again, it makes the missing ones")  # fmt: skip
+        paths += some
+    return Rows(map(map_npy, paths))
+
+
 def load_proxies(folder: Path | str) -> dict[str, np.ndarray]:
-    """All rows of the proxies shards in a folder; opens nothing else. Raises FileNotFoundError when there are none."""
-    return _concatenate(folder, "proxies-*.npz")
+    """``open_proxies``, all in memory."""
+    return _in_memory(_open(folder, "proxies-*.npz")[0])
 
 
 def load_truth(folder: Path | str) -> dict[str, np.ndarray]:
-    """All rows of the truth shards in a folder. Raises FileNotFoundError when there are none."""
-    return _concatenate(folder, "truth-*.npz")
+    """All rows of the truth shards in a folder, in memory. Raises FileNotFoundError when there are none."""
+    return _in_memory(_open(folder, "truth-*.npz")[0])
 
 
 def load_activations(*folders: Path | str) -> np.ndarray:
-    """(n, 2, *FEATURE_MAP) float16, row by row as ``load``'s of one folder after the other: the plain and the mirrored look at
-    everybody. ValueError where a folder lacks some."""
-    shards = []
-    for folder in folders:
-        paths, expected = sorted(Path(folder).glob("activations-*.npy")), len(list(Path(folder).glob("truth-*.npz")))
-        if len(paths) != expected:
-            raise ValueError(f"{folder} has {len(paths)} activations-*.npy for {expected} shards: it was made by an earlier version of "
-                             "hmr_ros; run the same hmr-ros data rendered again, it makes the missing ones")  # fmt: skip
-        shards += [np.load(path, mmap_mode="r") for path in paths]
-    every = np.empty((sum(map(len, shards)), 2, *FEATURE_MAP), np.float16)  # filled one by one: at no time twice in memory
-    np.concatenate(shards, out=every)
-    return every
+    """``open_activations``, all in memory."""
+    return np.asarray(open_activations(*folders))
 
 
 def load(folder: Path | str) -> dict[str, np.ndarray]:
-    """Proxies and truth together, row by row, by the names in this module's docstring."""
-    truth, proxies = load_truth(folder), load_proxies(folder)
+    """``open_people``, all in memory."""
+    return _in_memory(_open_people(folder)[0])
+
+
+def unpack(folder: Path) -> int:
+    """Write the compressed shards in a folder again without compression, each atomically; returns how many they were."""
+    count = 0
+    for path in sorted([*folder.glob("proxies-*.npz"), *folder.glob("truth-*.npz")]):
+        if map_npz(path)[1]:
+            with np.load(path, allow_pickle=False) as data:
+                _save(path, dict(data))
+            count += 1
+    return count
+
+
+def _open_people(folder: Path | str) -> tuple[dict[str, Rows], list[int]]:
+    truth, truth_held = _open(folder, "truth-*.npz")
+    proxies, proxies_held = _open(folder, "proxies-*.npz")
     if "index" not in proxies:
         raise ValueError(f"{folder}: the detectors found nobody in any picture; make more pictures")
     if "mirrored_region" not in proxies:
         raise ValueError(f"{folder} was made by an earlier version of hmr_ros; make it again: hmr-ros data rendered")
     if not np.array_equal(proxies["index"], truth["index"]):
         raise ValueError(f"{folder}: proxies and truth are not of the same pictures; make the data again")
-    return {**truth, **proxies}
+    return {**truth, **proxies}, truth_held + proxies_held
 
 
-def _concatenate(folder: Path | str, pattern: str) -> dict[str, np.ndarray]:
+def _open(folder: Path | str, pattern: str, names: Sequence[str] | None = None) -> tuple[dict[str, Rows], list[int]]:
+    """Rows of all shards of a kind, and the bytes of each shard that are held in memory."""
     paths = sorted(Path(folder).glob(pattern))
     if not paths:
         how = (
@@ -175,14 +233,21 @@ def _concatenate(folder: Path | str, pattern: str) -> dict[str, np.ndarray]:
             else "proxies are made by `hmr-ros extract SOURCE` or `hmr-ros data rendered`"
         )  # fmt: skip
         raise FileNotFoundError(f"no {pattern} in {folder}; {how}")
-    shards = [_read(path) for path in paths]
-    names = dict.fromkeys(name for shard in shards for name in shard if name not in NOT_ROWS)
-    return {name: np.concatenate([shard[name] for shard in shards if name in shard]) for name in names}
+    shards, held = zip(*(map_npz(path, names) for path in paths))
+    found = dict.fromkeys(name for shard in shards for name in shard if name not in NOT_ROWS)
+    return {name: Rows(shard[name] for shard in shards if name in shard) for name in found}, list(held)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as data:
-        return dict(data)
+def _report(folder: Path | str, held: list[int]) -> None:
+    if any(held):
+        Console(stderr=True).print(
+            f"{sum(map(bool, held))} compressed shards of {folder} are held in memory ({sum(held) / 1e6:.0f} MB); to have them read "
+            f"batch by batch: hmr-ros data unpack {folder}", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _in_memory(rows: dict[str, Rows]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(some) for name, some in rows.items()}
 
 
 def _span(path: Path) -> list[int]:
@@ -192,22 +257,22 @@ def _span(path: Path) -> list[int]:
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with atomic_write(path) as partial:
-        np.savez_compressed(partial, **arrays)
+        np.savez(partial, **arrays)
 
 
-def _stack(rows: Rows) -> dict[str, np.ndarray]:
+def _stack(rows: RowLists) -> dict[str, np.ndarray]:
     return {name: np.stack([np.asarray(value) for value in values]) for name, values in rows.items()}
 
 
 def proxy_row(
-    index: int, image_size: tuple[int, int], person: PersonProxies, depth: np.ndarray | None = None
+    index: int, image_size: tuple[int, int], person: PersonProxies, depth: np.ndarray | None = None, size: int = MAP_SIZE
 ) -> dict[str, object]:
     """A person's row, by the names in this module's docstring.
 
-    ``image_size`` (H, W); ``depth`` (H, W) metres aligned with the picture, 0 = unknown, gives ``sensor_depth``. What the
-    extractor does not give (mask, BlazePose's record, the flipped person) is not in the row. ValueError for depth without a mask.
+    ``image_size`` (H, W); ``depth`` (H, W) metres aligned with the picture, 0 = unknown, gives ``sensor_depth``; ``size`` is the
+    side of mask and depth maps. What the extractor does not give (mask, BlazePose's record, the flipped person) is not in the row.
+    ValueError for depth without a mask.
     """
-    size = (MAP_SIZE, MAP_SIZE)
     row = {
         "index": np.int32(index),
         "image_size": np.array(image_size, np.int32),
@@ -215,26 +280,26 @@ def proxy_row(
         "box": person.box.astype(np.float32),
         "keypoints": person.keypoints.astype(np.float32),
         "crop": person.crop.astype(np.float32),
-        "depth": _small(person.depth),
+        "depth": _resized(person.depth, size),
         **_blazepose(person),
     }
     if person.mask is not None:
-        mask = cv2.resize(person.mask, size, interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(person.mask, (size, size), interpolation=cv2.INTER_AREA)
         row["mask"] = np.rint(np.clip(mask, 0, 1) * 255).astype(np.uint8)
     if person.blazepose is not None:
         row["agreed"] = person.blazepose.agreed
     if depth is not None:
         if person.mask is None:
             raise ValueError("PersonProxies.mask is None, expected (S, S): a depth camera's depth is cut out by it; use an extractor with masks")
-        row["sensor_depth"] = _small(trim_depth(sensor_depth(depth, person.crop, person.mask)))
+        row["sensor_depth"] = _resized(trim_depth(sensor_depth(depth, person.crop, person.mask)), size)
     if person.mirrored is not None:
         row |= {f"mirrored_{name}": value for name, value in _blazepose(person.mirrored).items()}
     return row
 
 
-def _small(depth: np.ndarray) -> np.ndarray:
+def _resized(depth: np.ndarray, size: int) -> np.ndarray:
     nearest = cv2.INTER_NEAREST  # unknown (0) must not blend with known
-    return cv2.resize(depth, (MAP_SIZE, MAP_SIZE), interpolation=nearest).astype(np.float16)
+    return cv2.resize(depth, (size, size), interpolation=nearest).astype(np.float16)
 
 
 def _blazepose(person: PersonProxies) -> dict[str, np.ndarray]:

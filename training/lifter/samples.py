@@ -1,8 +1,8 @@
-"""Rendered people as tensors: what the lifter is fed with, and the truth in the same axes.
+"""Rendered people as the lifter's inputs, and the truth in the same axes, on disk or in memory.
 
-Everybody can be there several times: as first seen and by the second look in a mirror (``looks``), with the coarse depth and
-with a depth camera's (``depths``). Truth stands in the frame of the ray through the crop's centre (see data/shards.py),
-turned like the features (see hmr_ros/networks/lifter/features.py).
+Everybody can be there several times: plain and mirrored (``flips``), with the coarse depth and with a depth camera's (``depths``).
+Truth stands in the frame of the ray through the crop's centre (see data/shards.py), turned like the features (see
+hmr_ros/networks/lifter/features.py).
 """
 
 from __future__ import annotations
@@ -13,108 +13,135 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotation_about_z, to_crop
 from hmr_ros.networks.lifter.features import person_features
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.proxies import BlazePoseRecord, PersonProxies, flipped, registry
+from hmr_ros.proxies import FEATURE_MAP, BlazePoseRecord, PersonProxies, flipped, registry
 from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR
-from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.data import shards
+from hmr_ros.training.data.mapped import Rows, RowWriter
 
-LOOKS = ("plain", "mirrored")
+FLIPS = ("plain", "mirrored")
 DEPTHS = ("depth", "sensor_depth")
+_PROXIES = ("score", "box", "keypoints", "crop", "landmarks", "world", "mask", "region", "appearance", "agreed")
+_MIRRORED = tuple(f"mirrored_{name}" for name in ("landmarks", "world", "region", "appearance"))
+_TRUTH = ("ray_orient", "pose", "betas", "keypoints2d")
+_PART = 256  # people, or samples, that are in memory at once
 
 
 @dataclass(frozen=True)
 class Samples:
-    """N views of people; truth in the features' turned axes. ``looks`` are everybody's, M for all views together."""
+    """N views of people; truth in the features' turned axes. Each field is a tensor, or rows on disk; ``samples[rows]`` are tensors."""
 
-    looks: torch.Tensor  # (M, *FEATURE_MAP) float16
-    look: torch.Tensor  # (N,) row of ``looks``
-    features: torch.Tensor  # (N, FEATURE_COUNT)
-    rotations: torch.Tensor  # (N, 24, 3, 3)
-    betas: torch.Tensor  # (N, 10)
-    keypoints_xy: torch.Tensor  # (N, 17, 2) crop coordinates, turned
-    weak_camera: torch.Tensor  # (N, 3) the best fitting one
-    person: torch.Tensor  # (N,) row of the data set
+    maps: Tensor | Rows  # (M, *FEATURE_MAP) float16 feature maps, those of all views together
+    map_row: Tensor | Rows  # (N,) row of ``maps``
+    features: Tensor | Rows  # (N, FEATURE_COUNT)
+    rotations: Tensor | Rows  # (N, 24, 3, 3)
+    betas: Tensor | Rows  # (N, 10)
+    keypoints_xy: Tensor | Rows  # (N, 17, 2) crop coordinates, turned
+    weak_camera: Tensor | Rows  # (N, 3) the best fitting one
+    person: Tensor | Rows  # (N,) row of the data set
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, index) -> Samples:
-        return replace(self, **{name: getattr(self, name)[index] for name in _BY_VIEW})
+    def __getitem__(self, rows) -> Samples:
+        return replace(self, **{name: torch.as_tensor(getattr(self, name)[rows]) for name in _BY_VIEW})
+
+    def parts(self) -> Iterator[Samples]:
+        """All samples in order, some at a time."""
+        return (self[rows] for rows in torch.arange(len(self)).split(_PART))
 
     @property
-    def activations(self) -> torch.Tensor:
-        """(N, *FEATURE_MAP)"""
-        return self.looks[self.look].float()
+    def feature_map(self) -> Tensor:
+        """(N, *FEATURE_MAP), read when it is asked for."""
+        return torch.as_tensor(self.maps[self.map_row]).float()
 
 
-_BY_VIEW = [name for name in Samples.__dataclass_fields__ if name != "looks"]
+_BY_VIEW = [name for name in Samples.__dataclass_fields__ if name != "maps"]
 
 
-def load_people(folders: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Proxies and truth of several folders written by ``hmr-ros data rendered``, row by row; the missed are not among them.
-    ``looked`` (N,) is everybody's row in ``load_looks``."""
+def load_people(folders: Sequence[Path]) -> dict[str, Rows | np.ndarray]:
+    """Proxies and truth of several folders written by ``hmr-ros data rendered``, row by row and on disk; without false negatives.
+    ``seen`` (N,) is everybody's row in ``load_feature_maps``."""
     if not folders:
         raise ValueError("no people: name folders of `hmr-ros data rendered`")
-    parts = [rendered.load(folder) for folder in folders]
-    names = [name for name in parts[0] if not name.startswith("missed_")]
-    people = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    return people | {"looked": np.arange(len(people["index"]))}
+    folders = [shards.open_people(folder) for folder in folders]
+    names = [name for name in folders[0] if not name.startswith("missed_")]
+    people = {name: Rows(part for folder in folders for part in folder[name].parts) for name in names}
+    return people | {"seen": np.arange(len(people["index"]))}
 
 
-def load_looks(folders: Sequence[Path]) -> torch.Tensor:
-    """The landmark network's activations (N * 2, *FEATURE_MAP) float16 of ``load_people``'s rows: everybody as first seen, in a mirror."""
-    return torch.from_numpy(rendered.load_activations(*folders)).flatten(0, 1)
+def load_feature_maps(folders: Sequence[Path]) -> Rows:
+    """BlazePose's feature maps (N * 2, *FEATURE_MAP) float16 of ``load_people``'s rows, on disk: everybody's plain and mirrored view."""
+    return shards.open_activations(*folders).reshape(*FEATURE_MAP)
 
 
 def make_samples(
-    data: dict[str, np.ndarray],
-    activations: torch.Tensor,
+    data: dict[str, Rows | np.ndarray],
+    maps: Rows,
     skeleton: PosedKeypoints,
-    looks: Sequence[str] = ("plain",),
+    flips: Sequence[str] = ("plain",),
     depths: Sequence[str] = ("depth",),
+    people: np.ndarray | None = None,
+    folder: Path | None = None,
 ) -> Samples:
-    """Views of everybody in ``load_people``'s rows: all people by the first look and depth, then by the next. ``activations`` are
-    ``load_looks``'s."""
-    parts = [_view(data, activations, skeleton, look, depth) for look in looks for depth in depths]
-    return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in _BY_VIEW})
+    """Views of everybody in ``load_people``'s rows, or of some of them (N,): all people by the first flip and depth, then by the next.
+
+    ``maps`` are ``load_feature_maps``'s. With a ``folder`` the samples are kept there, in files that are gone with the process;
+    otherwise in memory.
+    """
+    people = np.arange(len(data["index"])) if people is None else people
+    writer = RowWriter(folder)
+    for flip in flips:
+        for depth in depths:
+            names = (*_PROXIES, *_MIRRORED, *_TRUTH, "seen", depth)
+            for first in range(0, len(people), _PART):
+                chosen = people[first : first + _PART]
+                views = _views({name: data[name][chosen] for name in names}, skeleton, flip, depth)
+                writer.append(**views, person=chosen)
+    fields = writer.rows()
+    if folder is None:
+        fields = {name: torch.from_numpy(np.asarray(rows)) for name, rows in fields.items()}
+    return Samples(maps, **fields)
 
 
 def proxies_of(
-    data: dict[str, np.ndarray], look: str = "plain", depth: str = "depth", activations: np.ndarray | None = None
+    data: dict[str, np.ndarray], flip: str = "plain", depth: str = "depth", activations: np.ndarray | None = None
 ) -> Iterator[PersonProxies]:
-    """Row by row, as the extractor gave them (masks and depths at the shards' resolution), with ``rendered.load_activations``'s
+    """Row by row, as the extractor gave them (masks and depths at the shards' resolution), with ``shards.load_activations``'s
     where they are given."""
-    prefix, source, confident = "" if look == "plain" else "mirrored_", "coarse" if depth == "depth" else "sensor", registry.confident(None)
+    prefix, source, confident = "" if flip == "plain" else "mirrored_", "coarse" if depth == "depth" else "sensor", registry.confident(None)
     for i in range(len(data["crop"])):
         core = {name: data[name][i] for name in ("score", "box", "keypoints", "crop", "mask")}
         person = PersonProxies(**core, depth=data[depth][i], depth_source=source, confident=confident)
         record = BlazePoseRecord(
             *(data[f"{prefix}{name}"][i] for name in ("landmarks", "world", "region", "appearance")),
-            feature_map=None if activations is None else activations[i, LOOKS.index(look)],
+            feature_map=None if activations is None else activations[i, FLIPS.index(flip)],
             agreed=data["agreed"][i],
         )
-        yield replace(person, blazepose=record) if look == "plain" else flipped(person, record)
+        yield replace(person, blazepose=record) if flip == "plain" else flipped(person, record)
 
 
-def _view(data: dict[str, np.ndarray], activations: torch.Tensor, skeleton: PosedKeypoints, look: str, depth: str) -> Samples:
-    features = np.stack([person_features(person) for person in proxies_of(data, look, depth)])
+def _views(data: dict[str, np.ndarray], skeleton: PosedKeypoints, flip: str, depth: str) -> dict[str, np.ndarray]:
+    """Fields of ``Samples`` but ``maps`` and ``person``."""
+    features = np.stack([person_features(person) for person in proxies_of(data, flip, depth)])
     pose = np.concatenate([data["ray_orient"][:, None], data["pose"][:, 1:]], axis=1)
     rotations, xy = matrix_from_rotvec(pose), to_crop(data["keypoints2d"], data["crop"])
     region = data["region"]
-    if look == "mirrored":
+    if flip == "mirrored":
         region = data["mirrored_region"]
-        flip = np.array([-1.0, 1, 1])
-        rotations = rotations[:, list(SMPL_MIRROR)] * (flip[:, None] * flip)  # M R M; the body's shapes are symmetric
-        xy = xy[:, list(COCO_MIRROR)] * flip[:2]
+        mirror = np.array([-1.0, 1, 1])
+        rotations = rotations[:, list(SMPL_MIRROR)] * (mirror[:, None] * mirror)  # M R M; the body's shapes are symmetric
+        xy = xy[:, list(COCO_MIRROR)] * mirror[:2]
     turn = rotation_about_z(region[:, 3])
     rotations = np.concatenate([(np.swapaxes(turn, 1, 2) @ rotations[:, 0])[:, None], rotations[:, 1:]], axis=1)
     xy = xy @ turn[:, :2, :2]
-    tensors = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (features, rotations, data["betas"], xy)]
+    fields = {"features": features, "rotations": rotations, "betas": data["betas"], "keypoints_xy": xy}
+    fields = {name: np.ascontiguousarray(values, np.float32) for name, values in fields.items()}
     with torch.no_grad():
-        keypoints = skeleton(tensors[1], tensors[2])[1].numpy()
-    camera = torch.from_numpy(fit_weak_camera(keypoints, xy, np.ones(xy.shape[:2])))
-    seen = len(LOOKS) * torch.from_numpy(data["looked"]) + LOOKS.index(look)
-    return Samples(activations, seen, *tensors, camera, torch.arange(len(features)))
+        keypoints = skeleton(torch.from_numpy(fields["rotations"]), torch.from_numpy(fields["betas"]))[1].numpy()
+    camera = fit_weak_camera(keypoints, fields["keypoints_xy"], np.ones(xy.shape[:2]))
+    return fields | {"weak_camera": camera, "map_row": len(FLIPS) * data["seen"] + FLIPS.index(flip)}

@@ -1,48 +1,41 @@
 """``hmr-ros train lifter``: the lifter and its reliability, with the truth of rendered people.
 
-Reads what ``hmr-ros data rendered`` wrote. First the regressor learns, from one view a person and epoch (as first seen or in
-a mirror, with the coarse depth or a depth camera's), and its averaged weights are kept. Then its reliability learns to tell
-right joints from wrong ones on the tenth of the people whom the regressor has not seen: on those it has, it errs too little.
-The paper's self-supervised training, train.py, reads proxies only.
+Reads what ``hmr-ros data rendered`` wrote. First the regressor is trained, on one view a person and epoch (plain or mirrored, with
+the coarse depth or a depth camera's), and its averaged weights are kept. Then its reliability is trained to tell joints within
+100 mm from others, on a calibration split, a tenth of the people, that the regressor has not seen: on those it has seen, its errors
+are too small. training/loop.py runs both. The paper's self-supervised training, paper/train.py, reads proxies only.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import track
-from torch.nn import functional as F
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint, write_json
 from hmr_ros.networks.checkpoints import load_lifter
 from hmr_ros.geometry import sixd_from_matrix
-from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT, keypoints_in_features
-from hmr_ros.networks.lifter.net import BETAS, RIGHT, BodyParameters, Lifter
+from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT
+from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.refinement import Refiner
-from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.data import shard_work
-from hmr_ros.training.losses.body import body_loss, from_hips
-from hmr_ros.training.metrics import auroc, mpjpe, pa_mpjpe
-from hmr_ros.training.lifter.samples import DEPTHS, LOOKS, Samples, load_looks, load_people, make_samples
-from hmr_ros.training.schedule import one_cycle
+from hmr_ros.training.loop import LoopConfig, launch, require_same, run
+from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples, load_feature_maps, load_people, make_samples
+from hmr_ros.training.lifter.tasks import VIEWS, RegressorTask, ReliabilityTask, shrink_betas
 
-_LIMBS = list(LIMB_KEYPOINTS)
-_JUDGED = 10  # of so many pictures one is kept from the regressor, for its reliability
+WEIGHTS = "lifter.safetensors"
+_CALIBRATION = 10  # of so many pictures one is kept from the regressor, for its reliability
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopConfig):
     """Train the lifter and its reliability on rendered people."""
 
     data: tuple[Path, ...]
@@ -50,9 +43,9 @@ class TrainConfig:
     val: tuple[Path, ...]
     """Folders written by `hmr-ros data rendered --split val`: their scores are shown and logged."""
     out: Path = Path("runs/lifter")
-    """Where lifter.safetensors and metrics.json go."""
+    """Where lifter.safetensors, metrics.json, resume.pt and TensorBoard's events go; an unfinished run in it is continued."""
     init: Path | None = None
-    """Go on from this lifter.safetensors with other people: its size and its statistics of the data count."""
+    """Start from this lifter.safetensors with other people: its size and its statistics of the data count."""
     people: int | None = None
     """Learn from the first so many people only (their reliability from a tenth as many more)."""
     leave_out_everyday: bool = False
@@ -60,6 +53,7 @@ class TrainConfig:
     epochs: int = 30
     """An epoch shows one view of everybody."""
     batch: int = 256
+    """Over all processes."""
     lr: float = 1e-3
     weight_decay: float = 0.05
     average: float = 0.998
@@ -68,13 +62,11 @@ class TrainConfig:
     blocks: int = 2
     dropout: float = 0.1
     members: int = 2
-    """Networks that learn side by side, each in its own order, and are averaged."""
-    looking: int = 2
-    """So many of them look at the landmark network's activations, too, through a convolutional network of their own."""
+    """Networks that are trained side by side, each in its own order, and averaged."""
+    image_features: int = 2
+    """Number of members with the image-feature branch, a convolutional network on BlazePose's feature map."""
     appearance: bool = True
-    """Use the landmark network's last activations beside what it says."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Of those convolutional networks; bf16-mixed is three times as fast where the CPU has units for it, and far slower elsewhere."""
+    """Use BlazePose's embedding beside its landmarks."""
     weight_joints: float = 10.0
     """Of the root-relative 3D joints and keypoints, L1 in metres."""
     weight_rotations: float = 1.0
@@ -82,218 +74,78 @@ class TrainConfig:
     weight_betas: float = 0.2
     """Of the shape, mean squared."""
     weight_projection: float = 2.0
-    """Of the keypoints seen by the weak camera, L1 in crop coordinates."""
+    """Of the keypoints projected by the weak-perspective camera, L1 in crop coordinates."""
     reliability_epochs: int = 20
-    seed: int = 0
 
 
 def train(config: TrainConfig, console: Console = Console()) -> dict:
-    """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics."""
-    for name in ("epochs", "reliability_epochs", "members", "batch", "width", "blocks"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
-    if not 0 <= config.looking <= config.members:
-        raise ValueError(f"looking is {config.looking}, expected 0 to all {config.members} members")
+    """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics.
+
+    Raises ValueError for a setting or folder that does not fit, FloatingPointError with the people of the batch where the loss is
+    not finite.
+    """
+    if not 0 <= config.image_features <= config.members:
+        raise ValueError(f"image_features is {config.image_features}, expected 0 to all {config.members} members")
     if not 0 < config.lr:
         raise ValueError(f"lr is {config.lr}, expected more than 0")
-    weights = config.out / "lifter.safetensors"
+    fabric = launch(config, WEIGHTS, ("epochs", "reliability_epochs", "members", "width", "blocks"))
+    weights, path = config.out / WEIGHTS, config.out / "metrics.json"
     if weights.exists():
-        raise FileExistsError(f"{weights} exists; name another --out, or remove it")
+        require_same(config)
+        console.print(f"{weights} is finished")
+        return json.loads(path.read_text())
     torch.manual_seed(config.seed)
     body = BodyModel.load(None)
     skeleton = PosedKeypoints(body)
-    started = time.monotonic()
     with console.status("reading rendered people"):
-        learned, judged = _people(config, skeleton)
-        held_out = make_samples(load_people(config.val), load_looks(config.val), skeleton)
-    console.print(
-        f"{len(learned) // _VIEWS} people to learn from, {len(judged) // _VIEWS} to learn reliability from, "
-        f"{len(held_out)} held out, {FEATURE_COUNT} features"
-    )
+        learned, calibration = _people(config, skeleton)
+        held_out = make_samples(load_people(config.val), load_feature_maps(config.val), skeleton, folder=config.out)
+    people = len(learned) // VIEWS
+    if fabric.is_global_zero:
+        console.print(f"{people} people to learn from, {len(calibration) // VIEWS} in the calibration split, {len(held_out)} held out, "
+                      f"{FEATURE_COUNT} features")  # fmt: skip
     if config.init:
-        config, lifter = _continued(config, body)
+        options, lifter = _continued(config, body)
     else:
-        lifter = Lifter(**_options(config))
+        options, lifter = config, Lifter(**_options(config))
         _set_statistics(lifter, learned)
-    history = _train_regressor(lifter, learned, held_out, skeleton, config, console)
-    _shrink_betas(lifter, judged)
-    reliability = _train_reliability(lifter, judged, held_out, skeleton, config, console)
-    scores = history[-1] | reliability
-    metrics = {"scores": scores, "people": len(learned) // _VIEWS, "history": history, "seconds": round(time.monotonic() - started, 1)}
-    save_checkpoint(weights, _halved(lifter), _metadata(config, len(learned) // _VIEWS, body, scores))
-    write_json(config.out / "metrics.json", metrics, allow_nan=True)
-    console.print(
-        f"MPJPE {scores['mpjpe']:.1f} mm, PA-MPJPE {scores['pa_mpjpe']:.1f} mm, AUROC of the reliability "
-        f"{scores['auroc']:.3f} on the held-out people; {weights}"
-    )
+    lifter.to(fabric.device)
+    regressor = RegressorTask(options, fabric, lifter, learned, held_out, skeleton)
+    first = run(regressor, config, fabric, console)
+    lifter.members = regressor.average.module
+    shrink_betas(lifter, calibration)
+    reliability = ReliabilityTask(options, fabric, lifter, calibration, held_out, skeleton)
+    second = run(reliability, replace(config, out=config.out / "reliability"), fabric, console)
+    lifter.reliability.load_state_dict(reliability.best.network.state_dict())
+    scores = first.history[-1] | reliability.scores(second.history)
+    metrics = {"scores": scores, "people": people, "history": first.history, "seconds": round(first.seconds + second.seconds, 1)}
+    if fabric.is_global_zero:
+        write_json(path, metrics, allow_nan=True)
+        save_checkpoint(weights, _halved(lifter), _metadata(options, people, body, scores))
+        console.print(
+            f"MPJPE {scores['mpjpe']:.1f} mm, PA-MPJPE {scores['pa_mpjpe']:.1f} mm, AUROC of the reliability "
+            f"{scores['auroc']:.3f} on the held-out people; {weights}"
+        )
     return metrics
 
 
-# ---- people ---------------------------------------------------------------------------------------------------------
-
-_VIEWS = len(LOOKS) * len(DEPTHS)
-
-
 def _people(config: TrainConfig, skeleton: PosedKeypoints) -> tuple[Samples, Samples]:
-    """Views of those to learn from and of those to judge on, view by view: row v * n + i is view v of person i."""
+    """Views of the training and of the calibration split, view by view: row v * n + i is view v of person i."""
     data = load_people(config.data)
-    chosen = data["category"] == "mocap" if config.leave_out_everyday else np.ones(len(data["category"]), bool)
-    judged = data["index"] % _JUDGED == _JUDGED - 1
+    index = np.asarray(data["index"])
+    chosen = np.asarray(data["category"]) == "mocap" if config.leave_out_everyday else np.ones(len(index), bool)
+    calibration = index % _CALIBRATION == _CALIBRATION - 1
     if config.people:
-        chosen &= np.cumsum(chosen & ~judged) <= config.people
-    parts = [{name: rows[chosen & part] for name, rows in data.items()} for part in (~judged, judged)]
-    if len(parts[0]["index"]) < config.batch or not len(parts[1]["index"]):
+        chosen &= np.cumsum(chosen & ~calibration) <= config.people
+    parts = [np.flatnonzero(chosen & part) for part in (~calibration, calibration)]
+    if len(parts[0]) < config.batch or not len(parts[1]):
         raise ValueError(
-            f"{len(parts[0]['index'])} people to learn from and {len(parts[1]['index'])} to judge on are fewer than one batch "
-            f"of {config.batch} and one person: make more, or lower --batch"
+            f"{len(parts[0])} people to learn from and {len(parts[1])} in the calibration split are fewer than one batch of "
+            f"{config.batch} and one person: make more, or lower --batch"
         )
-    looks = load_looks(config.data)
-    learned, judged = (make_samples(part, looks, skeleton, LOOKS, DEPTHS) for part in parts)
-    return learned, judged
-
-
-def _batches(samples: Samples, size: int) -> list[Samples]:
-    """One view of everybody, at random, in random order; what does not fill a batch is left for another epoch."""
-    people = len(samples) // _VIEWS
-    rows = torch.randperm(people) + people * torch.randint(_VIEWS, (people,))
-    return [samples[index] for index in rows.split(size) if len(index) == size]
-
-
-# ---- the regressor --------------------------------------------------------------------------------------------------
-
-
-def _train_regressor(
-    lifter: Lifter, learned: Samples, held_out: Samples, skeleton: PosedKeypoints, config: TrainConfig, console: Console
-) -> list[dict]:
-    """Train in place and leave the averaged weights; returns losses and scores by epoch."""
-    steps = config.epochs * (len(learned) // _VIEWS // config.batch)
-    optimizer = torch.optim.AdamW(lifter.members.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = one_cycle(optimizer, config.lr, steps, warm_up=0.05)
-    average = torch.optim.swa_utils.AveragedModel(
-        lifter.members, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=False
-    )
-    history = []
-    for epoch in track(range(config.epochs), "regressor", console=console):
-        lifter.train()
-        losses = []
-        for batches in zip(*(_batches(learned, config.batch) for _ in lifter.members)):
-            optimizer.zero_grad(set_to_none=True)
-            for member, batch in zip(lifter.members, batches):
-                with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-                    said = member(lifter.normalized(batch.features), batch.activations)
-                loss = _loss(lifter.parameters_of(said.float()), batch, skeleton, config)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, people {batch.person.tolist()[:8]}…")
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(member.parameters(), 1.0)
-                losses.append(loss.item())
-            optimizer.step()
-            schedule.step()
-            average.update_parameters(lifter.members)
-        learning, lifter.members = lifter.members, average.module
-        history.append({"epoch": epoch, "loss": float(np.mean(losses)), **evaluate(lifter, held_out, skeleton)})
-        lifter.members = learning
-        if (epoch + 1) % max(1, config.epochs // 10) == 0:
-            scores = ", ".join(f"{name} {value:.3f}" for name, value in history[-1].items() if name != "epoch")
-            console.print(f"epoch {epoch + 1}: {scores}", highlight=False)
-    lifter.members = average.module
-    return history
-
-
-def _loss(said: tuple[torch.Tensor, ...], truth: Samples, skeleton: PosedKeypoints, config: TrainConfig) -> torch.Tensor:
-    weights = config.weight_joints, config.weight_rotations, config.weight_betas, config.weight_projection
-    return body_loss(said, (truth.rotations, truth.betas), truth.keypoints_xy, skeleton, *weights)
-
-
-@torch.no_grad()
-def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict[str, float]:
-    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) and shape error on ``samples``."""
-    prediction = BodyParameters(*map(torch.cat, zip(*_answers(lifter, samples))))
-    pred, truth = (
-        from_hips(skeleton(p.rotations, p.betas)[1])[:, _LIMBS].numpy() for p in (prediction, samples)
-    )
-    return {
-        "mpjpe": float(mpjpe(pred, truth).mean()),
-        "pa_mpjpe": float(pa_mpjpe(pred, truth).mean()),
-        "betas_rms": float((prediction.betas - samples.betas).square().mean().sqrt()),
-    }
-
-
-@torch.no_grad()
-def _shrink_betas(lifter: Lifter, judged: Samples) -> None:
-    """Scale each shape coefficient, in place, to what it is worth on people whom the regressor has not seen: pictures say little
-    about shape, the losses on joints make much of it, and an overstated shape is worse than the mean one."""
-    said = torch.cat([answer.betas for answer in _answers(lifter, judged)])
-    worth = ((said * judged.betas).sum(0) / said.square().sum(0).clamp_min(1e-9)).clamp(0, 1)
-    for member in lifter.members:
-        for parameter in member.head.parameters():
-            parameter[BETAS] *= worth.reshape(-1, *[1] * (parameter.ndim - 1))
-
-
-# ---- its reliability ------------------------------------------------------------------------------------------------
-
-
-def _train_reliability(
-    lifter: Lifter, judged: Samples, held_out: Samples, skeleton: PosedKeypoints, config: TrainConfig, console: Console
-) -> dict[str, float]:
-    """Train the reliability in place, by cross-entropy; the epoch with the lowest on the held-out people is kept."""
-    right, held_out_error = joint_errors(lifter, judged, skeleton) < RIGHT, joint_errors(lifter, held_out, skeleton)
-    held_out_right = held_out_error < RIGHT
-    optimizer = torch.optim.AdamW(lifter.reliability.parameters(), lr=1e-3, weight_decay=config.weight_decay)
-    with torch.no_grad():
-        # The regressor stays as it is.
-        seen, held_out_seen = (torch.cat([lifter.said(some.features, some.activations)[1] for some in _parts(s)]) for s in (judged, held_out))
-    size = min(config.batch, len(judged))
-    batches = len(judged) // size
-    schedule = one_cycle(optimizer, 1e-3, config.reliability_epochs * batches, warm_up=0.3)
-    best, kept = None, None
-    for _ in track(range(config.reliability_epochs), "reliability", console=console):
-        for index in torch.randperm(len(judged)).split(size)[:batches]:
-            lifter.reliability.train()
-            loss = F.binary_cross_entropy_with_logits(lifter.reliability(seen[index]), right[index].float())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        lifter.eval()
-        with torch.no_grad():
-            reliability = lifter.reliability(held_out_seen).sigmoid()
-        entropy = float(F.binary_cross_entropy(reliability, held_out_right.float()))
-        if best is None or entropy < best["reliability_entropy"]:
-            worst = held_out_error > held_out_error.flatten().quantile(0.8)
-            best = {
-                "reliability_entropy": entropy,
-                "auroc": auroc(-reliability.numpy().ravel(), worst.numpy().ravel()),
-                "right_share": float(held_out_right.float().mean()),
-            }
-            kept = {name: value.clone() for name, value in lifter.reliability.state_dict().items()}
-    lifter.reliability.load_state_dict(kept)
-    return best
-
-
-@torch.no_grad()
-def joint_errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> torch.Tensor:
-    """3D error of the 12 limb joints (N, 12) in metres, relative to the hips' midpoint, refined as in the estimator."""
-    refine = Refiner(skeleton)
-    errors = []
-    for some, answer in zip(_parts(samples), _answers(lifter, samples)):
-        rotations, betas, cameras, _ = (value.numpy() for value in answer)
-        targets, confidence = keypoints_in_features(some.features.numpy())
-        refined, _ = refine(rotations, betas, cameras, targets, confidence)
-        pred = skeleton(torch.from_numpy(refined), torch.from_numpy(betas))[1]
-        truth = skeleton(some.rotations, some.betas)[1]
-        errors.append((from_hips(pred) - from_hips(truth))[:, _LIMBS].norm(dim=-1))
-    return torch.cat(errors)
-
-
-def _parts(samples: Samples) -> Iterator[Samples]:
-    return (samples[rows] for rows in torch.arange(len(samples)).split(1024))
-
-
-@torch.no_grad()
-def _answers(lifter: Lifter, samples: Samples) -> list[BodyParameters]:
-    lifter.eval()
-    return [lifter(some.features, some.activations) for some in _parts(samples)]
+    maps = load_feature_maps(config.data)
+    learned, calibration = (make_samples(data, maps, skeleton, FLIPS, DEPTHS, part, config.out) for part in parts)
+    return learned, calibration
 
 
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
@@ -305,17 +157,23 @@ def _continued(config: TrainConfig, body: BodyModel) -> tuple[TrainConfig, Lifte
     if trained_with["sha256"] != body.sha256:
         raise ValueError(f"{config.init} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), expected "
                          f"{body.name} ({body.sha256[:8]}): its shape coefficients mean something else")  # fmt: skip
-    options = load_checkpoint(config.init)[1]["options"]
-    return replace(config, **options), lifter
+    options = dict(load_checkpoint(config.init)[1]["options"])
+    return replace(config, image_features=options.pop("looking"), **options), lifter
 
 
 def _set_statistics(lifter: Lifter, samples: Samples) -> None:
     """Centre the lifter's input and output on the training set."""
-    lifter.feature_mean.copy_(samples.features.mean(0))
-    lifter.feature_std.copy_(samples.features.std(0).clamp_min(1e-3))
-    lifter.mean_rotations.copy_(sixd_from_matrix(samples.rotations).mean(0))
-    camera = samples.weak_camera
-    lifter.mean_camera.copy_(torch.cat([camera[:, :1].clamp_min(1e-3).log(), camera[:, 1:]], dim=1).mean(0))
+    sums, count = [0.0] * 4, len(samples)
+    for some in samples.parts():
+        features, camera = some.features.double(), some.weak_camera
+        log_camera = torch.cat([camera[:, :1].clamp_min(1e-3).log(), camera[:, 1:]], dim=1)
+        parts = features, features.square(), sixd_from_matrix(some.rotations), log_camera
+        sums = [total + part.double().sum(0) for total, part in zip(sums, parts)]
+    mean, square, rotations, camera = (total / count for total in sums)
+    lifter.feature_mean.copy_(mean)
+    lifter.feature_std.copy_(((square - mean.square()) * count / (count - 1)).clamp_min(0).sqrt().clamp_min(1e-3))
+    lifter.mean_rotations.copy_(rotations)
+    lifter.mean_camera.copy_(camera)
 
 
 def _halved(lifter: Lifter) -> dict[str, torch.Tensor]:
@@ -324,7 +182,9 @@ def _halved(lifter: Lifter) -> dict[str, torch.Tensor]:
 
 
 def _options(config: TrainConfig) -> dict:
-    return {name: getattr(config, name) for name in ("width", "blocks", "dropout", "members", "appearance", "looking")}
+    """Of ``Lifter``, as its checkpoints have them."""
+    names = "width", "blocks", "dropout", "members", "appearance"
+    return {name: getattr(config, name) for name in names} | {"looking": config.image_features}
 
 
 def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -> dict:

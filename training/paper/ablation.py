@@ -28,13 +28,14 @@ from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.data.rendered import dataset as rendered
+from hmr_ros.training.loop import require_same
 from hmr_ros.training.metrics import auroc, mpjpe, pa_mpjpe
 from hmr_ros.training.paper.proxy_data import HARSH, Corruption, ProxyData, of_rows
 from hmr_ros.training.paper.reliability_ceiling import ceiling
 from hmr_ros.training.benchmarks.rendered.methods import Prediction, posed
 from hmr_ros.training.benchmarks.rendered.scores import WORST, WRONG_2D, Truth, complete
 from hmr_ros.training.paper.optimise import OptimiseConfig, decoded, optimise, regress
-from hmr_ros.training.paper.train import PRESETS, WEIGHTS, TrainConfig, prepare, require_same, train
+from hmr_ros.training.paper.train import PRESETS, WEIGHTS, TrainConfig, prepare, train
 
 _LIMBS = list(LIMB_KEYPOINTS)
 

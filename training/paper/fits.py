@@ -72,7 +72,7 @@ class Fits:
 def fit(config: FitConfig, console: Console = Console()) -> Fits:
     """Fit, write ``config.out``, every few batches what there is so far; returns the bodies. ValueError where the file there is of
     other people or settings."""
-    people = trimmed(load(config.data, config.depth))[0]
+    people = trimmed(load(config.data, config.depth), config.out.parent)[0]
     asked = {"people": len(people), "joints_sha256": joints_sha256(people.joints), "depth": config.depth,
              "init_sha256": _sha256(config.init), "loss": asdict(config.loss), "optimise": asdict(config.optimise)}  # fmt: skip
     parts: list[Fits] = []

@@ -7,7 +7,7 @@ and everyday situations; AMASS in addition where the user has it. How good it be
 
 from __future__ import annotations
 
-import time
+import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
@@ -28,9 +29,10 @@ from hmr_ros.networks.paper.prior import JOINTS, LATENT, PosePrior, rotations
 from hmr_ros.skeleton import SMPL_JOINTS
 from hmr_ros.training.data.rendered.everyday import LEFT_ARM, RIGHT_ARM
 from hmr_ros.training.data.rendered.poses import PoseSampler, canonical, embedded_clips, limit_joints
+from hmr_ros.training.loop import Learner, LoopConfig, Result, Task, generator, launch, one_cycle, require_same, run
 from hmr_ros.training.prior.report import draw_samples, report
-from hmr_ros.training.schedule import one_cycle
 
+WEIGHTS = "pose_prior.safetensors"
 _CHUNK = 1000  # poses drawn by one process at a time, from a seed of their own
 _SAMPLED = 32  # even samples of a step that are held against the limits of joints
 _LEGS = tuple(
@@ -39,12 +41,13 @@ _LEGS = tuple(
 _LIMBS = [[joint - 1 for joint in limb] for limb in (LEFT_ARM, RIGHT_ARM, sum(_LEGS, ()))]  # of the 23 joints
 
 
-@dataclass(frozen=True)
-class PriorConfig:
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig(LoopConfig):
     """Train the pose prior; the defaults made the embedded one."""
 
     out: Path = Path("runs/prior")
-    """Where pose_prior.safetensors, metrics.json and samples.png go."""
+    """Where pose_prior.safetensors, metrics.json, samples.png, resume.pt and TensorBoard's events go; an unfinished run in it is
+    continued."""
     amass: Path | None = None
     """Folder of AMASS motions (SMPL+H), learned from beside the embedded clips."""
     poses: int = 60_000
@@ -68,31 +71,34 @@ class PriorConfig:
     """Poses of each held-out part, and decoded samples, that the figures are made from."""
     workers: int = 2
     """Processes that draw poses."""
-    seed: int = 0
+    save_every: int = 500
+    """Steps between checkpoints."""
 
 
 def train_prior(config: PriorConfig, console: Console = Console()) -> dict:
     """Train, write checkpoint, figures and picture to ``config.out``; returns the figures."""
-    for name in ("poses", "steps", "batch", "evaluated", "workers"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
     if not 0 <= config.everyday <= 1:
         raise ValueError(f"everyday is {config.everyday}, expected a share between 0 and 1")
-    started = time.monotonic()
+    fabric = launch(config, WEIGHTS, ("poses", "steps", "evaluated", "workers"))
+    weights, path = config.out / WEIGHTS, config.out / "metrics.json"
+    if weights.exists() and path.exists():
+        require_same(config)
+        console.print(f"{weights} is finished")
+        return json.loads(path.read_text())
     body = BodyModel.load(None)
     poses = torch.from_numpy(draw_poses(config, console))
-    prior, history = learn(config, poses, body, console)
+    prior, result = learn(config, poses, body, fabric, console)
+    if not fabric.is_global_zero:
+        return {}
     prior.load_state_dict(_halved(prior))  # measured as it will be read
-    seconds = round(time.monotonic() - started, 1)
-    weights = config.out / "pose_prior.safetensors"
     save_checkpoint(weights, _halved(prior), _metadata(config, {}))  # measuring takes minutes, too
     with console.status("measuring"):
         figures = report(prior, body, poses, config.evaluated, config.seed)
         picture = draw_samples(prior, body, seed=config.seed)
     save_checkpoint(weights, _halved(prior), _metadata(config, figures))
-    metrics = figures | {"training": _told(config), "history": history, "seconds": seconds}
-    write_json(config.out / "metrics.json", metrics, allow_nan=True)
     cv2.imwrite(str(config.out / "samples.png"), picture)
+    metrics = figures | {"training": _settings(config), "history": result.history, "seconds": result.seconds}
+    write_json(path, metrics, allow_nan=True)
     console.print(
         f"reconstruction on held-out motion {figures['mocap']['reconstruction_mm']:.1f} mm, everyday "
         f"{figures['everyday']['reconstruction_mm']:.1f} mm; {weights}"
@@ -134,6 +140,88 @@ def _draw(job: tuple[int, int, int]) -> np.ndarray:
     return np.stack([canonical(_sampler.sample(rng).rotvec[1:]).ravel() for _ in range(count)]).astype(np.float32)
 
 
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+def learn(
+    config: PriorConfig, poses: Tensor, body: BodyModel, fabric: Fabric | None = None, console: Console = Console()
+) -> tuple[PosePrior, Result]:
+    """Train on ``poses`` (N, 69); returns the prior, frozen and on the CPU, and the run's losses."""
+    fabric = fabric or launch(config, WEIGHTS)
+    task = AdversarialAutoEncoder(config, fabric, poses, body)
+    result = run(task, config, fabric, console)
+    return task.prior.eval().requires_grad_(False).cpu(), result
+
+
+class _System(nn.Module):
+    """Poses as matrices (B, 23, 3, 3), even numbers (E, 32) → their codes (B, 32), and the poses (B + E, 69) that codes and even
+    numbers are decoded to."""
+
+    def __init__(self, prior: PosePrior):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, matrices: Tensor, even: Tensor) -> tuple[Tensor, Tensor]:
+        phi = self.prior.encode_matrices(matrices)
+        return phi, self.prior.decode(torch.cat([phi, even]))
+
+
+class AdversarialAutoEncoder(Task):
+    """The discriminator learns first in every step, then the auto-encoder against it. A row is a pose."""
+
+    label, rows_are = "prior", "poses"
+
+    def __init__(self, config: PriorConfig, fabric: Fabric, poses: Tensor, body: BodyModel):
+        torch.manual_seed(config.seed)
+        self.config, self.poses, self.device = config, poses, fabric.device
+        self.prior = PosePrior().to(fabric.device)
+        self.discriminator = nn.Sequential(
+            nn.Linear(LATENT, 256), nn.LeakyReLU(0.2), nn.Linear(256, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1)
+        ).to(fabric.device)
+        self.modules = {"prior": self.prior, "discriminator": self.discriminator}
+        self.steps, self.per_epoch = config.steps, max(1, config.steps // 20)
+        self.rest = body.rest_joints(torch.zeros(1, BodyModel.num_betas)).to(fabric.device)
+        against = torch.optim.Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        optimizer = torch.optim.Adam(self.prior.parameters(), lr=config.lr, fused=True)
+        self.learners = [
+            Learner(self.discriminator, against, one_cycle(against, 2e-4, config.steps, warm_up=0.3, cycle_momentum=False), None),
+            Learner(_System(self.prior), optimizer, one_cycle(optimizer, config.lr, config.steps, warm_up=0.05)),
+        ]
+        self.seen: tuple[Tensor, Tensor] | None = None  # matrices and even numbers of a step, the same for both
+
+    def rows(self, step: int, learner: int) -> Tensor:
+        return torch.randint(len(self.poses), (self.config.batch,), generator=generator(self.config.seed, step))
+
+    def losses(self, learner: int, network: nn.Module, rows: Tensor, step: int) -> dict[str, Tensor]:
+        if learner == 0:
+            matrices = _exchange(rotations(self.poses[rows]), self.config.exchanged).to(self.device)
+            self.seen = matrices, 2 * torch.rand(len(rows), LATENT).to(self.device) - 1
+            return {"discriminator": self._distinction(network, *self.seen)}
+        return self._auto_encoding(network, *self.seen)
+
+    def _distinction(self, discriminator: nn.Module, matrices: Tensor, even: Tensor) -> Tensor:
+        with torch.no_grad():
+            phi = self.prior.encode_matrices(matrices)
+        output = discriminator(torch.cat([even, phi])).squeeze(1)
+        truth = torch.cat([torch.ones(len(even)), torch.zeros(len(phi))]).to(output.device)
+        return F.binary_cross_entropy_with_logits(output, truth)
+
+    def _auto_encoding(self, network: nn.Module, matrices: Tensor, even: Tensor) -> dict[str, Tensor]:
+        phi, theta = network(matrices, even[:_SAMPLED])
+        output = rotations(theta[: len(phi)])
+        frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
+        parts = {
+            "rotation": F.mse_loss(output, matrices),
+            "joints": F.l1_loss(_joints(output, self.rest), _joints(matrices, self.rest)),
+            "evenness": _sliced_distance(phi, even),
+            "limits": _beyond_limits(theta[len(phi) :]),
+            "adversarial": F.softplus(-torch.func.functional_call(self.discriminator, frozen, phi)).mean(),
+        }
+        config = self.config
+        weights = 1.0, config.weight_joints, config.weight_even, config.weight_limits, config.weight_adversarial
+        return {"loss": sum(weight * part for weight, part in zip(weights, parts.values()))} | parts
+
+
 def _exchange(matrices: Tensor, probability: float) -> Tensor:
     """Give some of the poses (B, 23, 3, 3) an arm, or the legs, of another one."""
     mixed = matrices.clone()
@@ -144,81 +232,22 @@ def _exchange(matrices: Tensor, probability: float) -> Tensor:
     return mixed
 
 
-# ---- training -------------------------------------------------------------------------------------------------------
-
-
-def learn(
-    config: PriorConfig, poses: Tensor, body: BodyModel, console: Console = Console()
-) -> tuple[PosePrior, list[dict]]:
-    """Train on ``poses`` (N, 69); returns the prior, frozen, and the mean losses of each twentieth of the steps."""
-    torch.manual_seed(config.seed)
-    prior = PosePrior()
-    discriminator = nn.Sequential(
-        nn.Linear(LATENT, 256), nn.LeakyReLU(0.2), nn.Linear(256, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1)
-    )
-    optimizer = torch.optim.Adam(prior.parameters(), lr=config.lr, fused=True)
-    against = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
-    schedule = one_cycle(optimizer, config.lr, config.steps, warm_up=0.05)
-    schedule_against = one_cycle(against, 2e-4, config.steps, warm_up=0.3, cycle_momentum=False)
-    rest = body.rest_joints(torch.zeros(1, BodyModel.num_betas))
-    all_matrices = rotations(poses)
-    every = max(1, config.steps // 20)
-    history, losses = [], []
-    for step in track(range(config.steps), "prior", console=console):
-        matrices = _exchange(all_matrices[torch.randint(len(poses), (config.batch,))], config.exchanged)
-        phi = prior.encode_matrices(matrices)
-        even = 2 * torch.rand_like(phi) - 1
-        told = discriminator(torch.cat([even, phi.detach()])).squeeze(1)
-        truth = torch.cat([torch.ones(config.batch), torch.zeros(config.batch)])
-        distinction = F.binary_cross_entropy_with_logits(told, truth)
-        against.zero_grad(set_to_none=True)
-        distinction.backward()
-        against.step()
-
-        said = rotations(prior.decode(phi))
-        rotation = F.mse_loss(said, matrices)
-        joints = F.l1_loss(_joints(said, rest), _joints(matrices, rest))
-        adversarial = F.softplus(-discriminator(phi)).mean()
-        evenness = _sliced_distance(phi, even)
-        beyond = _beyond_limits(prior.decode(even[:_SAMPLED]))
-        loss = (
-            rotation + config.weight_joints * joints + config.weight_adversarial * adversarial + config.weight_even * evenness
-            + config.weight_limits * beyond
-        )
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} in step {step}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        schedule_against.step()
-        losses.append([value.item() for value in (rotation, joints, evenness, beyond, adversarial, distinction)])
-        if (step + 1) % every == 0 or step + 1 == config.steps:
-            names = ("rotation", "joints", "evenness", "limits", "adversarial", "discriminator")
-            history.append({"step": step + 1} | dict(zip(names, np.mean(losses, 0).round(5).tolist())))
-            losses = []
-            if len(history) % 4 == 0:
-                console.print(", ".join(f"{name} {value}" for name, value in history[-1].items()), highlight=False)
-    return prior.eval().requires_grad_(False), history
-
-
 def _sliced_distance(phi: Tensor, even: Tensor) -> Tensor:
     """Mean squared distance of two sets (B, 32) in order, seen along every axis and along four times as many directions."""
-    directions = torch.cat([torch.eye(LATENT), F.normalize(torch.randn(LATENT, 4 * LATENT), dim=0)], 1)
+    directions = torch.cat([torch.eye(LATENT), F.normalize(torch.randn(LATENT, 4 * LATENT), dim=0)], 1).to(phi.device)
     return F.mse_loss((phi @ directions).sort(0).values, (even @ directions).sort(0).values)
 
 
 def _beyond_limits(theta: Tensor) -> Tensor:
     """Squared radians by which poses (B, 69) are beyond limit_joints, mean over the poses."""
     root = np.zeros((1, 3))
-    limited = [limit_joints(np.concatenate([root, pose.reshape(JOINTS, 3)]))[1:].ravel() for pose in theta.detach().numpy()]
-    return (theta - torch.from_numpy(np.stack(limited)).float()).square().sum(1).mean()
+    limited = [limit_joints(np.concatenate([root, pose.reshape(JOINTS, 3)]))[1:].ravel() for pose in theta.detach().cpu().numpy()]
+    return (theta - torch.from_numpy(np.stack(limited)).to(theta)).square().sum(1).mean()
 
 
 def _joints(matrices: Tensor, rest: Tensor) -> Tensor:
     """(B, 23, 3, 3) → joints (B, 24, 3) in metres of the body with ``rest`` joints, root turned by nothing."""
-    root = torch.eye(3).expand(len(matrices), 1, 3, 3)
+    root = torch.eye(3).to(matrices).expand(len(matrices), 1, 3, 3)
     return pose_joints(torch.cat([root, matrices], 1), rest.expand(len(matrices), -1, -1))[0]
 
 
@@ -230,7 +259,7 @@ def _halved(prior: PosePrior) -> dict[str, Tensor]:
     return {name: value.half() if value.ndim == 2 else value for name, value in prior.state_dict().items()}
 
 
-def _told(config: PriorConfig) -> dict:
+def _settings(config: PriorConfig) -> dict:
     return asdict(config) | {"out": config.out.name, "amass": config.amass and config.amass.name}
 
 
@@ -238,7 +267,7 @@ def _metadata(config: PriorConfig, figures: dict) -> dict:
     return {
         "network": "pose_prior",
         "options": {},
-        "training": _told(config),
+        "training": _settings(config),
         "scores": figures,
         "version": hmr_ros.__version__,
     }

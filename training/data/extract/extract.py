@@ -1,4 +1,4 @@
-"""``hmr-ros extract``: what the detectors say about the people in pictures, videos, bags and datasets, as proxies shards.
+"""``hmr-ros extract``: the detectors' predictions for the people in pictures, videos, bags and datasets, as proxies shards.
 
 Training reads these shards and nothing else. No annotation of any kind is opened here: a dataset is a list of pictures.
 Shards are made in parallel and a killed run goes on where it stopped (data/shard_work.py); their format is in
@@ -20,6 +20,7 @@ from rich.console import Console
 
 from hmr_ros import __version__
 from hmr_ros.proxies import registry
+from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, FrameList
@@ -48,8 +49,10 @@ class ExtractConfig:
     """Of a bag: the image topic, where it has several."""
     depth_topic: str = ""
     """Of a bag: depth images aligned with the image topic, 16UC1 or 32FC1."""
+    depth_size: int = MAP_SIZE
+    """Side of depth maps and masks in pixels; the "paper" preset of `hmr-ros train` wants 256."""
     mirrored: bool = False
-    """Look at everybody in a mirror as well, as rendered data has it; for one more landmark pass a person."""
+    """Extract everybody's mirrored view as well, as rendered data has it; for one more landmark pass a person."""
     workers: int = 2
     """Processes, each with its own detectors on one thread; 1 works in this process."""
     shard_size: int = 100
@@ -69,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def summary(manifest: dict) -> str:
-    """One line: what was looked at, who was found, and which frames could not be read."""
+    """One line: the source, who was found, and which frames could not be read."""
     bad = manifest["unreadable"]
     text = (
         f"{manifest['frames']} frames of {manifest['source']} ({manifest['kind']}): {manifest['people']} people, "
@@ -107,7 +110,7 @@ def extract(config: ExtractConfig) -> dict:
         if not shards.is_complete(config.out, shard, images, truth=False)
     ]
     maker = partial(_maker, config, listing._replace(frames=[]))
-    shard_work.make_shards(maker, missing, len(chosen), config.workers, f"looking at {config.source.name}")
+    shard_work.make_shards(maker, missing, len(chosen), config.workers, f"extracting {config.source.name}")
     manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
     shard_work.finish(config.out, manifest)
     return manifest
@@ -125,15 +128,15 @@ def _check(config: ExtractConfig) -> None:
 
 
 def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
-    extractor = registry.make_extractor(threads=1, flip=config.mirrored)
+    extractor = registry.make_extractor(threads=1, flip=config.mirrored, size=shards.map_size(config.depth_size))
     bag = listing.kind == "bag"
     read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader()
     return partial(extract_shard, config, extractor, read)
 
 
 def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> None:
-    """Look at the frames of one shard and write its file; ``tick()`` after every frame."""
-    rows: shards.Rows = {}
+    """Extract the proxies of one shard's frames and write its file; ``tick()`` after every frame."""
+    rows: shards.RowLists = {}
     unreadable: dict[str, str] = {}
     for index, frame in zip(images, frames, strict=True):
         try:
@@ -161,7 +164,7 @@ def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth
             f"depth image of {config.depth_topic} has shape {depth.shape}, the image {image.shape[:2]}; expected a depth "
             "topic that is aligned with the image (aligned_depth_to_color or so)"
         )
-    return [shards.proxy_row(index, image.shape[:2], person, depth) for person in extractor(image)]
+    return [shards.proxy_row(index, image.shape[:2], person, depth, config.depth_size) for person in extractor(image)]
 
 
 # ---- manifest -------------------------------------------------------------------------------------------------------
@@ -184,7 +187,8 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
         "depth_topic": config.depth_topic,
         "mirrored": config.mirrored,
         "shard_size": config.shard_size,
-        "extractor": registry.identity(flip=config.mirrored),
+        "extractor": registry.identity(flip=config.mirrored, size=shards.map_size(config.depth_size)),
+        **shards.size_identity(config.depth_size),
     }
 
 

@@ -1,4 +1,4 @@
-"""``hmr-ros data rendered``: pictures of synthetic people, looked at by the real detectors, with their exact truth.
+"""``hmr-ros data rendered``: pictures of synthetic people, proxies of them by the real detectors, and their exact truth.
 
 Picture i depends on (seed, split, i) only and never on who makes it. Shards are written whole or not at all and are skipped
 when they exist, so a killed run goes on where it stopped and no picture is made twice. See shards.py for what is stored.
@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.proxies import ProxyExtractor, registry
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.rendered.backgrounds import SUFFIXES, Backgrounds
@@ -54,6 +55,8 @@ class RenderedConfig:
     """Pictures a file."""
     save_images: int = 0
     """Keep the first so many pictures as JPEG, to look at."""
+    depth_size: int = MAP_SIZE
+    """Side of depth maps and masks in pixels; the "paper" preset of `hmr-ros train` wants 256."""
     small_people: bool = False
     """Look for small people in every picture, as in a photo, not only where one is to be expected, as in a stream."""
     scene: SceneConfig = field(default_factory=SceneConfig)
@@ -107,7 +110,7 @@ def summary(manifest: dict) -> str:
     people, found = manifest["people"], manifest["detected"]
     return (
         f"{manifest['images']} pictures, {people} people, {found} found ({100 * found / max(people, 1):.1f} %), "
-        f"{manifest['ghosts']} detections of nobody, median joint error {manifest['median_joint_error_percent']:.2f} % "
+        f"{manifest['ghosts']} false positives, median joint error {manifest['median_joint_error_percent']:.2f} % "
         "of the diagonal"
     )
 
@@ -139,8 +142,8 @@ def generate(config: RenderedConfig) -> dict:
 
 
 def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtractor, shard: int, images: range, tick):
-    """Make the pictures of one shard, look at them and write both files; ``tick()`` after every picture."""
-    writer = shards.ShardWriter()
+    """Make the pictures of one shard, extract their proxies and write all files; ``tick()`` after every picture."""
+    writer = shards.ShardWriter(config.depth_size)
     for index in images:
         scene = picture(maker, config.seed, config.split, index)
         writer.add(index, scene, extractor(scene.image, small_people=config.small_people))
@@ -152,7 +155,7 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
 
 
 def _maker(config: RenderedConfig) -> shard_work.Maker:
-    extractor = registry.make_extractor(threads=1, flip=True)
+    extractor = registry.make_extractor(threads=1, flip=True, size=shards.map_size(config.depth_size))
     return partial(render_shard, config, SceneMaker(config.split, config.backgrounds, config.scene), extractor)
 
 
@@ -170,7 +173,8 @@ def _identity(config: RenderedConfig) -> dict:
         "backgrounds": len(photos),
         "backgrounds_sha256": photos_sha256(photos),
         "scene": json.loads(json.dumps(asdict(config.scene))),  # lists, as they are read back
-        "extractor": registry.identity(flip=True),
+        "extractor": registry.identity(flip=True, size=shards.map_size(config.depth_size)),
+        **shards.size_identity(config.depth_size),
     }
 
 
@@ -189,15 +193,15 @@ def photos_sha256(photos: list[Path]) -> str:
 
 def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) -> dict:
     found: Counter[str] = Counter()
-    missed: Counter[str] = Counter()
+    false_negatives: Counter[str] = Counter()
     shares: Counter[str] = Counter()
-    ghosts, errors, people = 0, [], []
+    false_positives, errors, people = 0, [], []
     for shard in numbers:
         with np.load(shards.proxies_path(config.out, shard)) as proxies, np.load(
             shards.truth_path(config.out, shard)
         ) as truth:
-            ghosts += int(proxies["ghosts"])
-            for prefix, counter in (("", found), ("missed_", missed)):
+            false_positives += int(proxies["ghosts"])
+            for prefix, counter in (("", found), ("missed_", false_negatives)):
                 if f"{prefix}category" not in truth:
                     continue
                 category = truth[f"{prefix}category"]
@@ -213,7 +217,7 @@ def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) 
             distance = np.linalg.norm(proxies["keypoints"][..., :2] - truth["keypoints2d"], axis=-1)
             diagonal = np.linalg.norm(np.ptp(truth["keypoints2d"], axis=1), axis=-1, keepdims=True)
             errors.append((distance / diagonal)[seen])
-    total = found.total() + missed.total()
+    total = found.total() + false_negatives.total()
     manifest = {
         **identity,
         "images": config.count,
@@ -222,11 +226,11 @@ def _write_manifest(config: RenderedConfig, identity: dict, numbers: list[int]) 
         "truth_sha256": digest_of(people),
         "first_truth_sha256": digest_of([person for person in people if int(person[:6]) < FIRST]),
         "detected": found.total(),
-        "missed": missed.total(),
-        "ghosts": ghosts,
+        "missed": false_negatives.total(),
+        "ghosts": false_positives,
         "median_joint_error_percent": float(round(100 * np.median(np.concatenate(errors)), 3)) if errors else 0.0,
         "categories": {
-            name: {"detected": found[name], "missed": missed[name]} for name in sorted(found | missed)
+            name: {"detected": found[name], "missed": false_negatives[name]} for name in sorted(found | false_negatives)
         },
     }
     shard_work.finish(config.out, manifest)
@@ -239,7 +243,7 @@ def _fingerprints(truth, prefix: str) -> list[str]:
 
 
 def fingerprint(index: int, category: str, clip: str, pose: np.ndarray, betas: np.ndarray) -> str:
-    """A line that tells a person from others, whoever detected whom: pose to a milliradian, shape to a thousandth."""
+    """A line that tells a person from others, whatever was detected: pose to a milliradian, shape to a thousandth."""
     values = np.rint(1000 * np.concatenate([np.ravel(pose), betas])).astype(np.int64)
     return f"{index:06d} {category} {clip} {' '.join(map(str, values))}"
 
