@@ -188,6 +188,42 @@ def test_a_mirror_gives_the_columns_that_rendered_data_has(video, clip, tmp_path
     np.testing.assert_array_equal(rows["landmarks"], plain["landmarks"][plain["index"] == 0])
 
 
+def finer_than(maps, side):
+    """Maps (N, S, S) hold detail that maps of this side could not."""
+    n, size = len(maps), maps.shape[-1] // side
+    blocks = maps.reshape(n, side, size, side, size).astype(np.float32)
+    return bool((np.ptp(blocks, axis=(2, 4)) > 0).any())
+
+
+def test_maps_have_the_size_that_is_asked_for_and_are_not_enlarged(video, clip, tmp_path):
+    out, manifest = video
+    plain = shards.load_proxies(out)
+    extract(ExtractConfig(clip, tmp_path / "256", frames=(0, 8), every=2, workers=1, shard_size=3, depth_size=256))
+    large = shards.load_proxies(tmp_path / "256")
+    assert {name for name in plain if plain[name].shape != large[name].shape} == {"mask", "depth"}
+    for name in ("mask", "depth"):
+        assert large[name].shape == (len(plain["index"]), 256, 256) and large[name].dtype == plain[name].dtype
+        assert finer_than(large[name], 128)
+    for name in ("landmarks", "keypoints", "crop"):
+        np.testing.assert_array_equal(large[name], plain[name])
+    # It is part of the folder's identity, but for the usual size, of which older folders say nothing.
+    assert "depth_size" not in manifest and json.loads((tmp_path / "256" / "config.json").read_text())["depth_size"] == 256
+    with pytest.raises(ValueError, match="another data set.*depth_size"):
+        extract(ExtractConfig(clip, out, frames=(0, 8), every=2, shard_size=3, depth_size=256))
+    with pytest.raises(ValueError, match="--depth-size is 8"):
+        extract(ExtractConfig(clip, tmp_path / "8", frames=(0, 8), depth_size=8))
+
+
+def test_a_depth_cameras_maps_of_rendered_people_have_that_size_too(rendered_folder, tmp_path):
+    manifest = rendered.generate(rendered.RenderedConfig(tmp_path, count=3, workers=1, depth_size=256))
+    plain, large = rendered.load(rendered_folder), rendered.load(tmp_path)
+    assert large["sensor_depth"].shape == large["mask"].shape == (len(plain["index"]), 256, 256)
+    assert finer_than(large["sensor_depth"], 128) and manifest["depth_size"] == 256
+    assert manifest["truth_sha256"] == json.loads((rendered_folder / "manifest.json").read_text())["truth_sha256"]
+    with pytest.raises(ValueError, match="another data set.*depth_size"):
+        rendered.generate(rendered.RenderedConfig(rendered_folder, count=3, workers=1, depth_size=256))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(clip, tmp_path_factory):
     """Sixteen frames in eight shards, made by one process in one go."""

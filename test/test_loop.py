@@ -15,7 +15,7 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint
 from hmr_ros.training.lifter import train as lifter
 from hmr_ros.training.loop import RESUME, _Run
-from hmr_ros.training.prior.train import PriorConfig, draw_poses, learn
+from hmr_ros.training.prior.train import PriorConfig, draw_poses, learn, train_prior
 
 KINDS = ("lifter", "prior")
 
@@ -124,12 +124,19 @@ def test_a_run_of_an_earlier_version_is_refused(undisturbed, people, tmp_path):
 
 def test_settings_without_sense_are_refused(people, tmp_path):
     for change, words in (({"seed": -1}, "seed is -1"), ({"devices": 0}, "devices is 0"), ({"log_every": 0}, "log_every is 0")):
-        for kind in KINDS:
+        for kind, run in (("lifter", lifter.train), ("prior", train_prior)):
             with pytest.raises(ValueError, match=words):
-                trained(replace(configured(kind, people, tmp_path), **change))
+                run(replace(configured(kind, people, tmp_path), **change))
 
 
-def test_a_lifters_loss_that_is_no_number_stops_training_and_names_the_people(people, tmp_path):
+def test_a_loss_that_is_no_number_stops_training_and_names_the_rows(people, tmp_path):
+    for kind, words in (("lifter", r"people \[\d+, .*\] of .*train"), ("prior", r"poses \[\d+, ")):
+        config = replace(configured(kind, people, tmp_path / kind), lr=1e30)
+        with pytest.raises(FloatingPointError, match=r"loss is (nan|inf) in step \d+ .*" + words):
+            trained(config)
+
+
+def test_people_without_a_truth_in_numbers_are_named_before_training(people, tmp_path):
     shutil.copytree(people / "train", tmp_path / "train")
     (truth,) = (tmp_path / "train").glob("truth-*.npz")
     with np.load(truth) as data:
@@ -137,7 +144,7 @@ def test_a_lifters_loss_that_is_no_number_stops_training_and_names_the_people(pe
     rows["keypoints2d"][3] = np.nan
     np.savez(truth, **rows)
     config = replace(configured("lifter", people, tmp_path / "run"), data=(tmp_path / "train",))
-    with pytest.raises(FloatingPointError, match=r"loss is nan in step \d+ .*people \[(\d+, )*3[,\]].* of .*train"):
+    with pytest.raises(FloatingPointError, match=r"people \[3\] are not finite"):
         trained(config)
 
 

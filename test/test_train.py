@@ -1,6 +1,7 @@
 """``hmr-ros train`` on a few rendered people: it learns from proxies alone, goes on where it was killed, and says what is wrong."""
 
 import importlib.metadata
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 import hmr_ros
@@ -168,6 +170,16 @@ def test_settings_and_folders_without_sense_are_refused(proxies, tmp_path):
         train(replace(configured(proxies, tmp_path), data=()))
     with pytest.raises(FileNotFoundError):
         train(configured(tmp_path, tmp_path))
+
+
+def test_depth_maps_smaller_than_the_networks_are_named_with_the_command_that_makes_larger_ones(proxies, tmp_path):
+    for size, told in ((128, True), (64, False)):
+        console = Console(file=io.StringIO(), width=200)
+        train(configured(proxies, tmp_path / str(size), steps=1, regressor=RegressorConfig(size=size, width=8)), console)
+        lines = [line for line in console.file.getvalue().splitlines() if "--depth-size" in line]
+        assert len(lines) == told
+        if told:
+            assert "64 x 64" in lines[0] and "128 x 128" in lines[0] and "hmr-ros extract SOURCE --out NEW_FOLDER --depth-size 128" in lines[0]
 
 
 def test_a_prior_of_ones_own_is_spoken_through_and_what_init_brought_is_what_is_recorded(proxies, tmp_path):

@@ -170,7 +170,7 @@ def open_people(folder: Path | str) -> dict[str, Rows]:
 
 def open_activations(*folders: Path | str) -> Rows:
     """(n, 2, *FEATURE_MAP) float16 as memory maps, row by row as ``open_people``'s of one folder after the other: the feature maps of
-    everybody's plain and mirrored view. ValueError where a folder lacks some."""
+    every person's plain and mirrored view. ValueError where a folder lacks some."""
     paths = []
     for folder in map(Path, folders):
         some, expected = sorted(folder.glob("activations-*.npy")), len(list(folder.glob("truth-*.npz")))

@@ -1,6 +1,6 @@
 """Rendered people as the lifter's inputs, and the truth in the same axes, on disk or in memory.
 
-Everybody can be there several times: plain and mirrored (``flips``), with the coarse depth and with a depth camera's (``depths``).
+Every person can be there several times: plain and mirrored (``flips``), with the coarse depth and with a depth camera's (``depths``).
 Truth stands in the frame of the ray through the crop's centre (see data/shards.py), turned like the features (see
 hmr_ros/networks/lifter/features.py).
 """
@@ -65,7 +65,7 @@ _BY_VIEW = [name for name in Samples.__dataclass_fields__ if name != "maps"]
 
 def load_people(folders: Sequence[Path]) -> dict[str, Rows | np.ndarray]:
     """Proxies and truth of several folders written by ``hmr-ros data rendered``, row by row and on disk; without false negatives.
-    ``seen`` (N,) is everybody's row in ``load_feature_maps``."""
+    ``seen`` (N,) is every person's row in ``load_feature_maps``."""
     if not folders:
         raise ValueError("no people: name folders of `hmr-ros data rendered`")
     folders = [shards.open_people(folder) for folder in folders]
@@ -75,7 +75,7 @@ def load_people(folders: Sequence[Path]) -> dict[str, Rows | np.ndarray]:
 
 
 def load_feature_maps(folders: Sequence[Path]) -> Rows:
-    """BlazePose's feature maps (N * 2, *FEATURE_MAP) float16 of ``load_people``'s rows, on disk: everybody's plain and mirrored view."""
+    """BlazePose's feature maps (N * 2, *FEATURE_MAP) float16 of ``load_people``'s rows, on disk: every person's plain and mirrored view."""
     return shards.open_activations(*folders).reshape(*FEATURE_MAP)
 
 
@@ -88,10 +88,10 @@ def make_samples(
     people: np.ndarray | None = None,
     folder: Path | None = None,
 ) -> Samples:
-    """Views of everybody in ``load_people``'s rows, or of some of them (N,): all people by the first flip and depth, then by the next.
+    """Views of all people in ``load_people``'s rows, or of some of them (N,): all people by the first flip and depth, then by the next.
 
     ``maps`` are ``load_feature_maps``'s. With a ``folder`` the samples are kept there, in files that are gone with the process;
-    otherwise in memory.
+    otherwise in memory. Raises FloatingPointError with the people whose proxies or truth are not finite.
     """
     people = np.arange(len(data["index"])) if people is None else people
     writer = RowWriter(folder)
@@ -101,6 +101,10 @@ def make_samples(
             for first in range(0, len(people), _PART):
                 chosen = people[first : first + _PART]
                 views = _views({name: data[name][chosen] for name in names}, skeleton, flip, depth)
+                finite = np.logical_and.reduce([np.isfinite(values).reshape(len(chosen), -1).all(1) for values in views.values()])
+                if not finite.all():
+                    raise FloatingPointError(f"proxies or truth of people {chosen[~finite].tolist()} are not finite ({flip}, {depth}); "
+                                             "make their shards again")  # fmt: skip
                 writer.append(**views, person=chosen)
     fields = writer.rows()
     if folder is None:

@@ -53,7 +53,7 @@ class RegressorTask(Task):
             self.learners.append(Learner(member, optimizer, one_cycle(optimizer, config.lr, self.steps, warm_up=0.05)))
 
     def rows(self, step: int, learner: int) -> Tensor:
-        """One view of everybody in an epoch, in random order; what does not fill a batch is left for another epoch."""
+        """One view of every person in an epoch, in random order; what does not fill a batch is left for another epoch."""
         config, (epoch, place) = self.config, divmod(step, self.per_epoch)
         people = order(self.people, seed_of(config.seed, epoch, learner))[place * config.batch : (place + 1) * config.batch]
         return people + self.people * torch.randint(VIEWS, (len(people),), generator=generator(config.seed, step, learner))

@@ -51,7 +51,7 @@ class TrainConfig(LoopConfig):
     leave_out_everyday: bool = False
     """Learn from recorded motion only: how well do everyday situations do that were never seen?"""
     epochs: int = 30
-    """An epoch shows one view of everybody."""
+    """An epoch shows one view of every person."""
     batch: int = 256
     """Over all processes."""
     lr: float = 1e-3
@@ -126,6 +126,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
             f"MPJPE {scores['mpjpe']:.1f} mm, PA-MPJPE {scores['pa_mpjpe']:.1f} mm, AUROC of the reliability "
             f"{scores['auroc']:.3f} on the held-out people; {weights}"
         )
+    fabric.barrier()  # the files are there, in whatever process this returns
     return metrics
 
 

@@ -48,7 +48,7 @@ class ProxyData:
 
 @dataclass(frozen=True)
 class Corruption:
-    """Corruptions of everybody's proxies: the same seed, the same corruptions."""
+    """Corruptions of every person's proxies: the same seed, the same corruptions."""
 
     blobs: float = 0.0
     """Share of people with a round part of their depth 0.2 to 0.5 m off."""
@@ -65,7 +65,7 @@ HARSH = Corruption(blobs=0.5, outliers=0.5, displaced=0.1, swapped=0.1)
 
 
 def load(folders: Sequence[Path], depth: DepthSource = "depth") -> ProxyData:
-    """Everybody in the proxies shards of several folders, in order, untrimmed beyond what the extractor did; depth stays on disk.
+    """All people in the proxies shards of several folders, in order, untrimmed beyond what the extractor did; depth stays on disk.
 
     Raises FileNotFoundError where a folder has no shards, ValueError where it has nobody or not this depth, or there
     is no folder, or their depth maps are of different sizes.

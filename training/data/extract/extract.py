@@ -31,7 +31,7 @@ SHOWN = 5  # unreadable frames that the summary names; the manifest names all
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """Make training data from real pictures: proxies of everybody whom the detectors find, without any annotation."""
+    """Make training data from real pictures: proxies of all people whom the detectors find, without any annotation."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """A folder of pictures (with its subfolders), a picture, a video, a rosbag2, or the root of a dataset."""
@@ -52,7 +52,7 @@ class ExtractConfig:
     depth_size: int = MAP_SIZE
     """Side of depth maps and masks in pixels; the "paper" preset of `hmr-ros train` wants 256."""
     mirrored: bool = False
-    """Extract everybody's mirrored view as well, as rendered data has it; for one more landmark pass a person."""
+    """Extract every person's mirrored view as well, as rendered data has it; for one more landmark pass a person."""
     workers: int = 2
     """Processes, each with its own detectors on one thread; 1 works in this process."""
     shard_size: int = 100

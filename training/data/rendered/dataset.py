@@ -54,7 +54,7 @@ class RenderedConfig:
     shard_size: int = 200
     """Pictures a file."""
     save_images: int = 0
-    """Keep the first so many pictures as JPEG, to look at."""
+    """Keep the first so many pictures as JPEG."""
     depth_size: int = MAP_SIZE
     """Side of depth maps and masks in pixels; the "paper" preset of `hmr-ros train` wants 256."""
     small_people: bool = False
