@@ -36,8 +36,7 @@ from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.benchmarks.rendered import mediapipe_correction
 from hmr_ros.training.data.shards import ray_rotation
-from hmr_ros.training.metrics import mpjpe, pa_mpjpe
-from hmr_ros.training.benchmarks.rendered.mediapipe_correction import from_hips
+from hmr_ros.training.metrics import LIMB_HIPS, mpjpe, pa_mpjpe, root_aligned
 
 LIMBS = list(LIMB_KEYPOINTS)
 SEEN_BY = 3  # cameras: a joint seen by fewer has no truth
@@ -163,7 +162,7 @@ def main() -> None:
             people.append(person)
     if not people:
         raise ValueError(f"no frame has all joints to {config.tolerance:g} pixels; raise --tolerance")
-    truth = from_hips(np.stack(truth))
+    truth = root_aligned(np.stack(truth), LIMB_HIPS)
     result = {"frames": frames, "views": len(people), "shifts": shifts, "tolerance_px": config.tolerance, "methods": {}}
     world = np.stack([person.blazepose.world for person in people])
     limbs = {
@@ -173,7 +172,7 @@ def main() -> None:
     for path in config.checkpoints:
         limbs |= {f"{path.name}{suffix}": points for suffix, points in regressed(path, people).items()}
     for name, points in limbs.items():
-        errors = from_hips(points.astype(np.float64))
+        errors = root_aligned(points.astype(np.float64), LIMB_HIPS)
         result["methods"][name] = {"mpjpe": float(mpjpe(errors, truth).mean()), "pa_mpjpe": float(pa_mpjpe(errors, truth).mean())}
     table = Table(f"{len(people)} views of {frames} frames", "MPJPE", "PA-MPJPE")
     for name, scores in result["methods"].items():

@@ -32,8 +32,9 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.data.rendered.dataset import picture
 from hmr_ros.training.data.rendered.scene import PersonTruth, SceneConfig, SceneMaker
 from hmr_ros.training.data.shards import match
+from hmr_ros.training.metrics import COCO_HIPS, root_aligned
 
-LIMBS, HIPS = list(LIMB_KEYPOINTS), [11, 12]
+LIMBS = list(LIMB_KEYPOINTS)
 SCENE = SceneConfig(beta0_sigma=1.0, distance=(1.0, 5.0), nearest_when_cut=1.0)
 ANGLES = (0, 10, 20, 26, 40)
 ALLOWED = "3 cm + 1 % of the distance"
@@ -95,8 +96,7 @@ class Setting:
 
 def limb_error(points: np.ndarray, truth: np.ndarray) -> float:
     """Metres, hips' midpoints on each other: (17, 3) each."""
-    off = (points - points[HIPS].mean(0)) - (truth - truth[HIPS].mean(0))
-    return float(np.linalg.norm(off[LIMBS], axis=1).mean())
+    return float(np.linalg.norm(root_aligned(points - truth, COCO_HIPS)[LIMBS], axis=1).mean())
 
 
 def weak_place(body: BodyEstimate, turn: np.ndarray, intrinsics) -> np.ndarray:

@@ -13,15 +13,10 @@ import numpy as np
 from numba import njit
 
 from hmr_ros.estimate import BodyEstimate
+from hmr_ros.palette import LEFT, MIDDLE, RIGHT, bgr, person_colour
 from hmr_ros.rasterizer import front_faces, rasterize, vertex_normals
 from hmr_ros.skeleton import COCO_BONES, COCO_KEYPOINTS, COCO_TORSO
 
-# BGR, easy to tell apart on photos and beside each other; the nth body in the list gets the nth colour.
-PALETTE = (
-    (219, 172, 97), (108, 140, 240), (120, 200, 130), (200, 130, 190), (90, 195, 235), (190, 200, 110), (150, 120, 220),
-    (170, 170, 170),
-)  # fmt: skip
-LEFT_COLOUR, RIGHT_COLOUR, MIDDLE_COLOUR = (60, 200, 60), (60, 120, 255), (230, 200, 80)
 BACKDROP, GROUND = (246, 244, 242), (196, 192, 188)
 OPACITY = 0.8
 
@@ -83,10 +78,13 @@ def draw_grid(vertices: np.ndarray, faces: np.ndarray, tile: int = 220) -> np.nd
     return canvas
 
 
-def draw_keypoints(image: np.ndarray, keypoints: np.ndarray, min_confidence: float = 0.2) -> np.ndarray:
-    """Draw COCO-17 skeletons: (17, 3) or (N, 17, 3) x, y px, confidence → a new picture. Left is green, right orange."""
+def draw_keypoints(image: np.ndarray, keypoints: np.ndarray, min_confidence: float = 0.2, thickness: int = 0) -> np.ndarray:
+    """Draw COCO-17 skeletons: (17, 3) or (N, 17, 3) x, y px, confidence → a new picture. Left is blue, right orange.
+
+    ``thickness`` of the bones in pixels; 0: a four-hundredth of the image.
+    """
     canvas = image.copy()
-    thickness = max(1, round(max(image.shape[:2]) / 400))
+    thickness = thickness or max(1, round(max(image.shape[:2]) / 400))
     for person in np.asarray(keypoints, np.float32).reshape(-1, len(COCO_KEYPOINTS), 3):
         shown = (person[:, 2] >= min_confidence) & np.isfinite(person).all(1)
         places = [tuple(int(v) for v in np.clip(xy * 16, -(2**26), 2**26)) for xy in np.nan_to_num(person[:, :2])]
@@ -102,7 +100,7 @@ def draw_keypoints(image: np.ndarray, keypoints: np.ndarray, min_confidence: flo
 
 def _side_colour(first: str, second: str) -> tuple[int, int, int]:
     sides = {first.partition("_")[0], second.partition("_")[0]}
-    return LEFT_COLOUR if sides == {"left"} else RIGHT_COLOUR if sides == {"right"} else MIDDLE_COLOUR
+    return bgr(LEFT if sides == {"left"} else RIGHT if sides == {"right"} else MIDDLE)
 
 
 def _distances(bodies: Sequence[BodyEstimate], width: int) -> list[float]:
@@ -133,7 +131,7 @@ def _draw_meshes(
     if x1 <= x0 or y1 <= y0:
         return canvas
     pixels[:, :2] = (pixels[:, :2] - (x0, y0)) * 2 + 0.5
-    colours = np.concatenate([_lit(v, faces, PALETTE[i % len(PALETTE)]) for i, (_, v) in enumerate(meshes)])
+    colours = np.concatenate([_lit(v, faces, bgr(person_colour(i))) for i, (_, v) in enumerate(meshes)])
     starts = np.cumsum([0, *(len(v) for _, v in meshes[:-1])])
     all_faces = np.concatenate([faces + int(start) for start in starts])
     all_faces = front_faces(pixels, all_faces)

@@ -5,18 +5,10 @@ import pytest
 import torch
 
 from hmr_ros.body.model import BodyModel
-from hmr_ros.drawing import (
-    BACKDROP,
-    LEFT_COLOUR,
-    PALETTE,
-    RIGHT_COLOUR,
-    draw_keypoints,
-    draw_overlay,
-    draw_side_view,
-    side_by_side,
-)
+from hmr_ros.drawing import BACKDROP, draw_keypoints, draw_overlay, draw_side_view, side_by_side
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import matrix_from_rotvec, project_weak
+from hmr_ros.palette import LEFT, PEOPLE, RIGHT, bgr
 from hmr_ros.skeleton import COCO_KEYPOINTS
 
 HEIGHT, WIDTH = 240, 320
@@ -62,7 +54,8 @@ def extent(mask: np.ndarray) -> np.ndarray:
 
 def hue_of(pixel: np.ndarray) -> int:
     """Which colour of the palette a drawn pixel comes from, by its direction in colour space."""
-    directions = np.array(PALETTE, float) / np.linalg.norm(PALETTE, axis=1, keepdims=True)
+    colours = np.array([bgr(colour) for colour in PEOPLE], float)
+    directions = colours / np.linalg.norm(colours, axis=1, keepdims=True)
     return int((directions @ pixel.astype(float)).argmax())
 
 
@@ -135,7 +128,7 @@ def test_the_side_view_shows_a_stretched_arm_where_the_front_hides_it(model):
     assert legs > (left + right) / 2 + 15  # who faces the camera looks to the left: the arm is there, the legs are not
 
 
-def test_left_is_green_right_is_orange_and_doubt_is_not_drawn():
+def test_left_is_blue_right_is_orange_and_doubt_is_not_drawn():
     keypoints = np.zeros((17, 3), np.float32)
     for side, x in (("left", 200), ("right", 100)):
         keypoints[COCO_KEYPOINTS.index(f"{side}_shoulder")] = x, 60, 0.9
@@ -143,8 +136,8 @@ def test_left_is_green_right_is_orange_and_doubt_is_not_drawn():
     keypoints[COCO_KEYPOINTS.index("left_wrist")] = 200, 200, 0.1
     keypoints[COCO_KEYPOINTS.index("right_wrist")] = np.nan, 200, 0.9
     drawn = draw_keypoints(grey(), keypoints, min_confidence=0.3)
-    np.testing.assert_allclose(drawn[90, 200], LEFT_COLOUR, atol=15)  # a thin anti-aliased line
-    np.testing.assert_allclose(drawn[90, 100], RIGHT_COLOUR, atol=15)
+    np.testing.assert_allclose(drawn[90, 200], bgr(LEFT), atol=15)  # a thin anti-aliased line
+    np.testing.assert_allclose(drawn[90, 100], bgr(RIGHT), atol=15)
     assert np.array_equal(drawn[160:], grey()[160:])
     assert np.array_equal(draw_keypoints(grey(), np.stack([keypoints, np.zeros((17, 3))]), 0.3), drawn)
 
@@ -155,3 +148,10 @@ def test_a_body_keeps_its_colour_when_another_one_is_added(model):
     alone = draw_overlay(grey(), [first], model.faces)
     together = draw_overlay(grey(), [first, second], model.faces)
     assert np.array_equal(alone[:, :150], together[:, :150])
+
+
+def test_everybody_has_a_colour_of_their_own(model):
+    people = [estimate(model, crop=(x, 120, 60)) for x in range(30, 310, 40)]
+    overlay = draw_overlay(grey(), people, model.faces, opacity=1.0)
+    places = [np.rint(body.projected_keypoints[[5, 6, 11, 12]].mean(0)).astype(int) for body in people]
+    assert [hue_of(overlay[y, x]) for x, y in places] == list(range(len(PEOPLE)))

@@ -18,6 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 from hmr_ros.camera import Camera  # noqa: E402
 from hmr_ros.estimate import BodyEstimate  # noqa: E402
 from hmr_ros.geometry import Intrinsics  # noqa: E402
+from hmr_ros.palette import person_colour  # noqa: E402
 from hmr_ros.ros import markers, messages  # noqa: E402
 from hmr_ros.ros.parameters import LiveParameters, describe_parameters  # noqa: E402
 from hmr_ros.ros.process import share_file  # noqa: E402
@@ -140,15 +141,22 @@ def test_markers_live_long_enough_and_not_for_ever():
     assert marker.color.a == 1 and marker.pose.orientation.w == 1 and marker.scale.x == 1
 
 
-def test_people_have_different_colours_and_ids():
+def test_people_have_different_ids_and_the_colours_of_the_overlay():
     array = deserialize_message(markers.MarkerSerializer(FACES)(header(), [body(i) for i in range(5)]), MarkerArray)
-    assert len({(m.color.r, m.color.g, m.color.b) for m in array.markers}) == 5
     assert [m.id for m in array.markers] == list(range(5))
+    colours = [(m.color.r, m.color.g, m.color.b) for m in array.markers]
+    np.testing.assert_allclose(colours, np.array([person_colour(i) for i in range(5)]) / 255, atol=1e-6)
+    assert len(set(colours)) == 5
 
 
-def test_a_body_without_translation_has_no_marker():
-    received = deserialize_message(markers.MarkerSerializer(FACES)(header(), [body(0, translation=False)]), MarkerArray)
-    assert received.markers == []
+def test_a_body_without_translation_has_no_marker_and_the_others_keep_their_colours():
+    serializer = markers.MarkerSerializer(FACES)
+    received = deserialize_message(serializer(header(), [body(0, translation=False), body(1)]), MarkerArray)
+    assert [m.id for m in received.markers] == [1]
+    np.testing.assert_allclose(received.markers[0].color.g, person_colour(1)[1] / 255, atol=1e-6)
+    assert len(received.markers[0].points) == FACES.size
+    removed = deserialize_message(serializer(header(), [body(0, translation=False)]), MarkerArray)
+    assert [(m.id, m.action) for m in removed.markers] == [(1, Marker.DELETE)]
 
 
 # ---- parameters -----------------------------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, depth_along_bones
 from hmr_ros.training.data.rendered.poses import PoseSampler
-from hmr_ros.training.metrics import pa_mpjpe
-from hmr_ros.training.benchmarks.rendered.mediapipe_correction import from_hips
+from hmr_ros.training.metrics import LIMB_HIPS, pa_mpjpe, root_aligned
 from hmr_ros.training.benchmarks.rendered.smplify import Evidence, Fit, Smplify, SmplifyConfig, bone_depth, train_prior
 
 COUNT = 12
@@ -80,16 +79,16 @@ def test_of_several_headings_the_best_is_kept(skeleton, fitted, monkeypatch):
 
 def test_a_pose_that_proxies_show_exactly_is_found(skeleton, fitted):
     truth, evidence, fit = fitted
-    limbs = from_hips(truth[:, 5:])
+    limbs = root_aligned(truth[:, 5:], LIMB_HIPS)
     keypoints = skeleton(torch.from_numpy(fit.rotations), torch.from_numpy(fit.betas))[1].numpy()
     mean = train_prior(1000).mean.reshape(23, 3).numpy()
     mean = matrix_from_rotvec(np.concatenate([[[np.pi, 0, 0]], mean]))[None]
     mean = skeleton(torch.from_numpy(mean), torch.zeros(1, 10))[1].numpy()[:, 5:]
-    ours = pa_mpjpe(from_hips(keypoints[:, 5:]), limbs)
-    of_mean = pa_mpjpe(np.repeat(from_hips(mean), COUNT, 0), limbs)
+    ours = pa_mpjpe(root_aligned(keypoints[:, 5:], LIMB_HIPS), limbs)
+    of_mean = pa_mpjpe(np.repeat(root_aligned(mean, LIMB_HIPS), COUNT, 0), limbs)
     assert np.median(ours) < 0.3 * np.median(of_mean)
     # Headings are found, too: the whole body is right, not only up to a turn.
-    errors = 1000 * np.linalg.norm(from_hips(keypoints[:, 5:]) - limbs, axis=-1).mean(1)
+    errors = 1000 * np.linalg.norm(root_aligned(keypoints[:, 5:], LIMB_HIPS) - limbs, axis=-1).mean(1)
     assert np.median(errors) < 60
     seen = fit.weak_camera[:, None, :1] * (keypoints[..., :2] + fit.weak_camera[:, None, 1:])
     assert np.median(np.linalg.norm(seen - evidence.targets.numpy(), axis=-1)) < 0.02

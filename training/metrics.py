@@ -1,4 +1,5 @@
-"""Error measures of 3D poses, as the benchmarks define them (Human3.6M: MPJPE; after Procrustes alignment: PA-MPJPE)."""
+"""Error measures of 3D poses, as the benchmarks define them (Human3.6M: MPJPE; after Procrustes alignment: PA-MPJPE), and the
+alignment at the root that goes before them."""
 
 from __future__ import annotations
 
@@ -8,8 +9,23 @@ from scipy.stats import rankdata
 from hmr_ros.geometry import similarity_align
 
 
+# What stands at the origin, in each joint order: the hips' midpoint, or the pelvis.
+COCO_HIPS, LIMB_HIPS, J14_HIPS = (11, 12), (6, 7), (2, 3)  # of the 17 keypoints, the 12 limb joints, the 14 joints of LSP
+SMPL_PELVIS = (0,)
+
+
+def root(joints, at: tuple[int, ...]):
+    """Mean of the joints with the indices ``at``: numpy or torch (..., J, 3) → (..., 3)."""
+    return joints[..., list(at), :].mean(-2)
+
+
+def root_aligned(joints, at: tuple[int, ...]):
+    """Joints relative to their :func:`root`: numpy or torch (..., J, 3) → the same. Differentiable."""
+    return joints - root(joints, at)[..., None, :]
+
+
 def mpjpe(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
-    """Mean per-joint position error: (N, J, 3) metres, twice → (N,) millimetres. Aligns nothing: subtract the root first.
+    """Mean per-joint position error: (N, J, 3) metres, twice → (N,) millimetres. Aligns nothing: :func:`root_aligned` goes before.
 
     Raises ValueError where the shapes differ or are not (N, J, 3).
     """

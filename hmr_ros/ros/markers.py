@@ -17,16 +17,14 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from hmr_ros.estimate import BodyEstimate
+from hmr_ros.palette import person_colour, unit_rgb
 
-# One colour for each marker id, in turn: distinguishable with the common colour-vision deficiencies (Okabe and Ito 2008)
-MARKER_COLOURS = ((0.34, 0.71, 0.91), (0.90, 0.62, 0.00), (0.00, 0.62, 0.45), (0.80, 0.47, 0.65), (0.94, 0.89, 0.26),
-                  (0.84, 0.37, 0.00), (0.00, 0.45, 0.70))  # fmt: skip
 MARKER_LIFETIME_S = 2  # outlasts a slow frame (no blinking); afterwards RViz removes the mesh of a node that is gone
 
 
 def mesh_marker(header: Header, marker_id: int, points: list[Point]) -> Marker:
     """The Marker of one person's mesh, a TRIANGLE_LIST in the camera frame."""
-    red, green, blue = MARKER_COLOURS[marker_id % len(MARKER_COLOURS)]
+    red, green, blue = unit_rgb(person_colour(marker_id))
     return Marker(
         header=header,
         ns="hmr",
@@ -61,13 +59,13 @@ class MarkerSerializer:
     def __call__(self, header: Header, bodies: Sequence[BodyEstimate]) -> bytes:
         """CDR of a MarkerArray: a mesh for every body with a translation, DELETE for those of the call before.
 
-        ``faces`` index the vertices; marker ids count the bodies until they carry an id of their own.
+        A marker's id is the body's index, until bodies carry an id of their own: its colour is that of the overlay.
         """
-        placed = [body for body in bodies if body.translation is not None]
-        ids = tuple(range(len(placed)))
+        placed = {i: body for i, body in enumerate(bodies) if body.translation is not None}
+        ids = tuple(placed)
         gone = tuple(sorted(set(self._shown) - set(ids)))
         self._shown = ids
-        points = [(body.vertices + body.translation)[self._corners] for body in placed]
+        points = [(body.vertices + body.translation)[self._corners] for body in placed.values()]
         return self._template(header.frame_id, ids, gone).fill(header.stamp, points)
 
     def _template(self, frame_id: str, ids: tuple[int, ...], gone: tuple[int, ...]) -> _Template:

@@ -20,8 +20,8 @@ from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.data.mapped import Rows, RowWriter
 from hmr_ros.training.loop import Learner, Task, generator, one_cycle, order, seed_of
-from hmr_ros.training.losses.body import body_loss, from_hips
-from hmr_ros.training.metrics import auroc, mpjpe, pa_mpjpe
+from hmr_ros.training.losses.body import body_loss
+from hmr_ros.training.metrics import COCO_HIPS, auroc, mpjpe, pa_mpjpe, root_aligned
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict
     limbs, betas = ([], []), []
     for some, predicted in predictions(lifter, samples):
         for part, body in zip(limbs, (predicted, some)):
-            part.append(from_hips(skeleton(body.rotations, body.betas)[1])[:, _LIMBS].numpy())
+            part.append(root_aligned(skeleton(body.rotations, body.betas)[1], COCO_HIPS)[:, _LIMBS].numpy())
         betas.append(predicted.betas - some.betas)
     predicted, truth = map(np.concatenate, limbs)
     return {
@@ -201,5 +201,5 @@ def joint_errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> 
         refined, _ = refine(rotations, betas, cameras, targets, confidence)
         joints = skeleton(torch.from_numpy(refined), torch.from_numpy(betas))[1]
         truth = skeleton(some.rotations, some.betas)[1]
-        errors.append((from_hips(joints) - from_hips(truth))[:, _LIMBS].norm(dim=-1))
+        errors.append((root_aligned(joints, COCO_HIPS) - root_aligned(truth, COCO_HIPS))[:, _LIMBS].norm(dim=-1))
     return torch.cat(errors)

@@ -6,8 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-
-_HIPS = [11, 12]
+from hmr_ros.training.metrics import COCO_HIPS, SMPL_PELVIS, root_aligned
 
 
 def body_loss(
@@ -23,17 +22,12 @@ def body_loss(
     said_joints, keypoints = skeleton(*said[:2])
     target_joints, target_keypoints = skeleton(*target)
     return (
-        joints * F.l1_loss(said_joints - said_joints[:, :1], target_joints - target_joints[:, :1])
-        + joints * F.l1_loss(from_hips(keypoints), from_hips(target_keypoints))
+        joints * F.l1_loss(root_aligned(said_joints, SMPL_PELVIS), root_aligned(target_joints, SMPL_PELVIS))
+        + joints * F.l1_loss(root_aligned(keypoints, COCO_HIPS), root_aligned(target_keypoints, COCO_HIPS))
         + rotations * F.mse_loss(said[0], target[0])
         + betas * F.mse_loss(said[1], target[1])
         + projection * F.l1_loss(weak_projection(keypoints, said[2]), target_xy)
     )
-
-
-def from_hips(keypoints: Tensor) -> Tensor:
-    """Keypoints (N, 17, 3) relative to the hips' midpoint."""
-    return keypoints - keypoints[:, _HIPS].mean(1, keepdim=True)
 
 
 def weak_projection(points: Tensor, camera: Tensor) -> Tensor:

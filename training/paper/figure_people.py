@@ -94,7 +94,7 @@ class Painter:
     def proxies(self, people: ProxyData, row: int) -> np.ndarray:
         """Somebody's depth and joints."""
         grey = depth_picture(people.depth[row].float().numpy(), self.side)
-        return with_skeleton(grey[..., ::-1], people.joints[row].numpy())[..., ::-1]
+        return with_skeleton(grey, people.joints[row].numpy())
 
 
 class Rendered:

@@ -8,19 +8,18 @@ import torch
 from torch import Tensor
 
 from hmr_ros.body.model import BodyModel
+from hmr_ros.drawing import draw_keypoints
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.rasterizer import rasterize
-from hmr_ros.skeleton import COCO_BONES, COCO_TORSO
 from hmr_ros.training.paper.proxy_data import ProxyData
 
 SIDE = 128
-_LEFT, _RIGHT = (80, 160, 255), (255, 130, 60)  # RGB, of the person's sides
 
 
 def consistency_picture(regressor: Resnet18Regressor, body: BodyModel, people: ProxyData) -> np.ndarray:
     """A row for each person: depth and joints as they were seen, as the body gives them, and the body from its left side.
 
-    RGB uint8 (N x SIDE, 3 x SIDE, 3).
+    RGB uint8 (N x SIDE, 3 x SIDE, 3), as TensorBoard takes it; everything else here is BGR.
     """
     training = regressor.training
     regressor.eval()
@@ -37,7 +36,7 @@ def consistency_picture(regressor: Resnet18Regressor, body: BodyModel, people: P
         ])
         for i in range(len(people.joints))
     ]  # fmt: skip
-    return np.vstack(rows)
+    return np.ascontiguousarray(np.vstack(rows)[..., ::-1])
 
 
 def body_pictures(vertices: Tensor, keypoints: Tensor, camera: Tensor, faces: np.ndarray) -> list[np.ndarray]:
@@ -64,7 +63,7 @@ def _from_the_side(points: Tensor, middle: Tensor) -> Tensor:
 
 def depth_picture(depth: np.ndarray, side: int = SIDE) -> np.ndarray:
     """Depth (S, S) metres as grey, from its nearest (dark) to its farthest value (bright), black where unknown: uint8
-    (side, side, 3), RGB or BGR alike."""
+    (side, side, 3)."""
     depth = cv2.resize(np.asarray(depth, np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
     known = depth > 0
     grey = np.zeros((side, side), np.uint8)
@@ -75,11 +74,6 @@ def depth_picture(depth: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 
 def with_skeleton(picture: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """Bones of (17, 3) joints in crop coordinates over an RGB picture; joints without confidence are left out."""
-    picture = np.ascontiguousarray(picture)
+    """Bones of (17, 3) joints in crop coordinates over a BGR picture of the crop; joints without confidence are left out."""
     pixels = (joints[:, :2] + 1) * len(picture) / 2 - 0.5
-    for a, b in COCO_BONES + COCO_TORSO:
-        if joints[a, 2] > 0 and joints[b, 2] > 0 and np.abs(pixels[[a, b]]).max() < 4 * len(picture):
-            colour = _LEFT if a % 2 and b % 2 else _RIGHT if not (a % 2 or b % 2) else (200, 200, 200)
-            cv2.line(picture, *(tuple(np.rint(pixels[j]).astype(int).tolist()) for j in (a, b)), colour, 2, cv2.LINE_AA)
-    return picture
+    return draw_keypoints(picture, np.column_stack([pixels, joints[:, 2]]), min_confidence=1e-6, thickness=2)

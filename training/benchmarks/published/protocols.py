@@ -17,10 +17,9 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.data.readers.records import H36M_TO_J14, Record
-from hmr_ros.training.metrics import mpjpe, pa_mpjpe
+from hmr_ros.training.metrics import J14_HIPS, mpjpe, pa_mpjpe, root
 
 ProtocolName = Literal["spin", "vibe", "paper"]
-_HIPS = [2, 3]  # of the 14 joints
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def errors(
 
 def _root(joints: np.ndarray, pelvis: np.ndarray | None, protocol: Protocol) -> np.ndarray:
     if not protocol.pelvis_joint:
-        return joints[:, _HIPS].mean(1)
+        return root(joints, J14_HIPS)
     if pelvis is None:
         raise ValueError("these annotations have no pelvis, which the protocols spin and paper put at the origin; use vibe")
     return pelvis

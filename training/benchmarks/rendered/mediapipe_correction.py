@@ -16,16 +16,10 @@ import numpy as np
 from hmr_ros.files import atomic_write
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, LIMB_KEYPOINTS, LIMB_NAMES
 from hmr_ros.training.data.shards import truth_path
-from hmr_ros.training.metrics import mpjpe
+from hmr_ros.training.metrics import LIMB_HIPS, mpjpe, root_aligned
 
 RAW = np.eye(33)[[COCO_FROM_BLAZEPOSE[joint] for joint in LIMB_KEYPOINTS]]  # (12, 33): joints are landmarks of their name
 RIDGE = 1e-4  # m² a person: pull of the weights towards RAW, against the landmarks' mean products
-_HIPS = [LIMB_NAMES.index(f"{side}_hip") for side in ("left", "right")]
-
-
-def from_hips(joints: np.ndarray) -> np.ndarray:
-    """(N, 12, 3) limb joints → the same, relative to the hips' midpoint."""
-    return joints - joints[:, _HIPS].mean(1, keepdims=True)
 
 
 def fit_weights(world: np.ndarray, truth: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
@@ -55,9 +49,11 @@ def fit(folder: Path) -> dict:
             agreed = proxies["agreed"]
             worlds.append(proxies["world"][agreed])
             truths.append(truth["keypoints3d"][agreed][:, list(LIMB_KEYPOINTS)])
-    world, truth = np.concatenate(worlds), from_hips(np.concatenate(truths))
+    world, truth = np.concatenate(worlds), root_aligned(np.concatenate(truths), LIMB_HIPS)
     weights = fit_weights(world, truth)
-    errors = {name: float(mpjpe(from_hips(w @ world), truth).mean()) for name, w in (("raw", RAW), ("corrected", weights))}
+    errors = {
+        name: float(mpjpe(root_aligned(w @ world, LIMB_HIPS), truth).mean()) for name, w in (("raw", RAW), ("corrected", weights))
+    }
     return {
         "joints": list(LIMB_NAMES),
         "weights": np.round(weights, 5).tolist(),

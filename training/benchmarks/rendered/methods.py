@@ -17,7 +17,8 @@ from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import PersonProxies, registry
 from hmr_ros.refinement import RefinementConfig, Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
-from hmr_ros.training.benchmarks.rendered.mediapipe_correction import RAW, from_hips
+from hmr_ros.training.benchmarks.rendered.mediapipe_correction import RAW
+from hmr_ros.training.metrics import LIMB_HIPS, root_aligned
 from hmr_ros.training.lifter.samples import proxies_of
 from hmr_ros.training.benchmarks.rendered.smplify import Smplify, gather
 
@@ -46,7 +47,7 @@ def posed(skeleton: PosedKeypoints, rotations: np.ndarray, betas: np.ndarray, ca
     with torch.inference_mode():
         limbs = skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][:, _LIMBS].numpy()
     seen = cameras[:, None, :1] * (limbs[..., :2] + cameras[:, None, 1:])
-    return Prediction(from_hips(limbs), seen, betas, None, rotations, cameras)
+    return Prediction(root_aligned(limbs, LIMB_HIPS), seen, betas, None, rotations, cameras)
 
 
 class Methods:
@@ -72,7 +73,7 @@ class Methods:
         return self._with_best_camera(np.repeat(limbs, len(self.targets), 0), betas.repeat(len(self.targets), 0))
 
     def mediapipe(self, weights: np.ndarray = RAW) -> Prediction:
-        return self._with_best_camera(from_hips((weights @ self.found["world"]).astype(np.float32)))
+        return self._with_best_camera(root_aligned((weights @ self.found["world"]).astype(np.float32), LIMB_HIPS))
 
     def smplify(self) -> Prediction:
         fit = Smplify(self.skeleton)(gather(list(proxies_of(self.found))))

@@ -12,8 +12,7 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import matrix_from_rotvec, similarity_align, to_crop
 from hmr_ros.networks.lifter.net import RIGHT
 from hmr_ros.skeleton import LIMB_KEYPOINTS, LIMB_NAMES
-from hmr_ros.training.metrics import auroc, mpjpe, pa_mpjpe
-from hmr_ros.training.benchmarks.rendered.mediapipe_correction import from_hips
+from hmr_ros.training.metrics import LIMB_HIPS, auroc, mpjpe, pa_mpjpe, root_aligned
 from hmr_ros.training.benchmarks.rendered.methods import Prediction
 
 _LIMBS = list(LIMB_KEYPOINTS)
@@ -32,7 +31,7 @@ class Truth:
         parts = [[data[name]] + ([data[f"missed_{name}"]] if f"missed_{name}" in data else []) for name in _TRUTH]
         everybody = dict(zip(_TRUTH, map(np.concatenate, parts), strict=True))
         self.count_found, self.count = len(self.found["index"]), len(everybody["index"])
-        self.limbs = from_hips(everybody["keypoints3d"][:, _LIMBS])  # (N + M, 12, 3)
+        self.limbs = root_aligned(everybody["keypoints3d"][:, _LIMBS], LIMB_HIPS)  # (N + M, 12, 3)
         self.betas, self.visible = everybody["betas"], everybody["visible"][:, _LIMBS]
         self.category = everybody["category"]
         self.yaw = yaw_to_viewer(everybody["ray_orient"])  # (N + M,) degrees

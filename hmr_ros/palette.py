@@ -1,0 +1,26 @@
+"""Colours of people and of their sides, for every picture and marker: RGB of 8 bits, and as OpenCV and ROS want them."""
+
+from __future__ import annotations
+
+RGB = tuple[int, int, int]
+
+# Distinguishable with the common colour-vision deficiencies (Okabe and Ito 2008), without their black.
+PEOPLE: tuple[RGB, ...] = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178))
+LEFT, RIGHT, MIDDLE = (80, 160, 255), (255, 130, 60), (200, 200, 200)  # bones of the person's left, right, and between
+
+
+def person_colour(index: int) -> RGB:
+    """The colour of the person with this index in the list of bodies, or of this marker id; they repeat after ``len(PEOPLE)``."""
+    return PEOPLE[index % len(PEOPLE)]
+
+
+def bgr(colour: RGB) -> tuple[int, int, int]:
+    """For OpenCV's pictures."""
+    red, green, blue = colour
+    return blue, green, red
+
+
+def unit_rgb(colour: RGB) -> tuple[float, float, float]:
+    """For std_msgs/ColorRGBA: from 0 to 1."""
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255
