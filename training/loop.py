@@ -8,7 +8,6 @@ paper's self-supervised networks (paper/train.py) and the pose prior (prior/trai
 from __future__ import annotations
 
 import json
-import os
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -24,6 +23,8 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+
+from hmr_ros.files import atomic_write
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
@@ -244,10 +245,8 @@ class _Run:
     def _save(self) -> None:
         """Weights and everything to go on from, each file whole or not at all."""
         if self.fabric.is_global_zero:
-            self.config.out.mkdir(parents=True, exist_ok=True)
-            partial = self.config.out / f".{RESUME}.{os.getpid()}"
-            torch.save(self._state(), partial)
-            os.replace(partial, self.config.out / RESUME)
+            with atomic_write(self.config.out / RESUME) as partial:
+                torch.save(self._state(), partial)
             self.task.save(self.step, self.last)
         self.fabric.barrier()
 
