@@ -5,7 +5,8 @@
 
 A hint and no benchmark: one person, a second and a half, and a truth that comes from this package's own 2D joints. Frames count in which
 all twelve limb joints re-project to ``--tolerance`` pixels (mean over cameras). Scores are those of the rendered benchmark (12 limb joints,
-root at the hips' midpoint, axes of the ray through the crop's centre); every camera's view is a person of its own.
+root at the hips' midpoint), in the camera's frame: what comes in the axes of the viewing ray is turned by the ray's rotation. "ray axes"
+leaves that out. Position is that of the hips' midpoint, the stature being unknown. Every camera's view is a person of its own.
 """
 
 from __future__ import annotations
@@ -23,19 +24,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from hmr_ros.body.model import BodyModel
-from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
+from hmr_ros import HumanMeshEstimator
+from hmr_ros.camera import Camera, ray_axes
 from hmr_ros.files import write_json
-from hmr_ros.geometry import Intrinsics, to_crop
-from hmr_ros.networks.lifter.regressor import LifterRegressor
-from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.geometry import Intrinsics
+from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT
+from hmr_ros.networks.regressor import BodyParameters
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.embedded import EmbeddedExtractor
-from hmr_ros.refinement import Refiner
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.benchmarks.rendered import mediapipe_correction
-from hmr_ros.training.data.shards import ray_rotation
 from hmr_ros.training.metrics import LIMB_HIPS, mpjpe, pa_mpjpe, root_aligned
 
 LIMBS = list(LIMB_KEYPOINTS)
@@ -53,29 +51,24 @@ class Config:
     json: Path | None = None
 
 
-class Camera(NamedTuple):
+class MountedCamera(NamedTuple):
     name: str
-    matrix: np.ndarray  # (3, 3)
-    distortion: np.ndarray  # (4,) OpenCV's k1, k2, p1, p2
+    lens: Camera
     rotation: np.ndarray  # (3, 3) world to camera (OpenCV's axes)
     translation: np.ndarray  # (3,) metres
 
-    @property
-    def projection(self) -> np.ndarray:
-        return self.matrix @ np.column_stack([self.rotation, self.translation])
 
-
-def read_cameras(path: Path) -> list[Camera]:
+def read_cameras(path: Path) -> list[MountedCamera]:
     """Cameras of a Qualisys calibration: 1/64 pixels and millimetres, camera to world, y up and z towards the viewer."""
     cameras = []
     for camera in ElementTree.parse(path).getroot().findall("cameras/camera"):
         lens, place = ({key: float(value) for key, value in camera.find(name).attrib.items()} for name in ("intrinsic", "transform"))
-        matrix = np.array([[lens["focalLengthU"], 0, lens["centerPointU"]], [0, lens["focalLengthV"], lens["centerPointV"]], [0, 0, 64]]) / 64
-        distortion = np.array([lens[f"{kind}{i}"] for kind in ("radialDistortion", "tangentalDistortion") for i in (1, 2)]) / 64
+        intrinsics = Intrinsics(*(lens[name] / 64 for name in ("focalLengthU", "focalLengthV", "centerPointU", "centerPointV")))
+        coefficients = tuple(lens[f"{kind}{i}"] / 64 for kind in ("radialDistortion", "tangentalDistortion") for i in (1, 2))
         to_world = np.array([[place[f"r{row}{column}"] for row in "123"] for column in "123"]).T
         rotation = np.diag([1.0, -1, -1]) @ to_world
         centre = np.array([place[axis] for axis in "xyz"]) / 1000
-        cameras.append(Camera(camera.get("serial"), matrix, distortion, rotation, -rotation @ centre))
+        cameras.append(MountedCamera(camera.get("serial"), Camera(intrinsics, "plumb_bob", coefficients), rotation, -rotation @ centre))
     return cameras
 
 
@@ -93,10 +86,10 @@ def watch(extractor: EmbeddedExtractor, video: Path) -> list[PersonProxies | Non
 class Triangulation:
     """Joints in the world from what the cameras see at one moment."""
 
-    def __init__(self, cameras: list[Camera], watched: list[list[PersonProxies | None]]):
-        self.projections = [camera.projection for camera in cameras]
+    def __init__(self, cameras: list[MountedCamera], watched: list[list[PersonProxies | None]]):
+        self.cameras = cameras
         self.seen = [
-            [None if person is None else np.column_stack([_undistorted(camera, person.keypoints[:, :2]), person.keypoints[:, 2]])
+            [None if person is None else np.column_stack([camera.lens.directions(person.keypoints[:, :2])[0], person.confidence])
              for person in people] for camera, people in zip(cameras, watched)
         ]  # fmt: skip
 
@@ -105,14 +98,16 @@ class Triangulation:
         points, errors = np.zeros((len(LIMBS), 3)), np.full(len(LIMBS), np.inf)
         views = [at(seen, frame + shift) for seen, shift in zip(self.seen, shifts)]
         for row, joint in enumerate(LIMBS):
-            use = [(P, view[joint]) for P, view in zip(self.projections, views) if view is not None and view[joint, 2] >= EmbeddedConfig.confident]
+            use = [(camera, view[joint]) for camera, view in zip(self.cameras, views) if view is not None and view[joint, 2] > 0]
             if len(use) < SEEN_BY:
                 continue
-            equations = np.concatenate([c * np.stack([u * P[2] - P[0], v * P[2] - P[1]]) for P, (u, v, c) in use])
+            poses = [np.column_stack([camera.rotation, camera.translation]) for camera, _ in use]
+            equations = np.concatenate([c * np.stack([u * P[2] - P[0], v * P[2] - P[1]]) for P, (_, (u, v, c)) in zip(poses, use)])
             point = np.linalg.svd(equations)[2][-1]
             points[row] = point[:3] / point[3]
-            projected = np.array([P @ np.append(points[row], 1) for P, _ in use])
-            errors[row] = np.linalg.norm(projected[:, :2] / projected[:, 2:] - [view[:2] for _, view in use], axis=1).mean()
+            projected = [camera.rotation @ points[row] + camera.translation for camera, _ in use]
+            off = [camera.lens.intrinsics.fx * np.linalg.norm(at[:2] / at[2] - seen[:2]) for at, (camera, seen) in zip(projected, use)]
+            errors[row] = np.mean(off)
         return points, errors
 
     def align(self) -> list[int]:
@@ -135,10 +130,6 @@ def at(seen: list, frame: int):
     return seen[frame] if 0 <= frame < len(seen) else None
 
 
-def _undistorted(camera: Camera, points: np.ndarray) -> np.ndarray:
-    return cv2.undistortPoints(points[:, None].astype(float), camera.matrix, camera.distortion, P=camera.matrix)[:, 0]
-
-
 def main() -> None:
     config, console = tyro.cli(Config), Console()
     cameras = read_cameras(config.demo / "calibration" / "Calib.qca.txt")
@@ -147,7 +138,7 @@ def main() -> None:
     watched = [watch(extractor, video) for video in track(videos, "detecting", console=console)]
     triangulate = Triangulation(cameras, watched)
     shifts = triangulate.align()
-    people, truth, frames = [], [], 0
+    people, lenses, truth, frames = [], [], [], 0
     for frame in range(len(watched[0])):
         points, errors = triangulate(frame, shifts)
         if errors.max() >= config.tolerance:
@@ -157,49 +148,64 @@ def main() -> None:
             person = at(seen, frame + shift)
             if person is None:
                 continue
-            turn = ray_rotation(person.crop[:2], Intrinsics(*camera.matrix[[0, 1, 0, 1], [0, 1, 2, 2]]))
-            truth.append((points @ camera.rotation.T + camera.translation) @ turn.T)
+            truth.append(points @ camera.rotation.T + camera.translation)
             people.append(person)
+            lenses.append(camera.lens)
     if not people:
         raise ValueError(f"no frame has all joints to {config.tolerance:g} pixels; raise --tolerance")
-    truth = root_aligned(np.stack(truth), LIMB_HIPS)
-    result = {"frames": frames, "views": len(people), "shifts": shifts, "tolerance_px": config.tolerance, "methods": {}}
+    truth = np.stack(truth)
+    turns = np.stack([ray_axes(lens, person.crop[None, :2])[0] for lens, person in zip(lenses, people)])
+    result = {"frames": frames, "views": len(people), "shifts": shifts, "tolerance_px": config.tolerance,
+              "ray_degrees": {"median": float(np.median(angles := np.degrees(np.arccos(turns[:, 2, 2])))), "largest": float(angles.max())},
+              "methods": {}}  # fmt: skip
     world = np.stack([person.blazepose.world for person in people])
     limbs = {
-        "MediaPipe, raw": mediapipe_correction.RAW @ world,
-        "MediaPipe, corrected": np.array(mediapipe_correction.load(None)["weights"]) @ world,
+        "MediaPipe, raw": mediapipe_correction.RAW @ world @ turns,
+        "MediaPipe, corrected": np.array(mediapipe_correction.load(None)["weights"]) @ world @ turns,
     }
     for path in config.checkpoints:
-        limbs |= {f"{path.name}{suffix}": points for suffix, points in regressed(path, people).items()}
+        limbs |= {f"{path.name}, {how}": points for how, points in estimated(path, people, lenses).items()}
+    table = Table(f"{len(people)} views of {frames} frames", "MPJPE", "PA-MPJPE", "MPJPE, ray axes", "position, median")
     for name, points in limbs.items():
-        errors = root_aligned(points.astype(np.float64), LIMB_HIPS)
-        result["methods"][name] = {"mpjpe": float(mpjpe(errors, truth).mean()), "pa_mpjpe": float(pa_mpjpe(errors, truth).mean())}
-    table = Table(f"{len(people)} views of {frames} frames", "MPJPE", "PA-MPJPE")
-    for name, scores in result["methods"].items():
-        table.add_row(name, f"{scores['mpjpe']:.1f}", f"{scores['pa_mpjpe']:.1f}")
+        result["methods"][name] = scores = score(points.astype(np.float64), truth, turns)
+        place = f"{scores['position_median_m']:.2f} m" if "position_median_m" in scores else "-"
+        table.add_row(name, *(f"{scores[key]:.1f}" for key in ("mpjpe", "pa_mpjpe", "ray_axes_mpjpe")), place)
     console.print(table)
     if config.json:
         write_json(config.json, result)
 
 
-def regressed(checkpoint: Path, people: list[PersonProxies]) -> dict[str, np.ndarray]:
-    """Limb joints (N, 12, 3) of a lifter, not refined and refined as in the estimator."""
-    lifter, skeleton = load_lifter(checkpoint)[0].eval(), PosedKeypoints(BodyModel.load(None))
+def score(points: np.ndarray, truth: np.ndarray, turns: np.ndarray) -> dict:
+    """Limb joints (N, 12, 3) against the truth, both in camera axes; the position only where the points have one."""
+    aligned, true = root_aligned(points, LIMB_HIPS), root_aligned(truth, LIMB_HIPS)
+    by_ray = aligned @ np.swapaxes(turns, 1, 2)
+    scores = {"mpjpe": float(mpjpe(aligned, true).mean()), "pa_mpjpe": float(pa_mpjpe(aligned, true).mean()),
+              "ray_axes_mpjpe": float(mpjpe(by_ray, true).mean())}  # fmt: skip
+    hips, true_hips = (some[:, LIMB_HIPS].mean(1) for some in (points, truth))
+    if hips[:, 2].min() > 0.5:  # a root-relative pose has none
+        off = np.linalg.norm(hips - true_hips, axis=1)
+        scores |= {"position_median_m": float(np.median(off)), "distance_median_m": float(np.median(np.linalg.norm(true_hips, axis=1)))}
+    return scores
 
-    def say(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(value.numpy() for value in lifter(*map(torch.from_numpy, inputs)))
 
-    def joints(rotations: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        return skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][:, LIMBS].numpy()
+def estimated(checkpoint: Path, people: list[PersonProxies], lenses: list[Camera]) -> dict[str, np.ndarray]:
+    """Limb joints (N, 12, 3) in each camera's frame by the estimator's steps, without its refinement and with it."""
+    estimator = HumanMeshEstimator.from_default(checkpoint=checkpoint)
+    rows, unrefined = estimator.regress(people)
+    if len(rows) < len(people):
+        raise ValueError(f"{checkpoint} gives no finite parameters for {len(people) - len(rows)} of {len(people)} people")
+    return {"unrefined": placed(estimator, people, unrefined, lenses), "refined": placed(estimator, people, estimator.refine(people, unrefined), lenses)}
 
-    with torch.inference_mode():
-        rotations, betas, cameras, _ = LifterRegressor(say, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy())(people)
-        unrefined = joints(rotations, betas)
-    detected = np.stack([person.keypoints for person in people])
-    targets = to_crop(detected[..., :2], np.stack([person.crop for person in people]))
-    rotations, _ = Refiner(skeleton)(rotations, betas, cameras, targets, np.stack([person.confidence for person in people]))
-    with torch.inference_mode():
-        return {", unrefined": unrefined, ", refined": joints(rotations, betas)}
+
+def placed(estimator: HumanMeshEstimator, people: list[PersonProxies], parameters: BodyParameters, lenses: list[Camera]) -> np.ndarray:
+    points = []
+    for i, (person, lens) in enumerate(zip(people, lenses)):
+        rotations, betas, weak_camera, _ = parameters.rows([i])
+        body = estimator.placing(rotations, betas, weak_camera, person.keypoints[None, :, :2], person.confidence[None], person.crop[None], lens)
+        with torch.inference_mode():
+            joints, keypoints = estimator.placing.skeleton(torch.from_numpy(body.rotations), torch.from_numpy(body.betas))
+        points.append((keypoints[0] - joints[0, 0]).numpy()[LIMBS] + body.pelvis[0])
+    return np.stack(points)
 
 
 if __name__ == "__main__":

@@ -360,11 +360,3 @@ def test_detections_go_to_the_person_they_are_of(maker):
     nowhere = replace(detection(first), keypoints=detection(first, shift=1e4).keypoints)
     assert shards.match([nowhere], [first, second]) == []
     assert shards.match([], scene.people) == [] and shards.match(detected, []) == []
-
-
-def test_the_ray_rotation_is_the_shortest_one():
-    intrinsics = Intrinsics(500.0, 500.0, 320.0, 240.0)
-    np.testing.assert_allclose(shards.ray_rotation(np.array([320.0, 240.0]), intrinsics), np.eye(3), atol=1e-12)
-    turn = Rotation.from_matrix(shards.ray_rotation(np.array([820.0, 240.0]), intrinsics))
-    np.testing.assert_allclose(turn.apply([1, 0, 1]), [0, 0, np.sqrt(2)], atol=1e-12)
-    np.testing.assert_allclose(turn.as_rotvec(), [0, -np.pi / 4, 0], atol=1e-12)

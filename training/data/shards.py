@@ -35,7 +35,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from hmr_ros.files import atomic_write
-from hmr_ros.geometry import Intrinsics, square_crop
+from hmr_ros.camera import Camera, ray_axes
+from hmr_ros.geometry import square_crop
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 from hmr_ros.proxies.depth import sensor_depth, trim_depth
@@ -47,16 +48,6 @@ MATCH = 0.15  # of the true person's diagonal: a detection whose confident joint
 NOT_ROWS = ("images", "ghosts", "unreadable", "reasons", "backend")  # of a shard as a whole
 
 RowLists = dict[str, list]
-
-
-def ray_rotation(centre: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
-    """Camera axes → ray axes (3, 3): the shortest turn that puts the ray through a pixel (2,) on the z axis."""
-    fx, fy, cx, cy = intrinsics
-    ray = np.array([(centre[0] - cx) / fx, (centre[1] - cy) / fy, 1.0])
-    axis = np.array([ray[1], -ray[0], 0.0])
-    sine = np.linalg.norm(axis)
-    angle = np.arctan2(sine, 1.0)
-    return Rotation.from_rotvec(axis * (angle / max(sine, 1e-12))).as_matrix()
 
 
 def match(detected: list[PersonProxies], true: list[PersonTruth]) -> list[tuple[int, int]]:
@@ -313,7 +304,7 @@ def _blazepose(person: PersonProxies) -> dict[str, np.ndarray]:
 
 
 def _truth_row(index: int, scene: Scene, person: PersonTruth, crop: np.ndarray) -> dict[str, object]:
-    turn = ray_rotation(crop[:2], scene.intrinsics)
+    turn = ray_axes(Camera(scene.intrinsics), crop[None, :2])[0]
     orient = Rotation.from_matrix(turn @ Rotation.from_rotvec(person.pose[0]).as_matrix()).as_rotvec()
     pelvis = person.joints[0]  # the body model turns about it, not about its origin
 
