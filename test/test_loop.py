@@ -157,7 +157,7 @@ from test_loop import configured, trained
 
 kind, root, out = sys.argv[1], *map(Path, sys.argv[2:])
 runs, rows = [], []
-learn, all_rows = _Run._learn, None
+learn = _Run._learn
 
 def noted(self):
     if self not in runs:

@@ -224,5 +224,4 @@ def test_memory_does_not_grow_with_the_data(kind, copies, side, people, tmp_path
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["people"] >= copies * 60 and told["growth"] < 160, told
-    print(told)
     assert not list((tmp_path / "scratch").iterdir())

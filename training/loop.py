@@ -23,10 +23,10 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
-
-from hmr_ros.files import atomic_write
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from hmr_ros.files import atomic_write
 
 RESUME = "resume.pt"
 _ELSEWHERE = ("out", "save_every", "log_every", "accelerator", "devices", "nodes")  # settings that do not change a run's result

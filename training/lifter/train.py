@@ -84,11 +84,11 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     Raises ValueError for a setting or folder that does not fit, FloatingPointError with the people of the batch where the loss is
     not finite.
     """
+    fabric = launch(config, WEIGHTS, ("epochs", "reliability_epochs", "members", "width", "blocks"))
     if not 0 <= config.image_features <= config.members:
         raise ValueError(f"image_features is {config.image_features}, expected 0 to all {config.members} members")
     if not 0 < config.lr:
         raise ValueError(f"lr is {config.lr}, expected more than 0")
-    fabric = launch(config, WEIGHTS, ("epochs", "reliability_epochs", "members", "width", "blocks"))
     weights, path = config.out / WEIGHTS, config.out / "metrics.json"
     if weights.exists():
         require_same(config)
