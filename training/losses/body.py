@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.geometry import weak_perspective
 
 _HIPS = [11, 12]
 
@@ -27,15 +28,10 @@ def body_loss(
         + joints * F.l1_loss(from_hips(keypoints), from_hips(target_keypoints))
         + rotations * F.mse_loss(said[0], target[0])
         + betas * F.mse_loss(said[1], target[1])
-        + projection * F.l1_loss(weak_projection(keypoints, said[2]), target_xy)
+        + projection * F.l1_loss(weak_perspective(keypoints, said[2]), target_xy)
     )
 
 
 def from_hips(keypoints: Tensor) -> Tensor:
     """Keypoints (N, 17, 3) relative to the hips' midpoint."""
     return keypoints - keypoints[:, _HIPS].mean(1, keepdim=True)
-
-
-def weak_projection(points: Tensor, camera: Tensor) -> Tensor:
-    """Points (N, K, 3) through a weak camera (N, 3: scale, x, y) → crop coordinates (N, K, 2)."""
-    return camera[:, None, :1] * (points[..., :2] + camera[:, None, 1:])
