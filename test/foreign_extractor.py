@@ -57,7 +57,7 @@ def make_estimator(parameters=None) -> HumanMeshEstimator:
 def _person(body: BodyModel, x: float, y: float, yaw: float) -> PersonProxies:
     rotations = np.tile(np.eye(3), (24, 1, 1))
     rotations[0] = UPRIGHT @ Rotation.from_euler("y", yaw, degrees=True).as_matrix()
-    rotations[[16, 17]] = Rotation.from_euler("z", [-75, 75], degrees=True).as_matrix()  # shoulders
+    rotations[[16, 17]] = Rotation.from_euler("z", [[-75], [75]], degrees=True).as_matrix()  # shoulders
     with torch.no_grad():
         posed = body(torch.from_numpy(rotations).float()[None], torch.zeros(1, 10))
     vertices, keypoints = posed.vertices[0].numpy(), posed.keypoints[0].numpy()

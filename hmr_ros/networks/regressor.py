@@ -35,6 +35,7 @@ class Regressor(Protocol):
     backend: str  # what runs the network
     reliability_source: str  # "learned": probability that the 3D joint is right to 10 cm; "agreement": how far the proxies agree
     body: dict[str, str]  # "name" and "sha256" of the body model that it was trained with
+    depth_size: int  # px: side of the depth maps that it reads; the extractor's shall be no smaller; 0: any will do
     requires: frozenset[str]  # optional parts of PersonProxies without which it cannot work, as in ProxyExtractor.provides
 
     def __call__(self, people: Sequence[PersonProxies]) -> BodyParameters:
