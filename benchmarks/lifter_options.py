@@ -31,10 +31,10 @@ from hmr_ros.training.lifter import train as training
 
 
 class TokenLifter(Lifter):
-    """A small transformer instead of the MLP: a token for each joint, landmark, bone and quarter of the appearance."""
+    """A small transformer instead of the MLP: a token for each joint, landmark, bone and quarter of the BlazePose embedding."""
 
-    def __init__(self, width: int, blocks: int, dropout: float, members: int, appearance: bool, looking: int):
-        super().__init__(width, blocks, dropout, 0, appearance, looking)
+    def __init__(self, width: int, blocks: int, dropout: float, members: int, embedding: bool, image_features: int):
+        super().__init__(width, blocks, dropout, 0, embedding, image_features)
         self.members = nn.ModuleList(
             _TokenMember(_Tokens(width, blocks, dropout), nn.Linear(width, OUTPUTS)) for _ in range(members)
         )
@@ -43,13 +43,13 @@ class TokenLifter(Lifter):
 class _TokenMember(nn.Sequential):
     head = property(lambda self: self[-1])
 
-    def forward(self, x: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
         return super().forward(x)
 
 
 class _Tokens(nn.Module):
     GROUPS = {("keypoints_xy", "keypoints_confidence"): 17, ("landmarks_xy", "landmarks_confidence", "world"): 33,
-              ("bone_depth", "bone_depth_valid"): 12, ("up", "region", "agreed"): 1, ("appearance",): 4}  # fmt: skip
+              ("bone_depth", "bone_depth_valid"): 12, ("up", "roi", "agreed"): 1, ("embedding",): 4}  # fmt: skip
 
     def __init__(self, width: int, blocks: int, dropout: float):
         super().__init__()
@@ -67,7 +67,7 @@ class _Tokens(nn.Module):
         tokens = []
         for (names, count), embed in zip(self.GROUPS.items(), self.embed):
             values = [x[:, self.spans[name]] for name in names]
-            if names == ("appearance",):  # 288 channels of 2 x 2 places: a token a place
+            if names == ("embedding",):  # 288 channels of 2 x 2 places: a token a place
                 values = [values[0].reshape(len(x), 288, 4).transpose(1, 2)]
             tokens.append(embed(torch.cat([value.reshape(len(x), count, -1) for value in values], -1)))
         return self.encoder(torch.cat(tokens, 1) + self.place).mean(1)
@@ -76,9 +76,9 @@ class _Tokens(nn.Module):
 class AxisAngleLifter(Lifter):
     """Rotations as axis-angle from the mean pose's instead of 6D; of a joint's six numbers half are left over."""
 
-    def parameters_of(self, said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        mean, *others = super().parameters_of(torch.cat([torch.zeros_like(said[:, : 24 * 6]), said[:, 24 * 6 :]], dim=1))
-        vectors = said[:, : 24 * 6].reshape(-1, 6)[:, :3]
+    def parameters_of(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        mean, *others = super().parameters_of(torch.cat([torch.zeros_like(output[:, : 24 * 6]), output[:, 24 * 6 :]], dim=1))
+        vectors = output[:, : 24 * 6].reshape(-1, 6)[:, :3]
         return mean @ batch_rodrigues(vectors).reshape(-1, 24, 3, 3), *others
 
 
@@ -115,7 +115,7 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
     }
     table["amount: all people"] = ({}, {})
     return table | {
-        "inputs: without appearance": (some | {"appearance": False}, {}),
+        "inputs: without appearance": (some | {"embedding": False}, {}),
         "inputs: activations halfway as well": (some | {"image_features": 1}, {}),
         "inputs: not turned upright": (some, {"load_people": not_turned(training.load_people)}),
         "size: width 256": (some | {"width": 256}, {}),

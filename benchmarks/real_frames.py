@@ -22,6 +22,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from hmr_ros.geometry import weak_perspective
 from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.files import write_json
 from hmr_ros.networks.paper.net import Resnet18Regressor
@@ -51,7 +52,7 @@ def reprojection(regressor: Resnet18Regressor, rows: dict[str, np.ndarray], benc
     rotations, betas, cameras = decoded(regressor, people, regress(regressor, people)[0])
     with torch.inference_mode():
         keypoints = benchmark.skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1].numpy()
-    seen = cameras[:, None, :1] * (keypoints[..., :2] + cameras[:, None, 1:])
+    seen = weak_perspective(keypoints, cameras)
     diagonal = 2 * np.linalg.norm(rows["box"][:, 2:] - rows["box"][:, :2], axis=1) / rows["crop"][:, 2]
     off = 100 * np.linalg.norm(seen - people.joints[..., :2].numpy(), axis=-1) / diagonal[:, None]
     sure = people.joints[..., 2].numpy() > 0

@@ -90,7 +90,7 @@ class HumanMeshEstimator:
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
-        estimator = cls(make_extractor(extractor, threads, flip_averaging), regressor, body_model, body)
+        estimator = cls(make_extractor(extractor, threads, flip_averaging, regressor.depth_size), regressor, body_model, body)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR
+
 
 class Intrinsics(NamedTuple):
     """Pinhole camera of an undistorted image, in pixels (sensor_msgs/CameraInfo: k[0], k[4], k[2], k[5])."""
@@ -61,10 +63,15 @@ def crop_matrix(crop: np.ndarray, size: int) -> np.ndarray:
 # ---- cameras --------------------------------------------------------------------------------------------------------
 
 
+def weak_perspective(points, camera):
+    """Points (..., K, 3) in ray axes through weak-perspective cameras (..., 3) → crop coordinates (..., K, 2): u = s (x + tx). numpy or
+    torch."""
+    return camera[..., None, :1] * (points[..., :2] + camera[..., None, 1:])
+
+
 def project_weak(points: np.ndarray, weak_camera: np.ndarray, crop: np.ndarray) -> np.ndarray:
     """Weak perspective: (N, 3) points in camera axes → (N, 2) pixels of the original image."""
-    s, tx, ty = weak_camera
-    return from_crop(s * (np.asarray(points)[:, :2] + np.array([tx, ty], np.float32)), crop)
+    return from_crop(weak_perspective(np.asarray(points), np.asarray(weak_camera, np.float32)), crop)
 
 
 def project_pinhole(points: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
@@ -132,6 +139,29 @@ def rotation_about_z(angles) -> np.ndarray:
     cosine, sine, zero, one = np.cos(angles), np.sin(angles), np.zeros_like(angles), np.ones_like(angles)
     rows = [[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]]
     return np.stack([np.stack(row, -1) for row in rows], -2).astype(np.float32)
+
+
+# ---- mirroring in the plane x = 0, numpy or torch: left and right joints are exchanged, the body's shapes are symmetric ------------
+
+
+def mirror_joints(joints, order: tuple[int, ...] = COCO_MIRROR):
+    """Joints (..., J, C) whose first coordinate is x, about 0."""
+    return joints[..., list(order), :] * _like(joints, [-1.0] + [1.0] * (joints.shape[-1] - 1))
+
+
+def mirror_rotations(rotations):
+    """SMPL's rotations (..., 24, 3, 3): M R M."""
+    flip = _like(rotations, [-1.0, 1.0, 1.0])
+    return rotations[..., list(SMPL_MIRROR), :, :] * (flip[:, None] * flip)
+
+
+def mirror_weak_camera(camera):
+    """Weak-perspective cameras (..., 3), for mirrored bodies in the mirrored crop."""
+    return camera * _like(camera, [1.0, -1.0, 1.0])
+
+
+def _like(values, numbers: list[float]):
+    return np.array(numbers, values.dtype) if isinstance(values, np.ndarray) else values.new_tensor(numbers)
 
 
 def mirror_rotvec(vectors: np.ndarray, order: tuple[int, ...]) -> np.ndarray:

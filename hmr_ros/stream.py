@@ -1,7 +1,8 @@
-"""Stream: the estimator with memory, for the frames of one video or camera."""
+"""Stream: the estimator with memory, for the frames of one video or camera. Everybody is followed by himself."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,29 +12,41 @@ from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import Intrinsics
 from hmr_ros.inputs import check_input
 from hmr_ros.proxies import PersonProxies
+from hmr_ros.proxies.similarity import same_person
 
 if TYPE_CHECKING:
     from hmr_ros.estimator import HumanMeshEstimator
 
 
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One person over time."""
+
+    proxies: PersonProxies  # in the last frame
+    stature: float | None = None  # metres, where it is known
+
+
 class Stream:
     """Frames of one video in order: ``stream(image, stamp)``. One instance a camera; not for several threads.
 
-    Everybody is looked for every ``DETECT_EVERY`` seconds and when the stamps or the image's size jump. In between the extractor follows those
-    it knows, which is what makes several people affordable; where it cannot, they are looked for again, small ones only
-    if there were any.
+    The extractor follows everybody whom the stream knows from frame to frame, which is far cheaper than a detection pass. A complete
+    pass runs every ``DETECT_EVERY`` seconds, when stamps or image size jump, and while nobody is known: who is not detected then is
+    dropped. When somebody is lost, one more pass looks for people besides those who are still followed, ``RETRY_AFTER`` seconds after
+    the last pass at the earliest.
     """
 
     DETECT_EVERY = 0.8  # seconds: how long somebody new may stay unseen
+    RETRY_AFTER = 0.25  # seconds: a person who is lost again and again costs no more than a pass in this time
     LONGEST_GAP = 0.8  # seconds: after a longer pause people may be anywhere
     SMALL = 0.45  # of the image height
 
     def __init__(self, estimator: HumanMeshEstimator):
         self._estimator = estimator
-        self._people: list[PersonProxies] = []
+        self.tracks: list[Track] = []
+        self._somebody_is_lost = False
         self._small_people = True
         self._shape: tuple[int, ...] = ()
-        self._detected = self._stamp = -np.inf
+        self._complete_pass = self._last_pass = self._stamp = -np.inf
 
     def __call__(
         self,
@@ -45,16 +58,50 @@ class Stream:
     ) -> list[BodyEstimate]:
         """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``."""
         camera = check_input(image, depth, intrinsics, stature)
-        extractor = self._estimator.extractor
-        jump = image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP
-        due = jump or stamp - self._detected >= self.DETECT_EVERY
-        people = None
-        if self._people and not due:
-            people = [extractor.follow(image, person, depth) for person in self._people]
-        if people is None or any(now is None or before.torso_is_seen and not now.torso_is_seen for before, now in zip(self._people, people)):
-            people = extractor(image, depth, small_people=due or self._small_people)
-        if due:
-            self._detected = stamp
-            self._small_people = any(p.box[3] - p.box[1] < self.SMALL * image.shape[0] for p in people)
-        self._people, self._stamp, self._shape = people, stamp, image.shape
-        return self._estimator.estimate(people, camera, depth, None if stature is None else np.full(len(people), stature))
+        if image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP:
+            self.tracks = []
+        if self.tracks and stamp - self._complete_pass < self.DETECT_EVERY:
+            self._follow(image, depth)
+        else:
+            self._detect(image, stamp, depth)
+        if not self.tracks and self._last_pass != stamp:
+            self._detect(image, stamp, depth)
+        elif self._somebody_is_lost and stamp - self._last_pass >= self.RETRY_AFTER:
+            self._find_lost(image, stamp, depth)
+        self._stamp, self._shape = stamp, image.shape
+        known = [stature or track.stature or np.nan for track in self.tracks]
+        return self._estimator.estimate([track.proxies for track in self.tracks], camera, depth, np.array(known))
+
+    def _detect(self, image: np.ndarray, stamp: float, depth: np.ndarray | None) -> None:
+        """Complete pass: who is detected is known from now on, with what was known before."""
+        people = self._estimator.extractor(image, depth)
+        before = list(self.tracks)
+        self.tracks = []
+        for person in people:
+            old = next((track for track in before if same_person(person, track.proxies, overlap_suffices=True)), None)
+            if old is not None:
+                before.remove(old)
+            self.tracks.append(Track(person) if old is None else replace(old, proxies=person))
+        self._small_people = any(person.box[3] - person.box[1] < self.SMALL * image.shape[0] for person in people)
+        self._complete_pass = self._last_pass = stamp
+        self._somebody_is_lost = False
+
+    def _follow(self, image: np.ndarray, depth: np.ndarray | None) -> None:
+        """Everybody by himself; of two who became one the first stays."""
+        followed: list[Track] = []
+        for track in self.tracks:
+            now = self._estimator.extractor.follow(image, track.proxies, depth)
+            lost = now is None or (track.proxies.torso_is_seen and not now.torso_is_seen)
+            if lost or any(same_person(now, other.proxies) for other in followed):
+                self._somebody_is_lost = True
+            else:
+                followed.append(replace(track, proxies=now))
+        self.tracks = followed
+
+    def _find_lost(self, image: np.ndarray, stamp: float, depth: np.ndarray | None) -> None:
+        """One more pass for whoever is not followed, small people only where there were any."""
+        for person in self._estimator.extractor(image, depth, small_people=self._small_people):
+            if not any(same_person(person, track.proxies, overlap_suffices=True) for track in self.tracks):
+                self.tracks.append(Track(person))
+        self._last_pass = stamp
+        self._somebody_is_lost = False

@@ -7,13 +7,13 @@ import torch
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.cli import main
+from hmr_ros.geometry import weak_perspective
 from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.prior import load_pose_prior
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import COCO_MIRROR
 from hmr_ros.training.paper import fits as fits_module
-from hmr_ros.training.losses.body import weak_projection
 from hmr_ros.training.paper.fits import FitConfig, Fits, fit, fit_loss, load_fits, mirrored_fits
 from hmr_ros.training.losses.consistency import LossConfig, joint_loss
 from hmr_ros.training.paper.proxy_data import ProxyData, load, trimmed
@@ -51,7 +51,7 @@ def test_fitted_bodies_lie_closer_to_the_proxies_than_the_regressor_says(config,
     regressor = load_resnet18(config.init)[0].eval()
     with torch.no_grad():
         said = regressor(proxies.joints, proxies.depth.float())
-        off = [float(joint_loss(proxies.joints, weak_projection(skeleton(some.rotations, some.betas)[1], camera)).mean())
+        off = [float(joint_loss(proxies.joints, weak_perspective(skeleton(some.rotations, some.betas)[1], camera)).mean())
                for some, camera in ((said, said.weak_camera), (fitted, fitted.camera))]  # fmt: skip
     assert off[1] < 0.4 * off[0], off
 
@@ -99,7 +99,7 @@ def test_fits_of_other_people_or_settings_are_refused(config, fitted, proxies, p
 def test_a_mirrored_fit_is_seen_where_the_mirror_shows_it(fitted, skeleton):
     half = torch.arange(len(fitted)) % 2 == 0
     seen, mirrored = (
-        weak_projection(skeleton(some.rotations, some.betas)[1], some.camera) for some in (fitted, mirrored_fits(fitted, half))
+        weak_perspective(skeleton(some.rotations, some.betas)[1], some.camera) for some in (fitted, mirrored_fits(fitted, half))
     )
     assert torch.allclose(mirrored[~half], seen[~half])
     expected = seen[half][:, list(COCO_MIRROR)] * torch.tensor([-1.0, 1])

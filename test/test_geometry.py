@@ -1,6 +1,7 @@
 """Crops, cameras and rotations, against independent formulas and by properties."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +85,29 @@ def test_a_pose_mirrored_twice_is_itself_and_pairs_are_pairs():
     for mirror in (SMPL_MIRROR, COCO_MIRROR):
         assert [mirror[mirror[i]] for i in range(len(mirror))] == list(range(len(mirror)))
     assert all(SMPL_MIRROR[SMPL_PARENTS[i]] == SMPL_PARENTS[SMPL_MIRROR[i]] for i in range(1, 24))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_a_mirrored_body_is_seen_by_the_mirrored_camera_where_the_joints_are_mirrored(kind):
+    """One function each for numpy and torch, on a body: rotations, keypoints and camera belong together."""
+    from hmr_ros.body.model import BodyModel
+    from hmr_ros.body.posed_keypoints import PosedKeypoints
+
+    skeleton = PosedKeypoints(BodyModel.load(None))
+    rotations = torch.from_numpy(Rotation.random(2 * 24, random_state=3).as_matrix().reshape(2, 24, 3, 3)).float()
+    camera, betas = torch.tensor([[0.8, 0.2, -0.1], [1.1, -0.3, 0.4]]), torch.zeros(2, 10)
+
+    def native(value):
+        return value.numpy() if kind == "numpy" else value
+
+    def keypoints(rotations):
+        return native(skeleton(torch.as_tensor(rotations), betas)[1])
+
+    seen = geometry.weak_perspective(keypoints(rotations), native(camera))
+    other = geometry.weak_perspective(
+        keypoints(geometry.mirror_rotations(native(rotations))), geometry.mirror_weak_camera(native(camera))
+    )
+    np.testing.assert_allclose(other, geometry.mirror_joints(seen), atol=3e-3)  # the body is symmetric to 2 mm
+    for n in range(2):
+        pixels = geometry.project_weak(np.asarray(keypoints(rotations)[n]), camera[n].numpy(), np.array([320, 240, 200], np.float32))
+        np.testing.assert_allclose(pixels, np.asarray(seen[n]) * 100 + [320, 240], atol=1e-3)

@@ -6,9 +6,8 @@ import torch
 from smplx.lbs import batch_rodrigues
 
 from hmr_ros.body.model import BodyModel
-from hmr_ros.networks.paper.maps import bone_points
 from hmr_ros.networks.paper.reliability import Reliability
-from hmr_ros.proxies.depth import DEPTH_BONES
+from hmr_ros.proxies.depth import DEPTH_BONES, along_bones
 from hmr_ros.rasterizer import rasterize
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.metrics import auroc
@@ -90,7 +89,8 @@ def test_the_joint_loss_is_equation_5():
 
 def test_points_lie_evenly_along_bones_and_keep_both_joints():
     joints = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 17, 2)))
-    points = bone_points(joints).reshape(2, len(DEPTH_BONES), -1, 2).numpy()
+    points = along_bones(joints).numpy()
+    np.testing.assert_array_equal(along_bones(joints.numpy()), points)
     for i, (a, b) in enumerate(DEPTH_BONES):
         np.testing.assert_allclose(points[:, i, 0], joints[:, a])
         np.testing.assert_allclose(points[:, i, -1], joints[:, b])

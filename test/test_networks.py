@@ -227,7 +227,7 @@ def test_the_skeleton_without_a_mesh_agrees_with_the_mesh(body):
 
 
 def test_lifter_gives_rotations_and_a_positive_scale_for_any_input():
-    lifter = Lifter(width=32, blocks=1, looking=1).eval()
+    lifter = Lifter(width=32, blocks=1, image_features=1).eval()
     extreme = torch.cat([torch.zeros(1, FEATURE_COUNT), 1e6 * torch.randn(3, FEATURE_COUNT)])
     rotations, betas, camera, reliability = lifter(extreme, 1e6 * torch.randn(4, *FEATURE_MAP))
     assert reliability.shape == (4, 12) and (0 <= reliability).all() and (reliability <= 1).all()
@@ -238,7 +238,7 @@ def test_lifter_gives_rotations_and_a_positive_scale_for_any_input():
 
 def test_the_lifter_runs_the_same_on_openvino_and_torch():
     torch.manual_seed(0)
-    lifter = Lifter(width=64, blocks=1, looking=1).eval()
+    lifter = Lifter(width=64, blocks=1, image_features=1).eval()
     for member in lifter.members:
         torch.nn.init.normal_(member.head.weight, std=0.05)
     rng = np.random.default_rng(0)

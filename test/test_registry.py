@@ -25,7 +25,8 @@ def test_an_extractor_is_added_by_one_entry(monkeypatch):
     monkeypatch.setitem(registry.EXTRACTORS, "silent", f"{__name__}:Silent")
     extractor = registry.make_extractor("silent", threads=1, flip=True)
     assert isinstance(extractor, Silent) and extractor.config.flip
-    assert registry.identity("silent") == {"name": "silent", "files": {}, "options": {"flip": False, "confident": 0.7}}
+    assert registry.identity("silent") == {"name": "silent", "files": {}, "options": {"flip": False, "size": 64, "confident": 0.7}}
+    assert registry.identity("silent", size=256)["options"]["size"] == 256 and registry.identity("silent", size=32)["options"]["size"] == 64
     with pytest.raises(ValueError, match="extractor is 'loud', expected one of embedded, silent"):
         registry.make_extractor("loud")
 
@@ -36,6 +37,7 @@ class Silent:
     @dataclass(frozen=True)
     class Config:
         flip: bool = False
+        size: int = 64
         confident: float = 0.7
 
     name, FILES, backend, provides = "silent", (), "nothing", frozenset()

@@ -244,6 +244,13 @@ def test_a_network_of_any_size_is_compiled_for_depth_of_its_own(size, tmp_path, 
     assert regressor.depth_size == max(size, 64) and all(np.isfinite(values).all() for values in parameters)
 
 
+def test_the_extractor_gives_depth_as_fine_as_the_network_reads_it(tmp_path, body):
+    path = tmp_path / "regressor.safetensors"
+    save_regressor(path, Resnet18Regressor(RegressorConfig(**SMALL | {"size": 256}), load_pose_prior()), body, {})
+    estimator = HumanMeshEstimator.from_default(backend="torch", checkpoint=path)
+    assert estimator.regressor.depth_size == 256 == estimator.extractor.config.size
+
+
 def test_an_extractor_that_does_not_fit_the_regressor_is_refused(body):
     class CoreOnly:
         backend, provides = "none", frozenset()

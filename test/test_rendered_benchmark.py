@@ -182,7 +182,7 @@ def test_the_committed_correction_is_one():
 def checkpoint(tmp_path_factory, body):
     """A lifter that knows nothing."""
     torch.manual_seed(0)
-    options = {"width": 32, "blocks": 1, "dropout": 0.1, "appearance": True}
+    options = {"width": 32, "blocks": 1, "dropout": 0.1, "embedding": True}
     metadata = {"network": "lifter", "options": options, "feature_layout": FEATURE_LAYOUT, "version": hmr_ros.__version__}
     path = tmp_path_factory.mktemp("checkpoint") / "lifter.safetensors"
     save_checkpoint(path, Lifter(**options).state_dict(), metadata | {"body": {"name": body.name, "sha256": body.sha256}})

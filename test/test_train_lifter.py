@@ -104,7 +104,7 @@ def test_numbers_that_make_no_sense_are_refused_before_anything_is_read(name, tm
 
 def test_overstated_shapes_are_shrunk_to_what_they_are_worth():
     torch.manual_seed(0)
-    lifter, features = Lifter(width=16, blocks=1, members=2, looking=1).eval(), torch.randn(200, FEATURE_COUNT)
+    lifter, features = Lifter(width=16, blocks=1, members=2, image_features=1).eval(), torch.randn(200, FEATURE_COUNT)
     for member in lifter.members:
         torch.nn.init.normal_(member.head.weight)
     maps = torch.randn(200, *FEATURE_MAP).half()

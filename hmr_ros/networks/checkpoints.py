@@ -25,6 +25,8 @@ from hmr_ros.runtime import compile
 DEFAULT = "lifter"
 EMBEDDED = {name: files("hmr_ros") / "assets" / f"{name}.safetensors" for name in ("lifter", "resnet18")}
 EMBEDDED_CHECKPOINT = EMBEDDED[DEFAULT]
+# Names in lifters of earlier versions → today's: of options, parts of the feature layout, modules in tensors' names
+_RENAMED = {"looking": "image_features", "appearance": "embedding", "region": "roi", "look": "branch", "answer": "mlp"}
 _WRITTEN_BY = {"lifter": "hmr-ros train lifter", "resnet18": "hmr-ros train"}
 
 
@@ -89,15 +91,25 @@ def _require(path, found: str | None, expected: str) -> None:
         raise ValueError(f"{path} holds network {found!r}, expected {expected!r}, as {_WRITTEN_BY[expected]} writes it")
 
 
+def lifter_options(path: str | Path) -> dict:
+    """The options of the :class:`Lifter` in a checkpoint, by today's names."""
+    return _today(load_checkpoint(path)[1]["options"])
+
+
+def _today(values: dict) -> dict:
+    return {_RENAMED.get(name, name): value for name, value in values.items()}
+
+
 def _lifter(path, tensors: dict, metadata: dict) -> Lifter:
-    layout = [[name, list(shape)] for name, shape in FEATURE_LAYOUT]
-    if metadata.get("feature_layout") != layout:
+    expected = {name: list(shape) for name, shape in FEATURE_LAYOUT}
+    found = metadata.get("feature_layout")
+    if found is None or list(_today(dict(found)).items()) != list(expected.items()):
         raise ValueError(
-            f"{path} was trained with other features ({metadata.get('feature_layout', 'of an earlier version')}), expected "
-            f"{layout}; train it again with this version: hmr-ros train lifter"
+            f"{path} was trained with other features ({found or 'of an earlier version'}), expected {expected}; train it again with this "
+            "version: hmr-ros train lifter"
         )
-    lifter = Lifter(**metadata["options"])
-    lifter.load_state_dict(tensors)
+    lifter = Lifter(**_today(metadata["options"]))
+    lifter.load_state_dict({".".join(_RENAMED.get(part, part) for part in name.split(".")): tensor for name, tensor in tensors.items()})
     return lifter
 
 

@@ -8,11 +8,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hmr_ros.geometry import nearest_rotation
+from hmr_ros.geometry import mirror_rotations, mirror_weak_camera, nearest_rotation
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS, SMPL_MIRROR
+from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS
 
-_FLIP = np.array([-1, 1, 1], np.float32)
 _LIMB_MIRROR = [COCO_MIRROR[joint] - LIMB_KEYPOINTS[0] for joint in LIMB_KEYPOINTS]
 
 
@@ -36,6 +35,7 @@ class Regressor(Protocol):
     backend: str  # what runs the network
     reliability_source: str  # "learned": probability that the 3D joint is right to 10 cm; "agreement": how far the proxies agree
     body: dict[str, str]  # "name" and "sha256" of the body model that it was trained with
+    depth_size: int  # px: side of the depth maps that it reads; the extractor's shall be no smaller; 0: any will do
     requires: frozenset[str]  # optional parts of PersonProxies without which it cannot work, as in ProxyExtractor.provides
 
     def __call__(self, people: Sequence[PersonProxies]) -> BodyParameters:
@@ -53,11 +53,10 @@ class FlipAveraged(ABC):
         parameters, flipped = both.rows(slice(count)), both.rows(slice(count, None))
         if not second:
             return parameters
-        # Flipped back, a rotation R is M R M with left and right exchanged; the body's shapes are symmetric.
-        other = BodyParameters(
-            flipped.rotations[:, list(SMPL_MIRROR)] * (_FLIP[:, None] * _FLIP),
+        other = BodyParameters(  # flipped back
+            mirror_rotations(flipped.rotations),
             flipped.betas,
-            flipped.weak_camera * np.array([1, -1, 1], np.float32),
+            mirror_weak_camera(flipped.weak_camera),
             flipped.reliability[:, _LIMB_MIRROR],
         )
         merged = BodyParameters(*(values.copy() for values in parameters))

@@ -26,6 +26,7 @@ _RADII = np.array([s[2] for s in _SEGMENTS], np.float32)
 
 DEPTH_BONES = COCO_BONES + COCO_TORSO
 SAMPLES_PER_BONE = 5  # both joints and three points between them
+_FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
 _TORSO = [DEPTH_BONES.index(bone) for bone in ((5, 11), (6, 12), (5, 6), (11, 12))]
 
 
@@ -107,6 +108,13 @@ def sensor_depth(depth: np.ndarray, crop: np.ndarray, mask: np.ndarray) -> np.nd
     return np.where((inside > 0) & (picture > 0), picture, 0).astype(np.float32)
 
 
+def along_bones(joints):
+    """Evenly spaced points of the twelve bones, both ends kept: joints (..., 17, C) → (..., 12, 5, C), numpy or torch."""
+    share = [[point / (SAMPLES_PER_BONE - 1)] for point in range(SAMPLES_PER_BONE)]
+    share = np.array(share, np.float32) if isinstance(joints, np.ndarray) else joints.new_tensor(share)
+    return joints[..., _FIRST, None, :] * (1 - share) + joints[..., _LAST, None, :] * share
+
+
 def depth_along_bones(joints: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Depth at evenly spaced points of the twelve bones, relative to the torso's median.
 
@@ -115,11 +123,9 @@ def depth_along_bones(joints: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray
     point on the torso everything is invalid: there is nothing to be relative to.
     """
     size = depth.shape[0]
-    a, b = np.array(DEPTH_BONES).T
-    t = np.linspace(0, 1, SAMPLES_PER_BONE, dtype=np.float32)[:, None]
-    points = joints[a, None, :2] * (1 - t) + joints[b, None, :2] * t  # (12, 5, 2)
-    pixel = np.rint((points + 1) * size / 2 - 0.5)
-    inside = ((pixel >= 0) & (pixel < size)).all(-1) & (np.minimum(joints[a, 2], joints[b, 2]) > 0)[:, None]
+    pixel = np.rint((along_bones(joints[:, :2]) + 1) * size / 2 - 0.5)  # (12, 5, 2)
+    seen = joints[_FIRST, 2] > 0
+    inside = ((pixel >= 0) & (pixel < size)).all(-1) & (seen & (joints[_LAST, 2] > 0))[:, None]
     u, v = np.clip(pixel, 0, size - 1).astype(int).transpose(2, 0, 1)
     values = depth[v, u]
     valid = inside & (values > 0)

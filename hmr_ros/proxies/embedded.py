@@ -69,7 +69,7 @@ class EmbeddedExtractor:
         if not candidates:
             return None
         nearest = max(candidates, key=lambda candidate: iou(candidate.box, person.box))
-        if iou(nearest.box, person.box) <= self.config.duplicate_overlap and not same_person(nearest, person, self.config):
+        if not same_person(nearest, person, self.config, overlap_suffices=True):
             return None
         confirmed = self._confirmed(image, nearest)
         return None if confirmed is None else self._proxies(image, *confirmed, depth)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.crops import last_pixel
-from hmr_ros.proxies.similarity import iou, same_person
+from hmr_ros.proxies.similarity import same_person
 from hmr_ros.runtime import compile
 
 MOVENET_FILES = ("movenet_multipose.xml", "movenet_multipose.bin")
@@ -121,9 +121,8 @@ class MoveNet:
 
 
 def is_duplicate(a: Detection, b: Detection, config: EmbeddedConfig) -> bool:
-    """Two detections of one person. Between passes overlapping boxes are enough: the coarser one's keypoints of a small person may
-    lie anywhere on it."""
-    return (a.side != b.side and iou(a.box, b.box) > config.duplicate_overlap) or same_person(a, b, config)
+    """Two detections of one person."""
+    return same_person(a, b, config, overlap_suffices=a.side != b.side)
 
 
 def by_score(people: list[Detection]) -> list[Detection]:

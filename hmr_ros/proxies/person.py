@@ -7,7 +7,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from hmr_ros.skeleton import COCO_MIRROR, TORSO_KEYPOINTS
+from hmr_ros.geometry import mirror_joints
+from hmr_ros.skeleton import TORSO_KEYPOINTS
 
 EMBEDDING_COUNT = 1152  # of the BlazePose embedding: 288 channels of 2 x 2
 FEATURE_MAP = (88, 16, 16)  # shape of the BlazePose feature map: channels, rows, columns
@@ -61,13 +62,12 @@ class PersonProxies:
 
 def flipped(person: PersonProxies, blazepose: BlazePoseRecord | None = None) -> PersonProxies:
     """The person flipped about the crop's centre. ``blazepose``: of the flipped image, in the flipped person's pixels."""
-    flip = np.array([-1, 1, 1], np.float32)
     shift = np.array([2 * person.crop[0], 0, 0], np.float32)
     x0, y0, x1, y1 = person.box
     return replace(
         person,
         box=np.array([shift[0] - x1, y0, shift[0] - x0, y1], np.float32),
-        keypoints=(person.keypoints * flip + shift)[list(COCO_MIRROR)],
+        keypoints=mirror_joints(person.keypoints) + shift,
         mask=None if person.mask is None else np.ascontiguousarray(person.mask[:, ::-1]),
         depth=np.ascontiguousarray(person.depth[:, ::-1]),
         blazepose=blazepose,

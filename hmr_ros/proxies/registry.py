@@ -18,15 +18,15 @@ EXTRACTORS = {"embedded": "hmr_ros.proxies.embedded:EmbeddedExtractor"}
 DEFAULT = "embedded"
 
 
-def make_extractor(name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int | None = None) -> ProxyExtractor:
+def make_extractor(name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int = 0) -> ProxyExtractor:
     """A registered extractor with its networks loaded. ``threads``: of the CPU, None: the runtime's choice. ``flip``: people also get
-    their proxies of the flipped image, for flip test-time augmentation. ``size``: px, side of mask and depth, None: its own.
+    their proxies of the flipped image, for flip test-time augmentation. ``size``: px, mask and depth are no smaller, 0: as large as usual.
     ValueError for another name."""
     kind = _class(name)
     return kind(threads, _config(kind, flip, size))
 
 
-def identity(name: str = DEFAULT, flip: bool = False, size: int | None = None) -> dict:
+def identity(name: str = DEFAULT, flip: bool = False, size: int = 0) -> dict:
     """Identity of what ``make_extractor`` would make, without loading its networks."""
     kind = _class(name)
     return identity_of(kind, _config(kind, flip, size))
@@ -43,9 +43,9 @@ def confident(recorded: dict | None) -> float:
     return _class(DEFAULT).Config().confident if recorded is None else recorded["options"]["confident"]
 
 
-def _config(kind: type, flip: bool, size: int | None):
+def _config(kind: type, flip: bool, size: int):
     config = kind.Config(flip=flip)
-    return config if size is None else replace(config, size=size)
+    return replace(config, size=max(config.size, size))
 
 
 def _class(name: str) -> type:

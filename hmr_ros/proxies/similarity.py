@@ -15,8 +15,14 @@ class HasJoints(Protocol):
     keypoints: np.ndarray  # (17, 3) px, confidence
 
 
-def same_person(a: HasJoints, b: HasJoints, config: EmbeddedConfig = EmbeddedConfig()) -> bool:
-    """Object keypoint similarity (COCO) over the keypoints that both have; the boxes decide where those are fewer than three."""
+def same_person(a: HasJoints, b: HasJoints, config: EmbeddedConfig = EmbeddedConfig(), overlap_suffices: bool = False) -> bool:
+    """Object keypoint similarity (COCO) over the keypoints that both have; the boxes decide where those are fewer than three.
+
+    ``overlap_suffices``: so are people whose boxes overlap, for detections of different quality: the keypoints of the coarser one may
+    lie anywhere on the person.
+    """
+    if overlap_suffices and iou(a.box, b.box) > config.duplicate_overlap:
+        return True
     common = np.minimum(a.keypoints[:, 2], b.keypoints[:, 2]) > config.min_confidence
     smaller = min(np.prod(person.box[2:] - person.box[:2]) for person in (a, b))
     if common.sum() >= 3:

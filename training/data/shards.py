@@ -43,7 +43,6 @@ from hmr_ros.proxies.depth import sensor_depth, trim_depth
 from hmr_ros.training.data.mapped import Rows, map_npy, map_npz
 from hmr_ros.training.data.rendered.scene import PersonTruth, Scene
 
-EXTRACTED_SIZE = 128  # px: usual side of an extractor's maps, which shards shrink
 MATCH = 0.15  # of the true person's diagonal: a detection whose confident joints are further off is of somebody else
 NOT_ROWS = ("images", "ghosts", "unreadable", "reasons", "backend")  # of a shard as a whole
 
@@ -107,11 +106,6 @@ def add_row(rows: RowLists, row: dict[str, object]) -> None:
 def save_proxies(folder: Path, shard: int, images: range, rows: RowLists, **extra: np.ndarray) -> None:
     """Write a proxies shard atomically; ``extra`` (names of NOT_ROWS) is about the shard as a whole."""
     _save(proxies_path(folder, shard), {**_stack(rows), "images": np.array([images.start, images.stop]), **extra})
-
-
-def map_size(depth_size: int) -> int:
-    """Side of the extractor's own maps for shards with maps of ``depth_size``: no smaller, so that none is enlarged."""
-    return max(EXTRACTED_SIZE, depth_size)
 
 
 def size_identity(depth_size: int) -> dict:

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotation_about_z, to_crop
+from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, mirror_joints, mirror_rotations, rotation_about_z, to_crop
 from hmr_ros.networks.lifter.features import person_features
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import FEATURE_MAP, BlazePoseRecord, PersonProxies, flipped, registry
-from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR
 from hmr_ros.training.data import shards
 from hmr_ros.training.data.mapped import Rows, RowWriter
 
@@ -137,9 +136,7 @@ def _views(data: dict[str, np.ndarray], skeleton: PosedKeypoints, flip: str, dep
     region = data["region"]
     if flip == "mirrored":
         region = data["mirrored_region"]
-        mirror = np.array([-1.0, 1, 1])
-        rotations = rotations[:, list(SMPL_MIRROR)] * (mirror[:, None] * mirror)  # M R M; the body's shapes are symmetric
-        xy = xy[:, list(COCO_MIRROR)] * mirror[:2]
+        rotations, xy = mirror_rotations(rotations), mirror_joints(xy)
     turn = rotation_about_z(region[:, 3])
     rotations = np.concatenate([(np.swapaxes(turn, 1, 2) @ rotations[:, 0])[:, None], rotations[:, 1:]], axis=1)
     xy = xy @ turn[:, :2, :2]

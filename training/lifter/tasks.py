@@ -187,7 +187,7 @@ def _reliability_inputs(lifter: Lifter, samples: Samples, folder: Path) -> Rows:
     writer = RowWriter(folder)
     for some in samples.parts():
         inputs = (value.to(lifter.feature_mean.device) for value in (some.features, some.feature_map))
-        writer.append(inputs=lifter.said(*inputs)[1].cpu().numpy())
+        writer.append(inputs=lifter.outputs(*inputs)[1].cpu().numpy())
     return writer.rows()["inputs"]
 
 

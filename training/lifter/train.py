@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from rich.console import Console
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
-from hmr_ros.files import load_checkpoint, save_checkpoint, write_json
-from hmr_ros.networks.checkpoints import load_lifter
+from hmr_ros.files import save_checkpoint, write_json
+from hmr_ros.networks.checkpoints import lifter_options, load_lifter
 from hmr_ros.geometry import sixd_from_matrix
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT
 from hmr_ros.networks.lifter.net import Lifter
@@ -63,9 +64,9 @@ class TrainConfig(LoopConfig):
     dropout: float = 0.1
     members: int = 2
     """Networks that are trained side by side, each in its own order, and averaged."""
-    image_features: int = 2
+    image_features: Annotated[int, tyro.conf.arg(aliases=("--looking",))] = 2
     """Number of members with the image-feature branch, a convolutional network on BlazePose's feature map."""
-    appearance: bool = True
+    embedding: Annotated[bool, tyro.conf.arg(aliases=("--appearance",))] = True
     """Use BlazePose's embedding beside its landmarks."""
     weight_joints: float = 10.0
     """Of the root-relative 3D joints and keypoints, L1 in metres."""
@@ -158,8 +159,7 @@ def _continued(config: TrainConfig, body: BodyModel) -> tuple[TrainConfig, Lifte
     if trained_with["sha256"] != body.sha256:
         raise ValueError(f"{config.init} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), expected "
                          f"{body.name} ({body.sha256[:8]}): its shape coefficients mean something else")  # fmt: skip
-    options = dict(load_checkpoint(config.init)[1]["options"])
-    return replace(config, image_features=options.pop("looking"), **options), lifter
+    return replace(config, **lifter_options(config.init)), lifter
 
 
 def _set_statistics(lifter: Lifter, samples: Samples) -> None:
@@ -184,8 +184,7 @@ def _halved(lifter: Lifter) -> dict[str, torch.Tensor]:
 
 def _options(config: TrainConfig) -> dict:
     """Of ``Lifter``, as its checkpoints have them."""
-    names = "width", "blocks", "dropout", "members", "appearance"
-    return {name: getattr(config, name) for name in names} | {"looking": config.image_features}
+    return {name: getattr(config, name) for name in ("width", "blocks", "dropout", "members", "embedding", "image_features")}
 
 
 def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -> dict:

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.geometry import weak_perspective
 from hmr_ros.training.metrics import COCO_HIPS, SMPL_PELVIS, root_aligned
 
 
@@ -26,10 +27,7 @@ def body_loss(
         + joints * F.l1_loss(root_aligned(keypoints, COCO_HIPS), root_aligned(target_keypoints, COCO_HIPS))
         + rotations * F.mse_loss(said[0], target[0])
         + betas * F.mse_loss(said[1], target[1])
-        + projection * F.l1_loss(weak_projection(keypoints, said[2]), target_xy)
+        + projection * F.l1_loss(weak_perspective(keypoints, said[2]), target_xy)
     )
 
 
-def weak_projection(points: Tensor, camera: Tensor) -> Tensor:
-    """Points (N, K, 3) through a weak camera (N, 3: scale, x, y) → crop coordinates (N, K, 2)."""
-    return camera[:, None, :1] * (points[..., :2] + camera[:, None, 1:])

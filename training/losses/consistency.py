@@ -12,12 +12,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from hmr_ros.networks.paper.maps import bone_points, read_depth
+from hmr_ros.geometry import weak_perspective
+from hmr_ros.networks.paper.maps import read_depth
 from hmr_ros.networks.paper.net import Resnet18Regressor, pose_code
-from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE
+from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, along_bones
 from hmr_ros.rasterizer import depth_at, visible_face
 from hmr_ros.skeleton import LIMB_KEYPOINTS
-from hmr_ros.training.losses.body import weak_projection
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.paper.proxy_data import DepthSource
 
@@ -79,7 +79,7 @@ def joint_loss(joints: Tensor, projected: Tensor, by_confidence: bool = True) ->
 def rendered_depth(points: Tensor, vertices: Tensor, camera: Tensor, faces) -> tuple[Tensor, Tensor]:
     """D' where points (N, P, 2) in crop coordinates look at a body (N, V, 3) through a weak camera (N, 3): depth (N, P), with
     gradients, and whether the point sees the body (after Kato et al. 2018; see hmr_ros/rasterizer/__init__.py)."""
-    seen = weak_projection(vertices, camera)
+    seen = weak_perspective(vertices, camera)
     pixels = torch.cat([seen * _PICTURE / 2, vertices[..., 2:]], dim=-1)
     face = visible_face(points.detach() * _PICTURE / 2, pixels.detach(), faces)
     return depth_at(points * _PICTURE / 2, face, pixels, faces, steepest=_STEEPEST), face >= 0
@@ -92,7 +92,7 @@ def depth_points(
     point of the predicted one; on pixels both at the same place. Points of joints without confidence, outside the mask or
     beside the mesh are not known."""
     if config.points == "bones":
-        points, targets = bone_points(projected), bone_points(joints[..., :2])
+        points, targets = (along_bones(values).flatten(1, 2) for values in (projected, joints[..., :2]))
         sure = (joints[:, _FIRST, 2] > 0) & (joints[:, _LAST, 2] > 0)
         known = sure[:, :, None].expand(-1, -1, SAMPLES_PER_BONE).flatten(1)
     else:
@@ -182,6 +182,6 @@ def consistency(
     """Losses of what the regressor ``said`` (N, 48) of people's proxies."""
     rotations, betas, camera = regressor.decode(said, joints, depth)
     posed = body(rotations, betas)
-    projected = weak_projection(posed.keypoints, camera)
+    projected = weak_perspective(posed.keypoints, camera)
     return self_consistency(joints, depth, projected, posed.vertices, camera, betas, reliability, body.faces, config, epoch,
                             pose_code(said))  # fmt: skip

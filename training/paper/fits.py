@@ -20,11 +20,11 @@ from torch import Tensor
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint
+from hmr_ros.geometry import mirror_rotations, mirror_weak_camera, weak_perspective
 from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.skeleton import SMPL_MIRROR
-from hmr_ros.training.losses.body import body_loss, weak_projection
+from hmr_ros.training.losses.body import body_loss
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.losses.consistency import LossConfig
 from hmr_ros.training.paper.proxy_data import DepthSource, ProxyData, load, trimmed
@@ -124,17 +124,14 @@ def _together(parts: list[Fits]) -> Fits:
 
 def mirrored_fits(fits: Fits, which: Tensor) -> Fits:
     """Those people (N,) bool as a mirror shows them; the body's shapes are symmetric."""
-    flip = fits.betas.new_tensor([-1.0, 1, 1])
-    rotations = fits.rotations[:, list(SMPL_MIRROR)] * (flip[:, None] * flip)  # M R M
-    camera = fits.camera * fits.betas.new_tensor([1.0, -1, 1])
-    return Fits(torch.where(which[:, None, None, None], rotations, fits.rotations), fits.betas,
-                torch.where(which[:, None], camera, fits.camera))  # fmt: skip
+    rotations = torch.where(which[:, None, None, None], mirror_rotations(fits.rotations), fits.rotations)
+    return Fits(rotations, fits.betas, torch.where(which[:, None], mirror_weak_camera(fits.camera), fits.camera))
 
 
 def fit_loss(said: tuple[Tensor, Tensor, Tensor], fits: Fits, skeleton: PosedKeypoints) -> Tensor:
     """Distance () of bodies (rotations, betas, weak camera) from the fitted ones, weighted as for the lifter."""
     with torch.no_grad():
-        xy = weak_projection(skeleton(fits.rotations, fits.betas)[1], fits.camera)
+        xy = weak_perspective(skeleton(fits.rotations, fits.betas)[1], fits.camera)
     return body_loss(said, (fits.rotations, fits.betas), xy, skeleton, joints=10.0, rotations=1.0, betas=0.2, projection=2.0)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hmr_ros.geometry import mirror_joints
 from hmr_ros.networks.paper.maps import joints_in_crop
 from hmr_ros.proxies import registry
 from hmr_ros.proxies.depth import trim_depth
@@ -160,8 +161,7 @@ def corrupt(data: ProxyData, corruption: Corruption) -> ProxyData:
 
 def mirrored(data: ProxyData, which: Tensor) -> ProxyData:
     """Those people (N,) bool mirrored."""
-    flip = torch.tensor([-1.0, 1, 1])
-    joints = torch.where(which[:, None, None], (data.joints * flip)[:, list(COCO_MIRROR)], data.joints)
+    joints = torch.where(which[:, None, None], mirror_joints(data.joints), data.joints)
     return ProxyData(joints, torch.where(which[:, None, None], data.depth.flip(-1), data.depth))
 
 

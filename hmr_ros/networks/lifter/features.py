@@ -1,9 +1,9 @@
-"""The lifter's input: one person's proxies as a vector (beside it, the landmark network's activations as they are).
+"""The lifter's input: one person's proxies as a vector (beside it, BlazePose's feature map as it is).
 
-Every length is relative to the crop or to the hips, so that the vector does not know where in the image the person is; and
-everything is turned about the crop's centre until the person's region stands upright, so that a cartwheel looks like a
-jumping jack. What the regressor says holds in these turned axes: :func:`turn_back` undoes it. The layout is part of a
-checkpoint (``FEATURE_LAYOUT``): change it and old checkpoints are refused.
+Every length is relative to the crop or to the hips, so that the vector does not depend on where in the image the person is; and
+everything is turned about the crop's centre until the person's RoI stands upright, so that a cartwheel looks like a jumping jack.
+The lifter's output stands in these turned axes: :func:`turn_back` undoes it. The layout is part of a checkpoint
+(``FEATURE_LAYOUT``): change it and old checkpoints are refused.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ FEATURE_LAYOUT = (
     ("bone_depth", (len(DEPTH_BONES), SAMPLES_PER_BONE)),
     ("bone_depth_valid", (len(DEPTH_BONES), SAMPLES_PER_BONE)),
     ("up", (2,)),  # where the image's upwards points to
-    ("region", (3,)),  # centre, and logarithm of its size over the crop's
+    ("roi", (3,)),  # centre, and logarithm of its size over the crop's
     ("agreed", (1,)),
-    ("appearance", (EMBEDDING_COUNT,)),
+    ("embedding", (EMBEDDING_COUNT,)),
 )
 FEATURE_COUNT = sum(int(np.prod(shape)) for _, shape in FEATURE_LAYOUT)
-GEOMETRY_COUNT = FEATURE_COUNT - EMBEDDING_COUNT  # the appearance comes last
+GEOMETRY_COUNT = FEATURE_COUNT - EMBEDDING_COUNT  # the embedding comes last
 
 
 def person_features(person: PersonProxies) -> np.ndarray:
@@ -51,11 +51,11 @@ def person_features(person: PersonProxies) -> np.ndarray:
         "bone_depth": bone_depth,
         "bone_depth_valid": bone_valid,
         "up": np.array([0.0, -1.0]) @ flat,
-        "region": np.append(
+        "roi": np.append(
             np.clip(to_crop(blazepose.roi[None, :2], person.crop)[0], -2, 2) @ flat, np.log(blazepose.roi[2] / person.crop[2])
         ),
         "agreed": blazepose.agreed,
-        "appearance": blazepose.embedding,
+        "embedding": blazepose.embedding,
     }
     return np.concatenate([np.ravel(parts[name]) for name, _ in FEATURE_LAYOUT]).astype(np.float32)
 
@@ -70,9 +70,9 @@ def keypoints_in_features(features: np.ndarray, confident: float = EmbeddedConfi
 def turn_back(
     rotations: np.ndarray, cameras: np.ndarray, pelvis: np.ndarray, angles: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What was regressed from features → camera axes: rotations (N, 24, 3, 3), weak cameras (N, 3).
+    """What was regressed from features → ray axes: rotations (N, 24, 3, 3), weak-perspective cameras (N, 3).
 
-    pelvis: (N, 3) the bodies' pelvis, about which the global orientation turns; angles: (N,) of the regions.
+    pelvis: (N, 3) the bodies' pelvis, about which the global orientation turns; angles: (N,) of the RoIs.
     """
     turn = rotation_about_z(angles)
     rotations = rotations.copy()

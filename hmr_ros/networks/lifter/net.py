@@ -1,9 +1,9 @@
-"""The light regressor: a residual MLP from the proxies as a vector to pose, shape, weak camera and reliability.
+"""The lifter: a residual MLP from the proxies as a vector to pose, shape, weak-perspective camera and reliability.
 
 After Martinez et al. 2017, "A simple yet effective baseline for 3d human pose estimation", with rotations as 6D
-(Zhou et al. 2019) instead of joint positions; a few such networks are averaged. Some of them also look at the person, with a
-small convolutional network (basic blocks of He et al. 2016) on the landmark network's activations. The reliability is another,
-smaller network on the same vector and on what the first ones say; it is trained afterwards, on people whom they have not seen.
+(Zhou et al. 2019) instead of joint positions; a few such networks are averaged. Some of them have an image-feature branch, a small
+convolutional network (basic blocks of He et al. 2016) on BlazePose's feature map. The reliability is another, smaller network on the
+same vector and on their outputs; it is trained afterwards, on people whom they have not seen (the calibration split).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 
 OUTPUTS = 24 * 6 + 10 + 3
 BETAS = slice(24 * 6, 24 * 6 + 10)  # of the outputs
-RIGHT = 0.1  # metres, relative to the hips' midpoint: a joint no further off is right
+RIGHT = 0.1  # metres, relative to the hips' midpoint: within it a joint counts as correct (PCK@100 mm)
 
 
-class _Look(nn.Sequential):
-    """Activations (B, *FEATURE_MAP) → (B, COUNT)."""
+class _ImageFeatures(nn.Sequential):
+    """The image-feature branch: feature maps (B, *FEATURE_MAP) → (B, COUNT)."""
 
     COUNT = 64 * 4 * 4
 
@@ -39,7 +39,7 @@ class _Look(nn.Sequential):
 
 
 class _Member(nn.Sequential):
-    """One residual MLP: features → 24 x 6 rotations, 10 betas, 3 of the camera, as differences from the mean. It does not look."""
+    """One residual MLP: features → 24 x 6 rotations, 10 betas, 3 of the camera, as differences from the mean. Without the branch."""
 
     def __init__(self, inputs: int, width: int, blocks: int, dropout: float):
         stem = nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout)
@@ -52,70 +52,70 @@ class _Member(nn.Sequential):
     def head(self) -> nn.Linear:
         return self[-1]
 
-    def forward(self, x, activations):
+    def forward(self, x, feature_map):
         return super().forward(x)
 
 
-class _LookingMember(nn.Module):
-    """The same, of features and activations."""
+class _BranchedMember(nn.Module):
+    """The same with the image-feature branch."""
 
     def __init__(self, inputs: int, width: int, blocks: int, dropout: float):
         super().__init__()
-        self.look = _Look(dropout)
-        self.answer = _Member(inputs + _Look.COUNT, width, blocks, dropout)
+        self.branch = _ImageFeatures(dropout)
+        self.mlp = _Member(inputs + _ImageFeatures.COUNT, width, blocks, dropout)
 
     @property
     def head(self) -> nn.Linear:
-        return self.answer.head
+        return self.mlp.head
 
-    def forward(self, x, activations):
-        return self.answer(torch.cat([x, self.look(activations)], dim=1), activations)
+    def forward(self, x, feature_map):
+        return self.mlp(torch.cat([x, self.branch(feature_map)], dim=1), feature_map)
 
 
 class Lifter(nn.Module):
-    """(B, FEATURE_COUNT) features and (B, *FEATURE_MAP) activations → BodyParameters, in the features' turned axes. Buffers hold
+    """(B, FEATURE_COUNT) features and (B, *FEATURE_MAP) feature maps → BodyParameters, in the features' turned axes. Buffers hold
     the training set's statistics.
 
-    ``members`` networks are averaged, the first ``looking`` of which look at the activations, too; how far apart they are is what
-    the reliability leans on, beside the features. ``appearance``: the features' last part is used.
+    ``members`` networks are averaged, the first ``image_features`` of which have the image-feature branch; their spread is an input of
+    the reliability, beside the features. ``embedding``: BlazePose's embedding, the features' last part, is used.
     """
 
     def __init__(
-        self, width: int = 640, blocks: int = 2, dropout: float = 0.1, members: int = 3, appearance: bool = True, looking: int = 0
+        self, width: int = 640, blocks: int = 2, dropout: float = 0.1, members: int = 3, embedding: bool = True, image_features: int = 0
     ):
         super().__init__()
-        self.inputs = FEATURE_COUNT if appearance else GEOMETRY_COUNT
+        self.inputs = FEATURE_COUNT if embedding else GEOMETRY_COUNT
         self.register_buffer("feature_mean", torch.zeros(FEATURE_COUNT))
         self.register_buffer("feature_std", torch.ones(FEATURE_COUNT))
         self.register_buffer("mean_rotations", torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(24, 1))  # 6D
         self.register_buffer("mean_camera", torch.tensor([0.0, 0, 0]))  # log s, tx, ty
         self.members = nn.ModuleList(
-            (_LookingMember if i < looking else _Member)(self.inputs, width, blocks, dropout) for i in range(members)
+            (_BranchedMember if i < image_features else _Member)(self.inputs, width, blocks, dropout) for i in range(members)
         )
         self.reliability = nn.Sequential(
             nn.Linear(self.inputs + 2 * OUTPUTS, 256), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.3),
             nn.Linear(256, 64), nn.GELU(), nn.Linear(64, len(LIMB_KEYPOINTS)),
         )  # fmt: skip
 
-    def forward(self, features: torch.Tensor, activations: torch.Tensor) -> BodyParameters:
-        mean, judged = self.said(features, activations)
-        # Nothing flows back: reliability must not change what it judges.
-        return BodyParameters(*self.parameters_of(mean), self.reliability(judged.detach()).sigmoid())
+    def forward(self, features: torch.Tensor, feature_map: torch.Tensor) -> BodyParameters:
+        mean, evidence = self.outputs(features, feature_map)
+        # No gradient flows back: reliability must not change the outputs that it rates.
+        return BodyParameters(*self.parameters_of(mean), self.reliability(evidence.detach()).sigmoid())
 
-    def said(self, features: torch.Tensor, activations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The members' mean (B, OUTPUTS), and what the reliability judges it by: features, mean and spread."""
+    def outputs(self, features: torch.Tensor, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The members' mean output (B, OUTPUTS), and the reliability's input: features, mean and spread."""
         x = self.normalized(features)
-        answers = torch.stack([member(x, activations) for member in self.members])
-        mean = answers.mean(0)
-        spread = (answers - mean).square().mean(0).sqrt()
+        outputs = torch.stack([member(x, feature_map) for member in self.members])
+        mean = outputs.mean(0)
+        spread = (outputs - mean).square().mean(0).sqrt()
         return mean, torch.cat([x, mean, 10 * spread], dim=1)
 
     def normalized(self, features: torch.Tensor) -> torch.Tensor:
         x = ((features - self.feature_mean) / self.feature_std).clamp(-6, 6)
         return x[:, : self.inputs]
 
-    def parameters_of(self, said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A member's answer (B, OUTPUTS) → rotations (B, 24, 3, 3), betas (B, 10), weak camera (B, 3)."""
-        rotations = matrix_from_6d(said[:, :144].reshape(-1, 24, 6) + self.mean_rotations)
-        camera = said[:, 154:] + self.mean_camera
-        return rotations, said[:, BETAS], torch.cat([camera[:, :1].exp(), camera[:, 1:]], dim=1)
+    def parameters_of(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A member's output (B, OUTPUTS) → rotations (B, 24, 3, 3), betas (B, 10), weak-perspective camera (B, 3)."""
+        rotations = matrix_from_6d(output[:, :144].reshape(-1, 24, 6) + self.mean_rotations)
+        camera = output[:, 154:] + self.mean_camera
+        return rotations, output[:, BETAS], torch.cat([camera[:, :1].exp(), camera[:, 1:]], dim=1)

@@ -15,7 +15,7 @@ from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 class LifterRegressor(FlipAveraged):
     """Needs BlazePose's record with its feature map of everybody."""
 
-    name, reliability_source = "lifter", "learned"
+    name, reliability_source, depth_size = "lifter", "learned", 0
     requires = frozenset({"blazepose"})
 
     def __init__(

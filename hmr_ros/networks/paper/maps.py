@@ -11,11 +11,9 @@ from torch import Tensor
 
 from hmr_ros.geometry import to_crop
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE
 
 DEPTH_SCALE = 0.5  # metres that become 1 at a network's input, about the median [open in the paper]
 MAP_SIZE = 64  # px: side of masks and depth maps in shards, where a preset asks for nothing else
-_FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
 
 
 def person_maps(people: Sequence[PersonProxies], size: int = MAP_SIZE) -> tuple[np.ndarray, np.ndarray]:
@@ -35,12 +33,6 @@ def joints_in_crop(keypoints: np.ndarray, crops: np.ndarray, confident: float) -
 def resized(depth: np.ndarray, size: int) -> np.ndarray:
     """(S, S) → (size, size), nearest pixel: unknown (0) must not blend with known."""
     return cv2.resize(depth.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST)
-
-
-def bone_points(joints: Tensor) -> Tensor:
-    """Points evenly along the bones, both ends kept: (N, 17, C) → (N, 12 x SAMPLES_PER_BONE, C)."""
-    share = torch.linspace(0, 1, SAMPLES_PER_BONE, device=joints.device)[:, None]
-    return (joints[:, _FIRST, None] * (1 - share) + joints[:, _LAST, None] * share).flatten(1, 2)
 
 
 def read_depth(points: Tensor, depth: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hmr_ros.networks.blocks import ResidualBlock
-from hmr_ros.networks.paper.maps import bone_points, centred_depth, read_depth
+from hmr_ros.networks.paper.maps import centred_depth, read_depth
 from hmr_ros.networks.paper.reliability import relations
-from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE
+from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, along_bones
 
 _COUNT = 98 + 2 * len(DEPTH_BONES) * SAMPLES_PER_BONE + 2
 _CLIP = 8.0  # no honest number is larger
@@ -28,8 +28,8 @@ class ProxyBranch(nn.Module):
         self.layers = nn.Sequential(*stem, *[ResidualBlock(width, dropout) for _ in range(blocks)])
 
     def forward(self, joints: Tensor, depth: Tensor, heading: Tensor) -> Tensor:
-        along = read_depth(bone_points(joints[..., :2]), depth.float())
-        sure = bone_points((joints[..., 2:] > 0).to(joints))[..., 0] > 0.99  # of both ends
+        along = read_depth(along_bones(joints[..., :2]).flatten(1, 2), depth.float())
+        sure = along_bones((joints[..., 2:] > 0).to(joints)).flatten(1) > 0.99  # of both ends
         along = torch.where(sure, along, torch.zeros_like(along))
         turn = torch.stack([heading.sin(), heading.cos()], dim=1)
         parts = relations(joints, depth, "extended"), centred_depth(along[..., None])[..., 0], (along > 0).to(joints), turn

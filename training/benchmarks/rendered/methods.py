@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hmr_ros.body.model import BodyModel
-from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, to_crop
+from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, to_crop, weak_perspective
 from hmr_ros.networks.lifter.regressor import LifterRegressor
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
@@ -46,8 +46,7 @@ def posed(skeleton: PosedKeypoints, rotations: np.ndarray, betas: np.ndarray, ca
     """Bodies of N people: rotations (N, 24, 3, 3) into ray axes, betas (N, 10), weak cameras (N, 3)."""
     with torch.inference_mode():
         limbs = skeleton(torch.from_numpy(rotations), torch.from_numpy(betas))[1][:, _LIMBS].numpy()
-    seen = cameras[:, None, :1] * (limbs[..., :2] + cameras[:, None, 1:])
-    return Prediction(root_aligned(limbs, LIMB_HIPS), seen, betas, None, rotations, cameras)
+    return Prediction(root_aligned(limbs, LIMB_HIPS), weak_perspective(limbs, cameras), betas, None, rotations, cameras)
 
 
 class Methods:
@@ -110,7 +109,7 @@ class Methods:
     def _with_best_camera(self, limbs: np.ndarray, betas: np.ndarray | None = None) -> Prediction:
         """What has no camera of its own gets the one that brings it nearest to the detected joints."""
         cameras = fit_weak_camera(limbs, self.targets[:, _LIMBS], self.confidence[:, _LIMBS])
-        return Prediction(limbs, cameras[:, None, :1] * (limbs[..., :2] + cameras[:, None, 1:]), betas)
+        return Prediction(limbs, weak_perspective(limbs, cameras), betas)
 
 
 class Method(NamedTuple):

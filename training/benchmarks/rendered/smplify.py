@@ -22,7 +22,7 @@ from torch import Tensor
 from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotation_about_z, to_crop
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, depth_along_bones
+from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, along_bones, depth_along_bones
 from hmr_ros.skeleton import COCO_TORSO
 from hmr_ros.training.data.rendered.poses import PoseSampler
 
@@ -158,9 +158,7 @@ class Smplify:
 def bone_depth(keypoints: Tensor, valid: Tensor) -> Tensor:
     """A body's own depth along the bones: keypoints (N, 17, 3) → (N, 12, 5) metres, relative to the median of the valid
     points on the torso, as ``depth_along_bones`` measures it; 0 is the reference where none of those is valid."""
-    first, last = (list(ends) for ends in zip(*DEPTH_BONES, strict=True))
-    share = torch.linspace(0, 1, SAMPLES_PER_BONE)
-    z = keypoints[:, first, 2, None] * (1 - share) + keypoints[:, last, 2, None] * share
+    z = along_bones(keypoints)[..., 2]
     torso = torch.where(valid > 0, z, torch.nan)[:, _TORSO].flatten(1)
     return z - torso.nanmedian(1).values.nan_to_num()[:, None, None]
 

@@ -128,7 +128,7 @@ def _check(config: ExtractConfig) -> None:
 
 
 def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
-    extractor = registry.make_extractor(threads=1, flip=config.mirrored, size=shards.map_size(config.depth_size))
+    extractor = registry.make_extractor(threads=1, flip=config.mirrored, size=config.depth_size)
     bag = listing.kind == "bag"
     read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader()
     return partial(extract_shard, config, extractor, read)
@@ -187,7 +187,7 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
         "depth_topic": config.depth_topic,
         "mirrored": config.mirrored,
         "shard_size": config.shard_size,
-        "extractor": registry.identity(flip=config.mirrored, size=shards.map_size(config.depth_size)),
+        "extractor": registry.identity(flip=config.mirrored, size=config.depth_size),
         **shards.size_identity(config.depth_size),
     }
 

@@ -155,7 +155,7 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
 
 
 def _maker(config: RenderedConfig) -> shard_work.Maker:
-    extractor = registry.make_extractor(threads=1, flip=True, size=shards.map_size(config.depth_size))
+    extractor = registry.make_extractor(threads=1, flip=True, size=config.depth_size)
     return partial(render_shard, config, SceneMaker(config.split, config.backgrounds, config.scene), extractor)
 
 
@@ -173,7 +173,7 @@ def _identity(config: RenderedConfig) -> dict:
         "backgrounds": len(photos),
         "backgrounds_sha256": photos_sha256(photos),
         "scene": json.loads(json.dumps(asdict(config.scene))),  # lists, as they are read back
-        "extractor": registry.identity(flip=True, size=shards.map_size(config.depth_size)),
+        "extractor": registry.identity(flip=True, size=config.depth_size),
         **shards.size_identity(config.depth_size),
     }
 

@@ -1,0 +1,187 @@
+"""Streams: everybody is followed by himself, and passes of the detector are rare."""
+
+from dataclasses import replace
+from importlib.resources import files
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from hmr_ros import HumanMeshEstimator
+from hmr_ros.proxies import PersonProxies
+from hmr_ros.stream import Stream, Track
+
+IMAGE = np.zeros((480, 640, 3), np.uint8)
+DEMO = files("hmr_ros") / "assets" / "demo"
+
+
+def person(x: float, score: float = 0.8) -> PersonProxies:
+    """A standing stick figure, 200 px high, at a place of its own."""
+    shape = np.array(
+        [[0, 10], [3, 7], [-3, 7], [6, 9], [-6, 9], [20, 40], [-20, 40], [26, 70], [-26, 70], [28, 100], [-28, 100],
+         [12, 100], [-12, 100], [13, 145], [-13, 145], [14, 190], [-14, 190]], np.float32
+    )  # fmt: skip
+    keypoints = np.column_stack([shape + [x, 100], np.full(17, 0.8)]).astype(np.float32)
+    box = np.array([x - 35, 100, x + 35, 300], np.float32)
+    depth = np.zeros((8, 8), np.float32)
+    return PersonProxies(score, box, keypoints, np.array([x, 200, 240], np.float32), None, depth, "none", confident=0.3)
+
+
+class Crowd:
+    """An extractor of people who stand still: a pass finds whoever is there, everybody but ``slippery`` ones can be followed."""
+
+    def __init__(self, *places: float, slippery: tuple[float, ...] = ()):
+        self.places, self.slippery = list(places), slippery
+        self.passes, self.followed = 0, []
+
+    def __call__(self, image, depth=None, small_people=True):
+        self.passes += 1
+        return [person(x) for x in self.places]
+
+    def follow(self, image, someone, depth=None):
+        x = float(someone.crop[0])
+        self.followed.append(x)
+        return None if x in self.slippery or x not in self.places else replace(someone, score=0.5)
+
+
+def stream_of(crowd) -> Stream:
+    """The stream alone: its estimator hands on whom it gets, with the statures."""
+    estimate = lambda people, camera, depth, statures: [(float(p.crop[0]), float(s)) for p, s in zip(people, statures)]  # noqa: E731
+    return Stream(SimpleNamespace(extractor=crowd, estimate=estimate))
+
+
+def places(bodies) -> list[float]:
+    return sorted(x for x, _ in bodies)
+
+
+def test_one_person_who_cannot_be_followed_sends_nobody_else_back_to_detection():
+    """As a truncated person did: a pass a frame for everybody, before."""
+    crowd = Crowd(100, 300, 500, slippery=(300,))
+    stream, frames, rate = stream_of(crowd), 60, 30.0
+    for i in range(frames):
+        assert {100, 500} <= set(places(stream(IMAGE, 1 + i / rate)))
+    seconds = frames / rate
+    assert 1 + seconds / Stream.DETECT_EVERY <= crowd.passes <= 1 + seconds / Stream.RETRY_AFTER  # each may find him again
+    complete = int(seconds / Stream.DETECT_EVERY) + 1
+    for x in (100, 500):
+        assert crowd.followed.count(x) >= frames - complete
+
+
+def test_whoever_is_followed_costs_no_pass_but_the_scheduled_ones():
+    crowd = Crowd(100, 300)
+    stream = stream_of(crowd)
+    for i in range(49):  # 1.6 s at 30 frames a second: passes at 0, 0.8 and 1.6 s
+        assert places(stream(IMAGE, 1 + i / 30)) == [100, 300]
+    assert crowd.passes == 3
+
+
+def test_a_lost_person_is_found_again_where_he_went():
+    crowd = Crowd(100, 300)
+    stream = stream_of(crowd)
+    stream(IMAGE, 1.0)
+    stream.tracks = [replace(track, stature=1.9) for track in stream.tracks]
+    crowd.places = [100, 500]  # the second one jumps
+    assert places(stream(IMAGE, 1.1)) == [100]
+    assert places(stream(IMAGE, 1.2)) == [100]
+    assert crowd.passes == 1  # not before RETRY_AFTER
+    bodies = stream(IMAGE, 1.3)
+    assert places(bodies) == [100, 500] and crowd.passes == 2
+    statures = dict(bodies)
+    assert statures[100] == 1.9 and np.isnan(statures[500])  # who is followed keeps what is known of him
+
+
+def test_a_track_keeps_its_stature_through_passes_and_a_given_one_counts_first():
+    crowd = Crowd(100, 300)
+    stream = stream_of(crowd)
+    stream(IMAGE, 1.0)
+    stream.tracks[0] = replace(stream.tracks[0], stature=1.7)
+    for i in range(1, 12):
+        bodies = dict(stream(IMAGE, 1 + i / 10))
+        assert bodies[100] == 1.7 and np.isnan(bodies[300])
+    assert crowd.passes == 2
+    assert dict(stream(IMAGE, 2.2, stature=1.5)) == {100: 1.5, 300: 1.5}
+    assert dict(stream(IMAGE, 9.0))[100] != 1.7  # after a long gap they may be others
+
+
+def test_nobody_is_there_twice():
+    crowd = Crowd(100, 300, 500, slippery=(500,))
+    stream = stream_of(crowd)
+    for i in range(20):
+        bodies = stream(IMAGE, 1 + i / 10)
+        assert len(set(places(bodies))) == len(bodies)
+    stream.tracks = [Track(person(100)), Track(person(104)), Track(person(300))]  # two who have become one
+    crowd.places = [100, 104, 300]
+    assert places(stream(IMAGE, 2.95)) == [100, 300]
+
+
+def test_who_is_not_detected_in_a_complete_pass_is_dropped():
+    crowd = Crowd(100, 300)
+    stream = stream_of(crowd)
+    stream(IMAGE, 1.0)
+    stream.tracks.append(Track(person(500)))  # a false positive that can be followed for ever
+    crowd.follow = lambda image, someone, depth=None: someone
+    assert places(stream(IMAGE, 1.5)) == [100, 300, 500]
+    assert places(stream(IMAGE, 1.8)) == [100, 300]
+
+
+def test_while_nobody_is_known_every_frame_is_searched():
+    crowd = Crowd()
+    stream = stream_of(crowd)
+    for i in range(5):
+        assert stream(IMAGE, 1 + i / 30) == []
+    assert crowd.passes == 5
+    crowd.places = [300]
+    assert places(stream(IMAGE, 1.2)) == [300]
+    crowd.places = []
+    assert stream(IMAGE, 1.25) == [] and crowd.passes == 7
+
+
+# ---- with the real detectors ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    return HumanMeshEstimator.from_default()
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Pedestrians, and before them, at the lower border, a truncated person."""
+    portrait = cv2.resize(cv2.imread(str(DEMO / "astronaut.jpg")), (260, 260), interpolation=cv2.INTER_AREA)
+    capture, frames = cv2.VideoCapture(str(DEMO / "pedestrians.mp4")), []
+    for i in range(40, 56):
+        capture.set(cv2.CAP_PROP_POS_FRAMES, i)
+        frame = capture.read()[1]
+        frame[-260:, 20 + i : 280 + i] = portrait
+        frames.append(frame)
+    return frames
+
+
+def test_a_truncated_person_and_the_others_are_followed(estimator, frames, monkeypatch):
+    calls = {"pass": 0, "window": 0}
+    movenet = estimator.extractor.movenet
+
+    class Counting:
+        def __call__(self, *arguments):
+            calls["pass"] += 1
+            return movenet(*arguments)
+
+        def in_window(self, *arguments):
+            calls["window"] += 1
+            return movenet.in_window(*arguments)
+
+    monkeypatch.setattr(estimator.extractor, "movenet", Counting())
+    stream, off = estimator.stream(), []
+    for i, frame in enumerate(frames):
+        bodies = stream(frame, 1 + 0.1 * i)
+        passes, calls["pass"] = calls["pass"], 0
+        reference = estimator(frame)
+        calls["pass"] = passes
+        assert abs(len(bodies) - len(reference)) <= 2 and len(bodies) >= 3
+        large, expected = (max(some, key=lambda body: np.prod(body.box[2:] - body.box[:2])) for some in (bodies, reference))
+        diagonal = np.hypot(*(expected.box[2:] - expected.box[:2]))
+        off.append(np.linalg.norm(large.projected_keypoints[:13] - expected.projected_keypoints[:13], axis=1).mean() / diagonal)
+    assert max(off) < 0.05  # her mesh, from the head to the hips, is as good as from a detection in every frame
+    assert calls["pass"] <= 6  # at 0, 0.8 and 1.6 s, and when somebody left; once a frame before
+    assert calls["window"] >= len(frames) - calls["pass"]
