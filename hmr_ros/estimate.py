@@ -38,6 +38,7 @@ class BodyEstimate:
     projected_keypoints: np.ndarray  # (17, 2) px: COCO of the mesh, through ``camera``; without intrinsics the weak one
     axes: Literal["camera", "ray"] = "ray"
     translation_source: Literal["depth", "apparent size"] | None = None  # what the distance comes from; None without translation
+    measured_stature: float | None = None  # metres, from depth and apparent size in this image; None where depth does not tell
     camera: Camera | None = None  # whose frame "camera" axes are; None without intrinsics
 
     def pixels(self, points: np.ndarray) -> np.ndarray:

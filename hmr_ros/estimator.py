@@ -179,6 +179,7 @@ class HumanMeshEstimator:
                 projected_keypoints=np.zeros((17, 2), np.float32),
                 axes="ray" if placed is None else "camera",
                 translation_source=None if placed is None else "depth" if placed.from_depth[i] else "apparent size",
+                measured_stature=float(placed.stature[i]) if placed is not None and placed.from_depth[i] else None,
                 camera=camera,
             )
             body = replace(body, projected_keypoints=body.pixels(keypoints[i]))

@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 class Track:
     """One person over time."""
 
+    ENOUGH = 5  # statures measured, before their median counts as known
+    MOST = 100  # that are remembered
+
     proxies: PersonProxies  # in the last frame
-    stature: float | None = None  # metres, where it is known
+    stature: float | None = None  # metres, where it is known: learned from frames with depth
+    measured: tuple[float, ...] = ()  # statures, metres
+
+    def with_measurement(self, stature: float) -> Track:
+        measured = (*self.measured, stature)[-self.MOST :]
+        return replace(self, measured=measured, stature=float(np.median(measured)) if len(measured) >= self.ENOUGH else self.stature)
 
 
 class Stream:
@@ -33,6 +41,8 @@ class Stream:
     pass runs every ``DETECT_EVERY`` seconds, when stamps or image size jump, and while nobody is known: who is not detected then is
     dropped. When somebody is lost, one more pass looks for people besides those who are still followed, ``RETRY_AFTER`` seconds after
     the last pass at the earliest.
+
+    Statures measured in frames with depth are learned for each person, and tell distances in frames without.
     """
 
     DETECT_EVERY = 0.8  # seconds: how long somebody new may stay unseen
@@ -69,8 +79,10 @@ class Stream:
         elif self._somebody_is_lost and stamp - self._last_pass >= self.RETRY_AFTER:
             self._find_lost(image, stamp, depth)
         self._stamp, self._shape = stamp, image.shape
-        known = [stature or track.stature or np.nan for track in self.tracks]
-        return self._estimator.estimate([track.proxies for track in self.tracks], camera, depth, np.array(known))
+        known = np.array([stature or track.stature or np.nan for track in self.tracks])
+        bodies = self._estimator.estimate([track.proxies for track in self.tracks], camera, depth, known)
+        self._learn_statures(bodies)
+        return bodies
 
     def _detect(self, image: np.ndarray, stamp: float, depth: np.ndarray | None) -> None:
         """Complete pass: who is detected is known from now on, with what was known before."""
@@ -97,6 +109,13 @@ class Stream:
             else:
                 followed.append(replace(track, proxies=now))
         self.tracks = followed
+
+    def _learn_statures(self, bodies: list[BodyEstimate]) -> None:
+        measured = {id(body.keypoints): body.measured_stature for body in bodies if body.measured_stature is not None}
+        self.tracks = [
+            track.with_measurement(measured[id(track.proxies.keypoints)]) if id(track.proxies.keypoints) in measured else track
+            for track in self.tracks
+        ]
 
     def _find_lost(self, image: np.ndarray, stamp: float, depth: np.ndarray | None) -> None:
         """One more pass for whoever is not followed, small people only where there were any."""

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from hmr_ros.body.model import BodyModel
-from hmr_ros.geometry import Intrinsics, matrix_from_rotvec, mirror_rotvec
+from hmr_ros.geometry import matrix_from_rotvec, mirror_rotvec
 from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data import shard_work, shards

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from hmr_ros import HumanMeshEstimator
+from hmr_ros.metric import StatureDirection
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.stream import Stream, Track
+from hmr_ros.training.data.rendered.scene import SceneConfig, SceneMaker
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 DEMO = files("hmr_ros") / "assets" / "demo"
@@ -45,9 +47,15 @@ class Crowd:
         return None if x in self.slippery or x not in self.places else replace(someone, score=0.5)
 
 
+class Seen(tuple):
+    """A body: place and stature that the estimator was told."""
+
+    keypoints = measured_stature = None
+
+
 def stream_of(crowd) -> Stream:
     """The stream alone: its estimator hands on whom it gets, with the statures."""
-    estimate = lambda people, camera, depth, statures: [(float(p.crop[0]), float(s)) for p, s in zip(people, statures)]  # noqa: E731
+    estimate = lambda people, camera, depth, statures: [Seen((float(p.crop[0]), float(s))) for p, s in zip(people, statures)]  # noqa: E731
     return Stream(SimpleNamespace(extractor=crowd, estimate=estimate))
 
 
@@ -137,6 +145,27 @@ def test_while_nobody_is_known_every_frame_is_searched():
     assert stream(IMAGE, 1.25) == [] and crowd.passes == 7
 
 
+def test_statures_are_learned_from_the_frames_that_had_depth():
+    """One wrong measurement among many does not count, too few are none, and everybody has his own."""
+    crowd, measured = Crowd(100, 300), {100: iter([1.9, 1.88, 1.2, 1.92, 1.9]), 300: iter([1.6, 1.6])}
+    stream = stream_of(crowd)
+
+    def estimate(people, camera, depth, statures):
+        bodies = []
+        for someone, stature in zip(people, statures):
+            body = Seen((float(someone.crop[0]), float(stature)))
+            body.keypoints = someone.keypoints
+            body.measured_stature = None if depth is None else next(measured[body[0]], None)
+            bodies.append(body)
+        return bodies
+
+    stream._estimator.estimate = estimate
+    for i in range(5):
+        assert all(np.isnan(stature) for _, stature in stream(IMAGE, 1 + i / 10, depth=IMAGE[..., 0].astype(np.float32)))
+    statures = dict(stream(IMAGE, 1.5))
+    assert statures[100] == pytest.approx(1.9) and np.isnan(statures[300])
+
+
 # ---- with the real detectors ----------------------------------------------------------------------------------------
 
 
@@ -185,3 +214,26 @@ def test_a_truncated_person_and_the_others_are_followed(estimator, frames, monke
     assert max(off) < 0.05  # her mesh, from the head to the hips, is as good as from a detection in every frame
     assert calls["pass"] <= 6  # at 0, 0.8 and 1.6 s, and when somebody left; once a frame before
     assert calls["window"] >= len(frames) - calls["pass"]
+
+
+def test_the_stature_learned_with_depth_tells_the_distance_without(estimator):
+    """A rendered person far from the mean stature, seen by a depth camera for a second, then by the colour camera alone."""
+    maker = SceneMaker("val", None, SceneConfig(people=(1.0,), cut=0.0, occluded=0.0, beta0_sigma=1.0, distance=(2.0, 4.0)))
+    direction, errors = StatureDirection(estimator.body_model), []
+    for index in range(40):
+        scene = maker.make(np.random.default_rng([9, index]))
+        truth = scene.people[0]
+        if abs(direction(truth.betas[None])[0] - direction.mean) < 0.12:
+            continue
+        pelvis, stream = truth.joints[0] + truth.translation, estimator.stream()
+        before = stream(scene.image, 1.0, intrinsics=scene.intrinsics)
+        for i in range(1, 7):
+            stream(scene.image, 1 + i / 10, depth=scene.depth, intrinsics=scene.intrinsics)
+        after = stream(scene.image, 1.75, intrinsics=scene.intrinsics)
+        if len(before) == len(after) == 1:
+            assert after[0].translation_source == "apparent size"
+            errors.append([np.linalg.norm(body[0].joints[0] + body[0].translation - pelvis) for body in (before, after)])
+        if len(errors) == 6:
+            break
+    before, after = np.median(errors, axis=0)
+    assert len(errors) == 6 and after < 0.5 * before and after < 0.12
