@@ -14,7 +14,7 @@ from numba import njit
 
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.palette import LEFT, MIDDLE, RIGHT, bgr, person_colour
-from hmr_ros.rasterizer import front_faces, rasterize, vertex_normals
+from hmr_ros.rasterizer import Backend, front_faces, rasterize, vertex_normals
 from hmr_ros.skeleton import COCO_BONES, COCO_KEYPOINTS, COCO_TORSO
 
 BACKDROP, GROUND = (246, 244, 242), (196, 192, 188)
@@ -22,7 +22,7 @@ OPACITY = 0.8
 
 
 def draw_overlay(
-    image: np.ndarray, bodies: Sequence[BodyEstimate], faces: np.ndarray, opacity: float = OPACITY
+    image: np.ndarray, bodies: Sequence[BodyEstimate], faces: np.ndarray, opacity: float = OPACITY, rasterizer: Backend = "auto"
 ) -> np.ndarray:
     """Draw meshes over the people they were estimated from: (H, W, 3) BGR → a new picture of the same size.
 
@@ -33,7 +33,7 @@ def draw_overlay(
         (np.column_stack([b.pixels(b.vertices), b.vertices[:, 2] + z]), b.vertices)
         for b, z in zip(bodies, _distances(bodies, image.shape[1]), strict=True)
     ]
-    return _draw_meshes(image.copy(), meshes, faces, opacity)
+    return _draw_meshes(image.copy(), meshes, faces, opacity, rasterizer)
 
 
 def compile_kernels() -> None:
@@ -42,7 +42,9 @@ def compile_kernels() -> None:
     _draw_meshes(np.zeros((8, 8, 3), np.uint8), [(triangle, triangle)], np.array([[0, 1, 2]]), OPACITY)
 
 
-def draw_side_view(bodies: Sequence[BodyEstimate], faces: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def draw_side_view(
+    bodies: Sequence[BodyEstimate], faces: np.ndarray, size: tuple[int, int], rasterizer: Backend = "auto"
+) -> np.ndarray:
     """The same bodies turned by 90° about the vertical, each at its place and scale in a picture of ``size`` (H, W).
 
     The viewer stands where the right border of the image is: who faces the camera looks to the left here.
@@ -57,7 +59,7 @@ def draw_side_view(bodies: Sequence[BodyEstimate], faces: np.ndarray, size: tupl
         meshes.append((np.column_stack([pixels, turned[:, 2] + distance]), turned))
     for pixels, _ in meshes:
         _draw_ground(canvas, pixels)
-    return _draw_meshes(canvas, meshes, faces, 1.0)
+    return _draw_meshes(canvas, meshes, faces, 1.0, rasterizer)
 
 
 def side_by_side(image: np.ndarray, bodies: Sequence[BodyEstimate], faces: np.ndarray) -> np.ndarray:
@@ -114,8 +116,9 @@ def _distances(bodies: Sequence[BodyEstimate], width: int) -> list[float]:
 
 
 def _draw_meshes(
-    canvas: np.ndarray, meshes: Sequence[tuple[np.ndarray, np.ndarray]], faces: np.ndarray, opacity: float
-) -> np.ndarray:
+    canvas: np.ndarray, meshes: Sequence[tuple[np.ndarray, np.ndarray]], faces: np.ndarray, opacity: float,
+    rasterizer: Backend = "auto",
+) -> np.ndarray:  # fmt: skip
     """Draw (pixels (V, 3), vertices (V, 3) in viewing axes) pairs with 2 x 2 samples a pixel, in place."""
     if not meshes:
         return canvas
@@ -135,7 +138,7 @@ def _draw_meshes(
     starts = np.cumsum([0, *(len(v) for _, v in meshes[:-1])])
     all_faces = np.concatenate([faces + int(start) for start in starts])
     all_faces = front_faces(pixels, all_faces)
-    raster = rasterize(pixels, all_faces, (2 * (y1 - y0), 2 * (x1 - x0)))
+    raster = rasterize(pixels, all_faces, (2 * (y1 - y0), 2 * (x1 - x0)), backend=rasterizer)
     _blend(raster.face, raster.barycentric, all_faces, colours, opacity, canvas[y0:y1, x0:x1])
     return canvas
 

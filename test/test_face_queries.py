@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hmr_ros.rasterizer import torch_queries
 from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import matrix_from_rotvec
-from hmr_ros.rasterizer import BACKENDS, depth_at, visible_face
+from hmr_ros.rasterizer import BACKENDS, depth_at, rasterize, require, visible_face
 from hmr_ros.rasterizer.torch_queries import pixels_to_ndc
 
 GOLDEN = Path(__file__).parent / "data" / "golden_depth.npz"  # by tools/make_golden_depth.py
@@ -146,8 +146,11 @@ def test_backends_are_chosen_by_name(golden):
         assert seen.dtype == torch.int32 and not seen.requires_grad
     pixels.requires_grad_(False)
     if importlib.util.find_spec("pytorch3d") is None:
-        with pytest.raises(ImportError, match="needs pytorch3d, built for the torch in use"):
-            visible_face(points, pixels, golden.body.faces, backend="pytorch3d")
+        for ask in (lambda: visible_face(points, pixels, golden.body.faces, backend="pytorch3d"), lambda: require("pytorch3d")):
+            with pytest.raises(ImportError, match="needs pytorch3d, built for the torch in use.*INSTALL.md"):
+                ask()
+    for backend in BACKENDS[:3]:
+        require(backend)
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])
@@ -185,6 +188,21 @@ def test_pytorch3d_sees_the_same_to_its_rounding(golden, view):
     depth = depth_at(asked.points, seen, asked.pixels, golden.body.faces, view == "perspective")
     both = (seen >= 0) & (asked.face >= 0)
     assert (depth - asked.depth)[both].abs().quantile(0.9) < 2e-3
+
+
+@pytest.mark.parametrize("view", ["weak", "perspective"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("pytorch3d", marks=without_pytorch3d)])
+def test_pictures_are_the_same_by_points(golden, view, backend):
+    faces, pixels = golden.body.faces, getattr(golden, view).pixels.numpy().copy()
+    low = pixels[:, :2].min(0)
+    pixels[:, :2] = (pixels[:, :2] - low) * 48 / np.ptp(pixels[:, 1])  # the whole person, 48 px high
+    ours, theirs = (rasterize(pixels, faces, (52, 50), view == "perspective", backend=b) for b in ("numba", backend))
+    same, seen = ours.face == theirs.face, (ours.face >= 0) & (theirs.face >= 0)
+    assert same.all() if backend == "torch" else same.mean() > 0.85
+    np.testing.assert_allclose(theirs.depth[same], ours.depth[same], atol=1e-6)
+    np.testing.assert_allclose(theirs.barycentric[same], ours.barycentric[same], atol=1e-5)
+    assert seen.sum() > 300 and np.quantile(np.abs(theirs.depth - ours.depth)[seen], 0.9) < 5e-3
+    assert theirs.face.dtype == ours.face.dtype and theirs.depth.dtype == theirs.barycentric.dtype == np.float32
 
 
 @pytest.mark.gpu

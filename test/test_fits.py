@@ -7,6 +7,7 @@ import torch
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.cli import main
+from hmr_ros.files import load_checkpoint, save_checkpoint
 from hmr_ros.geometry import weak_perspective
 from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.prior import load_pose_prior
@@ -77,6 +78,14 @@ def test_a_stopped_fit_goes_on_and_ends_the_same(config, fitted, proxies, tmp_pa
     for name in Fits.__dataclass_fields__:
         assert torch.allclose(getattr(again, name), getattr(fitted, name), atol=1e-5), name
     assert len(load_fits([config.out], proxies)) == len(proxies)
+
+
+def test_fits_from_before_an_option_existed_are_those_of_its_default(config, fitted, tmp_path):
+    tensors, metadata = load_checkpoint(config.out)
+    del metadata["loss"]["rasterizer"]
+    save_checkpoint(tmp_path / "fits.safetensors", tensors, metadata)
+    again = fit(replace(config, out=tmp_path / "fits.safetensors"))
+    assert torch.equal(again.rotations, fitted.rotations)
 
 
 def test_fits_of_other_people_or_settings_are_refused(config, fitted, proxies, people, capsys):

@@ -11,6 +11,7 @@ from hmr_ros.proxies.depth import DEPTH_BONES, along_bones
 from hmr_ros.rasterizer import rasterize
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.metrics import auroc
+from hmr_ros.training.losses import consistency
 from hmr_ros.training.losses.consistency import (
     DepthPoints,
     LossConfig,
@@ -204,6 +205,25 @@ def test_points_outside_the_mask_beside_the_mesh_or_of_unseen_joints_drop_out_an
     assert nothing.known == 0 and nothing.depth == 0
     nothing.total.backward()
     assert torch.isfinite(nothing.total) and torch.isfinite(away.grad).all()
+
+
+@pytest.mark.parametrize("rasterizer", ["numba", "torch", "pytorch3d"])
+def test_the_rasterizer_that_is_asked_for_decides_what_depth_points_see(body, truth, rasterizer, monkeypatch):
+    if rasterizer == "pytorch3d":
+        pytest.importorskip("pytorch3d")
+    asked = []
+    visible_face = consistency.visible_face
+    monkeypatch.setattr(consistency, "visible_face", lambda *a, **k: asked.append(k["backend"]) or visible_face(*a, **k))
+    found = {}
+    for name in ("auto", rasterizer):
+        camera = (truth[2] * 1.05).requires_grad_()
+        found[name] = losses(body, truth, LossConfig(weighted=False, beta=0, align="none", rasterizer=name), camera=camera)
+        found[name].total.backward()
+        found[name] = *found[name], camera.grad
+    assert asked == ["auto", rasterizer] and found["auto"][2] > 0
+    near = {"rtol": 0.1, "atol": 0.02} if rasterizer == "pytorch3d" else {"rtol": 0, "atol": 0}  # pytorch3d rounds points to a grid
+    for ours, theirs in zip(found["auto"], found[rasterizer]):
+        torch.testing.assert_close(theirs, ours, **near)
 
 
 @pytest.mark.parametrize("config", [

@@ -42,7 +42,7 @@ FAKE = textwrap.dedent(
     from hmr_ros.ros.live import main
 
     class Estimator:
-        backend, reliability_source = "fake", "detector"
+        backend, reliability_source = "fake", "learned"
         class body_model:
             name, sha256 = "fake body", "0" * 64
             faces = np.arange(30, dtype=np.int32).reshape(10, 3)
@@ -234,7 +234,7 @@ def test_two_processes_exchange_a_real_image_and_its_body(peer, start):
     for header, answer in zip(sent, answers):
         if answer is None:
             continue
-        assert answer.header == header and answer.reliability_source in ("detector", "learned")
+        assert answer.header == header and answer.reliability_source == "learned"
         body = answer.bodies[0]
         for name in ("box", "global_orient", "body_pose", "betas", "crop", "weak_camera", "joints", "keypoints",
                      "projected_keypoints", "reliability", "vertices"):  # fmt: skip

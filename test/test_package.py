@@ -55,7 +55,7 @@ def test_messages_survive_serialisation():
     body = Body(id="a1b2c", score=0.75, has_translation=True, joints=np.arange(72, dtype=np.float32))
     body.vertices = array("f", range(3 * 6890))
     body.translation.z = 2.5
-    sent = BodyArray(reliability_source="detector", bodies=[body])
+    sent = BodyArray(reliability_source="learned", bodies=[body])
     sent.header.frame_id = "camera_optical_frame"
     received = deserialize_message(serialize_message(sent), BodyArray)
     assert received == sent

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hmr_ros import runtime
+from hmr_ros.runtime.parity import FLOAT32, check_parity
 
 
 class Outputs(NamedTuple):
@@ -134,6 +135,46 @@ def test_auto_goes_on_to_torch_and_says_so_where_conversion_fails(caplog):
     np.testing.assert_array_equal(model(np.zeros((1, 3), np.float32))[0], [[1, 1, 1]])
     with pytest.raises(RuntimeError, match="differs from torch"):
         runtime.compile(Branching(), np.zeros((1, 3), np.float32), backend="openvino")
+
+
+class Answers(runtime.CompiledModel):
+    """A backend that answers what it is told to, for inputs (N, 3)."""
+
+    def __init__(self, change):
+        super().__init__("network", "somewhere", [runtime.TensorSpec("x", (-1, 3), np.dtype(np.float32))], ["y"])
+        self._change = change
+
+    def _run(self, arrays):
+        return (self._change(2 * arrays[0]).astype(np.float32),)
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return (2 * x,)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda y: y + 0.9e-3 * np.abs(y).max(), None),
+    (lambda y: y + 1.1e-3 * np.abs(y).max(), r"y differs from torch by 0.0[0-9]+ \(batch of 4\), expected at most 0.022; use backend='torch'"),
+    (lambda y: np.where(y > 0, np.nan, y), "differs from torch by nan"),
+    (lambda y: y[:, :2], r"has shape \(4, 2\) for a batch of 4, torch gives \(4, 3\)"),
+    (lambda y: y if len(y) > 1 else y + 1, r"differs from torch by 1 \(batch of 1\)"),
+])  # fmt: skip
+def test_what_differs_from_torch_by_more_than_the_stated_tolerance_is_refused(change, words):
+    example = torch.arange(12, dtype=torch.float32).reshape(4, 3)  # the largest output is 22
+    if words is None:
+        return check_parity(Answers(change), Doubled(), [example])
+    with pytest.raises(RuntimeError, match=words):
+        check_parity(Answers(change), Doubled(), [example])
+    assert FLOAT32 == 1e-3
+
+
+def test_the_tolerance_of_small_outputs_is_absolute():
+    example = torch.full((2, 3), 1e-3)
+    check_parity(Answers(lambda y: y + 0.9e-3), Doubled(), [example])
+    with pytest.raises(RuntimeError, match="expected at most 0.001"):
+        check_parity(Answers(lambda y: y + 1.1e-3), Doubled(), [example])
+    check_parity(Answers(lambda y: y + 1.1e-3), Doubled(), [example], tolerance=2e-3)
 
 
 def test_an_explicit_backend_never_falls_back(network, monkeypatch):

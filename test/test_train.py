@@ -1,6 +1,7 @@
 """``hmr-ros train`` on a few rendered people: it learns from proxies alone, goes on where it was killed, and says what is wrong."""
 
 import importlib.metadata
+import importlib.util
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import hmr_ros
+from hmr_ros import cli
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint, save_checkpoint
 from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, load_pose_prior
@@ -123,6 +125,32 @@ def test_a_finished_run_is_left_as_it_is_and_another_one_does_not_fit_into_its_f
     for change in ({"steps": 25}, {"lr": 1e-4}, {"loss": LossConfig(collapse=0.1)}, {"corruption": Corruption(blobs=0.5)}, {"trim": False}):
         with pytest.raises(ValueError, match=rf"other settings \({next(iter(change))}\).*another --out"):
             train(configured(proxies, undisturbed, **change))
+
+
+def test_a_run_from_before_an_option_existed_is_one_with_its_default(proxies, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / RESUME, weights_only=True)
+    del state["config"]["loss"]["rasterizer"], state["config"]["schedule"]
+    torch.save(state, tmp_path / "run" / RESUME)
+    config = configured(proxies, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"other settings \(schedule\)"):  # of the preset, not the default
+        train(config)
+    state["config"]["schedule"] = config.schedule
+    torch.save(state, tmp_path / "run" / RESUME)
+    assert train(config)["steps"] == config.steps
+    with pytest.raises(ValueError, match=r"other settings \(loss\)"):
+        train(replace(config, loss=replace(config.loss, rasterizer="torch")))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pytorch3d") is not None, reason="pytorch3d is installed")
+def test_a_rasterizer_that_is_not_installed_is_refused_in_one_line_before_anything_is_read(tmp_path, capsys):
+    for command in (["train", "tiny", "--loss.rasterizer", "pytorch3d", "--data", "nowhere", "--out", str(tmp_path / "run")],
+                    ["fit", "--loss.rasterizer", "pytorch3d", "--data", "nowhere", "--init", "none", "--out", str(tmp_path / "fits")],
+                    ["figures", "--rasterizer", "pytorch3d", "--data", "nowhere", "--out", str(tmp_path / "figures")]):  # fmt: skip
+        assert cli.main(command) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "needs pytorch3d, built for the torch in use" in line and "INSTALL.md" in line
+    assert not list(tmp_path.iterdir())
 
 
 def changed(folder, out, **change):

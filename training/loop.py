@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -314,7 +314,23 @@ class _Run:
 
 def plain(config) -> dict:
     """A configuration as plain JSON values."""
-    return json.loads(json.dumps(asdict(config), default=str))
+    return _as_json(asdict(config))
+
+
+def _as_json(value):
+    return json.loads(json.dumps(value, default=str))
+
+
+def completed(written: dict, config) -> dict:
+    """A configuration as it was ``written`` by an older version, with the defaults of those options of ``config`` that it lacks."""
+    defaults = {}
+    for option in fields(config):
+        now = getattr(config, option.name)
+        if is_dataclass(now):
+            defaults[option.name] = completed(written.get(option.name, {}), now)
+        elif option.name not in written and option.default is not MISSING:
+            defaults[option.name] = _as_json(option.default)
+    return written | defaults
 
 
 def require_same(config: LoopConfig, state: dict | None = None) -> None:
@@ -322,7 +338,7 @@ def require_same(config: LoopConfig, state: dict | None = None) -> None:
     path = config.out / RESUME
     state = torch.load(path, map_location="cpu", weights_only=True) if state is None else state
     expected, found = ({name: value for name, value in some.items() if name not in _ELSEWHERE}
-                       for some in (plain(config), state["config"]))  # fmt: skip
+                       for some in (plain(config), completed(state["config"], config)))  # fmt: skip
     if expected != found:
         different = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
         raise ValueError(f"{path} is of a run with other settings ({', '.join(different)}); name another --out, or go on "

@@ -156,7 +156,8 @@ def _backends() -> Iterator[Finding]:
     yield _try("CUDA", OPTION, _cuda, "needs an NVIDIA GPU, its driver, and a CUDA build of torch; without it the CPU does the work")
     yield _try("OpenVINO", ESTIMATOR, _openvino, "pip install openvino")
     yield _module("torch_tensorrt", "torch-tensorrt", OPTION, "not used by this version yet")
-    yield _module("pytorch3d", "pytorch3d", OPTION, "not used by this version yet")
+    remedy = "needed for --rasterizer pytorch3d only: github.com/facebookresearch/pytorch3d/blob/main/INSTALL.md"
+    yield _module("pytorch3d", "pytorch3d", OPTION, remedy)
 
 
 def _cuda() -> str:
@@ -206,7 +207,7 @@ def _messages() -> str:
 
     from hmr_ros.msg import Body, BodyArray
 
-    sent = BodyArray(reliability_source="detector", bodies=[Body(id="a1b2c", score=0.5)])
+    sent = BodyArray(reliability_source="learned", bodies=[Body(id="a1b2c", score=0.5)])
     received = deserialize_message(serialize_message(sent), BodyArray)
     if received != sent:
         raise RuntimeError("a BodyArray does not survive serialisation: the messages were built for other ROS libraries")

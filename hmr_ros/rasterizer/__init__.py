@@ -3,7 +3,7 @@
 ``rasterize`` fills whole pictures for drawing and for synthetic data. ``visible_face`` answers the same question for a
 few points, without gradient; ``depth_at`` then recomputes the depth of such a point in torch by intersecting its ray
 with the plane of the face, so that losses reach the vertices. Gradients are interior only: silhouettes do not move.
-The rules live in `face_queries` (numba) and `torch_queries` (GPU); this is what the others import.
+The rules live in `numba_queries` and `torch_queries` (GPU, pytorch3d); this is what the others import.
 
 Vertices are (x, y in pixels, z in metres, larger is farther); pixel centres are integers, as in OpenCV. Whoever projects
 decides about the camera: ``perspective=True`` interpolates 1/z (x and y came from a division by z), ``False`` z itself.
@@ -12,14 +12,15 @@ Both windings are drawn, and a pixel on an edge belongs to the nearer face, at e
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numba import njit
 
 from hmr_ros.rasterizer.numba_queries import FLAT, NEAR, corners, query, weights
 
-BACKENDS = ("auto", "numba", "torch", "pytorch3d")
+Backend = Literal["auto", "numba", "torch", "pytorch3d"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class Raster(NamedTuple):
@@ -30,15 +31,33 @@ class Raster(NamedTuple):
     barycentric: np.ndarray  # float32, weights of the face's vertices (perspective-correct), 0 where none
 
 
+def require(backend: Backend) -> None:
+    """Nothing where the backend can be used; else ImportError (one line: what is missing, how to get it), ValueError for another name.
+
+    For commands that reach the first rasterisation late: they ask before they begin.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"rasterizer {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    if backend == "pytorch3d":
+        from hmr_ros.rasterizer.torch_queries import pytorch3d
+
+        pytorch3d()
+
+
 def rasterize(
-    vertices: np.ndarray, faces: np.ndarray, size: tuple[int, int], perspective: bool = False, near: float = NEAR
-) -> Raster:
+    vertices: np.ndarray, faces: np.ndarray, size: tuple[int, int], perspective: bool = False, near: float = NEAR,
+    backend: Backend = "auto",
+) -> Raster:  # fmt: skip
     """Z-buffer of (V, 3) vertices and (F, 3) faces in a picture of ``size`` (H, W).
 
     Left out are faces with a non-finite vertex, one more than a million pixels away, an index outside the vertices, and
     (perspective) a vertex at z <= ``near``. Everything else may lie anywhere, also outside the picture.
+
+    "auto" is numba, which fills faces. The other backends answer :func:`visible_face` for the centre of every pixel.
     """
     height, width = (int(v) for v in size)
+    if backend not in ("auto", "numba"):
+        return _rasterize_by_points(*_as_mesh(vertices, faces), (height, width), perspective, near, backend)
     face = np.full((height, width), -1, np.int32)
     depth = np.zeros((height, width), np.float32)
     barycentric = np.zeros((height, width, 3), np.float32)
@@ -46,7 +65,7 @@ def rasterize(
     return Raster(face, depth, barycentric)
 
 
-def visible_face(points, vertices, faces, perspective: bool = False, near: float = NEAR, backend: str = "auto"):
+def visible_face(points, vertices, faces, perspective: bool = False, near: float = NEAR, backend: Backend = "auto"):
     """The face that each point sees: (P, 2) px, (V, 3), (F, 3) → (P,) int32, -1 where there is none.
 
     Also batched: (B, P, 2) and (B, V, 3) → (B, P). Takes numpy or torch and answers in kind, on the device of `points`;
@@ -59,8 +78,7 @@ def visible_face(points, vertices, faces, perspective: bool = False, near: float
 
     Raises ValueError for shapes and backends it does not know, ImportError where pytorch3d is asked for and missing.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    require(backend)
     shapes = tuple(np.shape(points)), tuple(np.shape(vertices)), tuple(np.shape(faces))
     _check_shapes(*shapes)
     is_torch = not isinstance(points, np.ndarray) and hasattr(points, "detach")
@@ -135,6 +153,25 @@ def _slope(triangle, weights, perspective):
     area = _cross(triangle[..., 1, :2] - triangle[..., 0, :2], triangle[..., 2, :2] - triangle[..., 0, :2])
     slope = (value[..., None] * opposite).sum(-2).norm(dim=-1) / area.abs()
     return slope / (weights * value).sum(-1).square() if perspective else slope
+
+
+def _rasterize_by_points(vertices, faces, size, perspective, near, backend) -> Raster:
+    y, x = np.mgrid[: size[0], : size[1]].reshape(2, -1).astype(np.float32)
+    face = visible_face(np.stack([x, y], -1), vertices, faces, perspective, near, backend)
+    t = vertices[faces[face[face >= 0]]].astype(np.float64)  # (n, 3, 3) the triangles that are seen
+    a, b, c = (t[:, i, :2] - np.stack([x, y], -1)[face >= 0] for i in range(3))
+    share = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -1)
+    share = np.maximum(share / share.sum(-1, keepdims=True), 0)  # pytorch3d sees faces whose border runs beside the centre
+    share /= share.sum(-1, keepdims=True)
+    depth, barycentric = np.zeros(len(face), np.float32), np.zeros((len(face), 3), np.float32)
+    if perspective:
+        share /= t[..., 2]
+        depth[face >= 0] = 1 / share.sum(-1)
+        share /= share.sum(-1, keepdims=True)
+    else:
+        depth[face >= 0] = (share * t[..., 2]).sum(-1)
+    barycentric[face >= 0] = share
+    return Raster(face.reshape(size), depth.reshape(size), barycentric.reshape(*size, 3))
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Which triangles points see, on the device where the tensors are: in plain torch, and by pytorch3d's rasteriser.
 
-The rules, their order of operations and float64 are those of `face_queries`, so that torch and numba give the same answer.
+The rules, their order of operations and float64 are those of `numba_queries`, so that torch and numba give the same answer.
 Callers go through `rasterizer.visible_face`, which knows shapes and chooses. Importing this imports torch, not pytorch3d.
 """
 
@@ -87,6 +87,19 @@ def pixels_to_ndc(xy: Tensor, size: tuple[int, int]) -> Tensor:
     return (middle - (xy + 0.5)) * (2 / min(size))
 
 
+def pytorch3d() -> tuple:
+    """pytorch3d's `rasterize_meshes` and `Meshes`. ImportError, with what to do, where it is not installed."""
+    try:
+        from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
+        from pytorch3d.structures import Meshes
+    except ImportError as error:
+        raise ImportError(
+            f'rasterizer "pytorch3d" needs pytorch3d, built for the torch in use ({error}): install it as in '
+            'https://github.com/facebookresearch/pytorch3d/blob/main/INSTALL.md, or choose "auto"'
+        ) from error
+    return rasterize_meshes, Meshes
+
+
 @torch.no_grad()
 def query_pytorch3d(
     points: Tensor, vertices: Tensor, faces: Tensor, perspective: bool, near: float, grid: int = GRID
@@ -98,14 +111,7 @@ def query_pytorch3d(
     other backends it computes in float32, leaves lines between faces uncovered (a point exactly there sees what is
     behind) and drops faces of less than 1e-8 of its own square units, 0.003 square samples.
     """
-    try:
-        from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
-        from pytorch3d.structures import Meshes
-    except ImportError as error:
-        raise ImportError(
-            'backend "pytorch3d" needs pytorch3d, built for the torch in use: '
-            "https://github.com/facebookresearch/pytorch3d/blob/main/INSTALL.md (or use backend=\"torch\")"
-        ) from error
+    rasterize_meshes, Meshes = pytorch3d()
     seen = torch.full(points.shape[:2], -1, dtype=torch.int32, device=points.device)
     if 0 in (*points.shape[:2], len(faces), vertices.shape[1]):
         return seen

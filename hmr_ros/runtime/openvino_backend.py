@@ -35,8 +35,6 @@ def _import_quietly():
 
 ov = _import_quietly()
 
-PARITY = 1e-3  # largest difference from torch, relative to the largest value; float32 summed in another order stays far below
-
 
 @cache
 def _core() -> ov.Core:
@@ -113,6 +111,7 @@ def compile_module(module, examples, shapes, threads, name) -> OpenVINOModel:
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     except ImportError as error:
         raise BackendUnavailable(f"OpenVINO needs torch and its PyTorch front end to read a module ({error}): pip install openvino torch") from error
+    from hmr_ros.runtime.parity import check_parity
     from hmr_ros.runtime.torch_backend import Flat, as_tensors, input_names, input_specs
 
     examples = as_tensors(examples)
@@ -136,21 +135,5 @@ def compile_module(module, examples, shapes, threads, name) -> OpenVINOModel:
     _reshape(model, shapes, name)
     compiled = OpenVINOModel(model, threads, name, outputs)
     if not shapes:
-        _check_parity(compiled, flat, examples)
+        check_parity(compiled, flat, examples)
     return compiled
-
-
-def _check_parity(compiled: OpenVINOModel, module, examples) -> None:
-    """Compare with torch on the traced batch and on its first sample alone: what tracing froze shows here."""
-    import torch
-
-    for batch in (len(examples[0]), 1):
-        sample = [e[:batch] for e in examples]
-        with torch.inference_mode():
-            expected = [value.numpy() for value in module(*sample)]
-        for output, got, want in zip(compiled.outputs, compiled(*(e.numpy() for e in sample)), expected):
-            if got.shape != want.shape:
-                raise RuntimeError(f"{compiled.name} on {compiled.backend}: {output} has shape {got.shape} for a batch of {batch}, torch gives {want.shape}")
-            worst = float(np.max(np.abs(got - want), initial=0))
-            if not worst <= PARITY * max(1.0, float(np.max(np.abs(want), initial=0))):
-                raise RuntimeError(f"{compiled.name} on {compiled.backend}: {output} differs from torch by {worst:.2g} (batch of {batch})")

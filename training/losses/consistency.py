@@ -16,7 +16,7 @@ from hmr_ros.geometry import weak_perspective
 from hmr_ros.networks.paper.maps import read_depth
 from hmr_ros.networks.paper.net import Resnet18Regressor, pose_code
 from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, along_bones
-from hmr_ros.rasterizer import depth_at, visible_face
+from hmr_ros.rasterizer import Backend, depth_at, visible_face
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.paper.proxy_data import DepthSource
@@ -55,6 +55,9 @@ class LossConfig:
     pose: float = 0.0
     """Of the squared pose code phi, towards the middle of the prior's box: not the paper's, whose prior knows which poses there are,
     but not which are likely. See fits.py."""
+    rasterizer: Backend = "auto"
+    """What decides which face a depth point sees. auto: numba on a CPU, torch on a GPU, with equal results; pytorch3d, where it is
+    installed, rounds points to a grid."""
 
     def for_depth(self, depth: DepthSource) -> LossConfig:
         """With ``collapse`` as the depth's usual errors ask for, where it is None."""
@@ -76,12 +79,14 @@ def joint_loss(joints: Tensor, projected: Tensor, by_confidence: bool = True) ->
     return (weight * (joints[..., :2] - projected).square().sum(-1)).sum(1)
 
 
-def rendered_depth(points: Tensor, vertices: Tensor, camera: Tensor, faces) -> tuple[Tensor, Tensor]:
+def rendered_depth(
+    points: Tensor, vertices: Tensor, camera: Tensor, faces, rasterizer: Backend = "auto"
+) -> tuple[Tensor, Tensor]:
     """D' where points (N, P, 2) in crop coordinates look at a body (N, V, 3) through a weak camera (N, 3): depth (N, P), with
     gradients, and whether the point sees the body (after Kato et al. 2018; see hmr_ros/rasterizer/__init__.py)."""
     seen = weak_perspective(vertices, camera)
     pixels = torch.cat([seen * _PICTURE / 2, vertices[..., 2:]], dim=-1)
-    face = visible_face(points.detach() * _PICTURE / 2, pixels.detach(), faces)
+    face = visible_face(points.detach() * _PICTURE / 2, pixels.detach(), faces, backend=rasterizer)
     return depth_at(points * _PICTURE / 2, face, pixels, faces, steepest=_STEEPEST), face >= 0
 
 
@@ -101,7 +106,7 @@ def depth_points(
         points = targets = grid.expand(len(depth), -1, -1)
         known = torch.ones_like(points[..., 0], dtype=torch.bool)
     proxy = read_depth(targets, depth)
-    body, hit = rendered_depth(points, vertices, camera, faces)
+    body, hit = rendered_depth(points, vertices, camera, faces, config.rasterizer)
     return DepthPoints(proxy, body, known & hit & (proxy > 0))
 
 

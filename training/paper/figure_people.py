@@ -22,6 +22,7 @@ from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies.registry import make_extractor
 from hmr_ros.io.sources import open_source
+from hmr_ros.rasterizer import Backend
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data import shards
 from hmr_ros.training.paper.panels import depth_picture, with_skeleton
@@ -67,8 +68,8 @@ class Trained:
 class Painter:
     """Panels of people: a square of their picture, with the body over it, or the body from its side."""
 
-    def __init__(self, side: int):
-        self.side, self.body = side, BodyModel.load(None)
+    def __init__(self, side: int, rasterizer: Backend = "auto"):
+        self.side, self.body, self.rasterizer = side, BodyModel.load(None), rasterizer
         self.skeleton = PosedKeypoints(self.body)
         self.faces = np.ascontiguousarray(self.body.faces, np.int32)
         self.crop = np.array([(side - 1) / 2, (side - 1) / 2, side], np.float32)
@@ -89,7 +90,8 @@ class Painter:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Somebody's body over ``picture``, a panel, and the same from the side."""
         bodies = [estimate_in(prediction, row, found, self.body, self.crop)]
-        return draw_overlay(picture, bodies, self.faces), draw_side_view(bodies, self.faces, (self.side, self.side))
+        over = draw_overlay(picture, bodies, self.faces, rasterizer=self.rasterizer)
+        return over, draw_side_view(bodies, self.faces, (self.side, self.side), self.rasterizer)
 
     def proxies(self, people: ProxyData, row: int) -> np.ndarray:
         """Somebody's depth and joints."""

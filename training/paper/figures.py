@@ -22,6 +22,7 @@ import hmr_ros
 from hmr_ros.networks.checkpoints import EMBEDDED
 from hmr_ros.files import atomic_write
 from hmr_ros.geometry import matrix_from_rotvec
+from hmr_ros.rasterizer import Backend, require
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.paper.ablation import VARIANTS
 from hmr_ros.training.metrics import mpjpe, pa_mpjpe
@@ -60,6 +61,8 @@ class FiguresConfig:
     """Folder for figure2.jpg to figure5.jpg and figures.md."""
     only: tuple[Number, ...] = get_args(Number)
     """Which figures."""
+    rasterizer: Backend = "auto"
+    """What draws the bodies: auto is numba; pytorch3d where it is installed."""
     people: int = 6
     """How many people of each kind a figure shows (figure 4: two fewer)."""
 
@@ -68,6 +71,7 @@ def run(config: FiguresConfig, command: str, console: Console) -> None:
     """Make the figures that ``config`` asks for. Raises FileNotFoundError or ValueError that say what to name or make."""
     if config.people < 3:
         raise ValueError(f"--people is {config.people}, expected at least 3")
+    require(config.rasterizer)
     if 4 in config.only:
         _runs(config)  # before anything takes time
     benchmark = Rendered(config.data, config.backgrounds)
@@ -112,7 +116,7 @@ def figure2(config: FiguresConfig, benchmark: Rendered) -> tuple[np.ndarray, str
 
 def figure3(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tuple[np.ndarray, str]:
     """Picture, body over it and body from the side: rendered people on the left, real ones on the right."""
-    painter = Painter(_SIDES[3])
+    painter = Painter(_SIDES[3], config.rasterizer)
     chosen = benchmark.evenly(config.people if config.footage else 2 * config.people)
     prediction = painter.predict(trained, trained.people(benchmark.rows))
     errors = mpjpe(prediction.limbs, benchmark.truth.limbs[: len(prediction.limbs)])
@@ -150,7 +154,7 @@ def figure3(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
 
 def figure4(config: FiguresConfig, benchmark: Rendered, console: Console) -> tuple[np.ndarray, str]:
     """The same people by every variant of the ablation that there is."""
-    painter, runs = Painter(_SIDES[4]), _runs(config)
+    painter, runs = Painter(_SIDES[4], config.rasterizer), _runs(config)
     chosen = benchmark.evenly(config.people - 2)
     pictures = [painter.picture(benchmark.image(row), benchmark.rows["crop"][row]) for row in chosen]
     columns, hashes = [], []
@@ -189,7 +193,7 @@ _SHORT = {"no_uncertainty_no_trimming": "- uncert. - T_IQR", "no_uncertainty_no_
 
 def figure5(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tuple[np.ndarray, str]:
     """The largest errors, of people who are hidden (left) and of people who are seen (right), and what the inputs were like."""
-    painter, truth = Painter(_SIDES[5]), benchmark.truth
+    painter, truth = Painter(_SIDES[5], config.rasterizer), benchmark.truth
     people = trained.people(benchmark.rows)
     prediction = painter.predict(trained, people)
     count = len(prediction.limbs)

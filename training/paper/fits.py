@@ -24,9 +24,11 @@ from hmr_ros.geometry import mirror_rotations, mirror_weak_camera, weak_perspect
 from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.net import Resnet18Regressor
 from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.rasterizer import require
 from hmr_ros.training.losses.body import body_loss
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.losses.consistency import LossConfig
+from hmr_ros.training.loop import completed
 from hmr_ros.training.paper.proxy_data import DepthSource, ProxyData, load, trimmed
 from hmr_ros.training.paper.optimise import OptimiseConfig, optimise, regress
 
@@ -72,12 +74,14 @@ class Fits:
 def fit(config: FitConfig, console: Console = Console()) -> Fits:
     """Fit, write ``config.out``, every few batches what there is so far; returns the bodies. ValueError where the file there is of
     other people or settings."""
+    require(config.loss.rasterizer)
     people = trimmed(load(config.data, config.depth), config.out.parent)[0]
     asked = {"people": len(people), "joints_sha256": joints_sha256(people.joints), "depth": config.depth,
              "init_sha256": _sha256(config.init), "loss": asdict(config.loss), "optimise": asdict(config.optimise)}  # fmt: skip
     parts: list[Fits] = []
     if config.out.is_file():
         before, said = _read(config.out)
+        said["loss"] = completed(said.get("loss", {}), config.loss)
         if said != asked:
             different = [name for name in asked if asked[name] != said.get(name)]
             raise ValueError(f"{config.out} holds fits of other {', '.join(different)}; name another --out, or remove it")

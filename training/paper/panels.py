@@ -10,13 +10,15 @@ from torch import Tensor
 from hmr_ros.body.model import BodyModel
 from hmr_ros.drawing import draw_keypoints
 from hmr_ros.networks.paper.net import Resnet18Regressor
-from hmr_ros.rasterizer import rasterize
+from hmr_ros.rasterizer import Backend, rasterize
 from hmr_ros.training.paper.proxy_data import ProxyData
 
 SIDE = 128
 
 
-def consistency_picture(regressor: Resnet18Regressor, body: BodyModel, people: ProxyData) -> np.ndarray:
+def consistency_picture(
+    regressor: Resnet18Regressor, body: BodyModel, people: ProxyData, rasterizer: Backend = "auto"
+) -> np.ndarray:
     """A row for each person: depth and joints as they were seen, as the body gives them, and the body from its left side.
 
     RGB uint8 (N x SIDE, 3 x SIDE, 3), as TensorBoard takes it; everything else here is BGR.
@@ -32,14 +34,16 @@ def consistency_picture(regressor: Resnet18Regressor, body: BodyModel, people: P
     rows = [
         np.hstack([
             with_skeleton(depth_picture(people.depth[i].numpy()), people.joints[i].numpy()),
-            *body_pictures(posed.vertices[i], posed.keypoints[i], camera[i], body.faces),
+            *body_pictures(posed.vertices[i], posed.keypoints[i], camera[i], body.faces, rasterizer),
         ])
         for i in range(len(people.joints))
     ]  # fmt: skip
     return np.ascontiguousarray(np.vstack(rows)[..., ::-1])
 
 
-def body_pictures(vertices: Tensor, keypoints: Tensor, camera: Tensor, faces: np.ndarray) -> list[np.ndarray]:
+def body_pictures(
+    vertices: Tensor, keypoints: Tensor, camera: Tensor, faces: np.ndarray, rasterizer: Backend = "auto"
+) -> list[np.ndarray]:
     """Depth of a body as its camera sees it, with its joints, and from the side: (V, 3), (17, 3), (3,)."""
     pictures = []
     middle = vertices.mean(0)
@@ -49,7 +53,7 @@ def body_pictures(vertices: Tensor, keypoints: Tensor, camera: Tensor, faces: np
             x, y, z = (points if not side else _from_the_side(points, middle)).unbind(-1)
             u, v = camera[0] * (x + camera[1]), camera[0] * (y + camera[2])
             views.append(torch.stack([(u + 1) * SIDE / 2 - 0.5, (v + 1) * SIDE / 2 - 0.5, z], dim=-1).numpy())
-        depth = rasterize(views[0], faces, (SIDE, SIDE)).depth
+        depth = rasterize(views[0], faces, (SIDE, SIDE), backend=rasterizer).depth
         picture = depth_picture(np.where(depth != 0, depth + 10, 0))
         joints = np.column_stack([2 * (views[1][:, :2] + 0.5) / SIDE - 1, np.ones(17)])
         pictures.append(with_skeleton(picture, joints))

@@ -24,6 +24,7 @@ from hmr_ros.networks.paper.prior import load_pose_prior
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
 from hmr_ros.networks.paper.reliability import Reliability
 from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.rasterizer import require
 from hmr_ros.training.loop import Learner, LoopConfig, Task, launch, one_cycle, order, plain, run
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.data import shard_work
@@ -106,6 +107,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
         raise ValueError("--reset-reliability needs --init: a new regressor's reliability is new")
     if config.init and config.prior:
         raise ValueError(f"--prior {config.prior} cannot be used with --init, whose regressor has learned with its own; leave one out")
+    require(config.loss.rasterizer)
     fabric = launch(config, WEIGHTS, ("epochs", "steps"))
     data, quality = prepare(config, scratch=config.out)
     if len(data) < config.batch:
@@ -186,7 +188,7 @@ class SelfSupervision(Task):
 
     def picture(self, rows: Tensor):
         people = self.data[rows % len(self.data)]
-        return "proxies and predicted bodies", consistency_picture(self.regressor, self.body_model, people)
+        return "proxies and predicted bodies", consistency_picture(self.regressor, self.body_model, people, self.config.loss.rasterizer)
 
 
 def save_regressor(path: Path, regressor: Resnet18Regressor, body: BodyModel, training: dict) -> None:

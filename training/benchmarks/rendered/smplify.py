@@ -54,7 +54,7 @@ class Evidence(NamedTuple):
     tilt: Tensor  # (N,) radians: how far the person is turned in the image plane, clockwise
 
 
-class PosePrior(NamedTuple):
+class GaussianPosePrior(NamedTuple):
     """Gaussian of body poses: axis-angle = mean + factor z, z standard normal."""
 
     mean: Tensor  # (69,)
@@ -81,18 +81,18 @@ def gather(people: Sequence[PersonProxies]) -> Evidence:
     return Evidence(*(torch.from_numpy(np.stack(column).astype(np.float32)) for column in zip(*rows, strict=True)))
 
 
-def train_prior(samples: int = 4000, seed: int = 0) -> PosePrior:
+def train_prior(samples: int = 4000, seed: int = 0) -> GaussianPosePrior:
     """The Gaussian of the training split's poses, recorded and everyday: what the lifter has seen, too."""
     sampler, rng = PoseSampler("train"), np.random.default_rng(seed)
     poses = np.stack([sampler.sample(rng).rotvec[1:].ravel() for _ in range(samples)])
     covariance = np.cov(poses.T) + 0.03**2 * np.eye(69)
-    return PosePrior(*(torch.from_numpy(a.astype(np.float32)) for a in (poses.mean(0), np.linalg.cholesky(covariance))))
+    return GaussianPosePrior(*(torch.from_numpy(a.astype(np.float32)) for a in (poses.mean(0), np.linalg.cholesky(covariance))))
 
 
 class Smplify:
     """Fits bodies to evidence; stateless."""
 
-    def __init__(self, skeleton: PosedKeypoints, prior: PosePrior | None = None, config: SmplifyConfig = SmplifyConfig()):
+    def __init__(self, skeleton: PosedKeypoints, prior: GaussianPosePrior | None = None, config: SmplifyConfig = SmplifyConfig()):
         self.skeleton, self.prior, self.config = skeleton, prior or train_prior(), config
 
     def __call__(self, evidence: Evidence) -> Fit:
