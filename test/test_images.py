@@ -224,14 +224,13 @@ def test_without_cv_bridge_opencv_converts(monkeypatch):
     np.testing.assert_array_equal(convert(good()), np.zeros((4, 6, 3), np.uint8))
 
 
-@pytest.mark.parametrize("encoding", sorted(CHANNELS))
-def test_the_installed_cv_bridge_and_opencv_agree(encoding):
-    cv_bridge = pytest.importorskip("cv_bridge")
-    pixels = np.random.default_rng(1).integers(0, 256, (6, 8, CHANNELS[encoding]), dtype=np.uint8)
-    sent = message(pixels, encoding)
-    bridged = cv_bridge.CvBridge().imgmsg_to_cv2(sent, desired_encoding="bgr8")
-    np.testing.assert_array_equal(bridged, image_from_message(sent))
-    np.testing.assert_array_equal(ImageConverter()(sent), bridged)
+def test_the_installed_cv_bridge_agrees_on_every_encoding_given_to_it():
+    """Only those: cv_bridge refuses 8UC1 and 8UC3 as colours."""
+    pytest.importorskip("cv_bridge", exc_type=ImportError, reason="comes with a ROS 2 installation")
+    convert, rng = ImageConverter(), np.random.default_rng(3)
+    for encoding in convert.bridged & CHANNELS.keys():
+        sent = message(rng.integers(0, 256, (48, 64, CHANNELS[encoding]), dtype=np.uint8), encoding)
+        np.testing.assert_array_equal(convert(sent), image_from_message(sent))
 
 
 # ---- CameraInfo -----------------------------------------------------------------------------------------------------

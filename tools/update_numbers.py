@@ -259,13 +259,17 @@ def prior() -> str:
 
 def calibrated_clip() -> str:
     result = _read("calibrated_clip.json")
-    words = {"before.safetensors": "previous lifter", "lifter.safetensors": "embedded lifter", "unrefined": "without refinement"}
+    words = {"lifter.safetensors": "embedded lifter", "unrefined": "without refinement"}
     rows = []
     for name, scores in result["methods"].items():
         for old, new in words.items():
             name = name.replace(old, new)
-        rows.append([name, _pair(scores)])
-    return _table([f"{result['views']} views of {result['frames']} frames", "MPJPE / PA-MPJPE, mm"], rows)
+        place = f"{100 * scores['position_median_m']:.0f} cm" if "position_median_m" in scores else "-"
+        rows.append([name, _pair(scores), f"{scores['ray_axes_mpjpe']:.1f}", place])
+    distance = next(scores["distance_median_m"] for scores in result["methods"].values() if "distance_median_m" in scores)
+    header = [f"{result['views']} views of {result['frames']} frames", "MPJPE / PA-MPJPE, mm", "MPJPE in ray axes, mm",
+              f"position error, median, {distance:.1f} m away"]  # fmt: skip
+    return _table(header, rows)
 
 
 def footage() -> str:
