@@ -26,7 +26,7 @@ _LIMBS = list(LIMB_KEYPOINTS)
 
 MethodName = Literal[
     "mean_pose", "mediapipe", "mediapipe_corrected", "smplify", "ours", "ours_unrefined", "ours_30_steps", "ours_flip",
-    "ours_depth_camera",
+    "ours_depth_camera", "ours_ray_axes",
 ]  # fmt: skip
 
 
@@ -34,7 +34,7 @@ MethodName = Literal[
 class Prediction:
     """What a method says of the N found people."""
 
-    limbs: np.ndarray  # (N, 12, 3) metres in ray axes, relative to the hips' midpoint
+    limbs: np.ndarray  # (N, 12, 3) metres in ray axes (truth is turned into them: errors are those in the camera's frame), relative to the hips' midpoint
     seen: np.ndarray  # (N, 12, 2) where that projects to, crop coordinates
     betas: np.ndarray | None = None  # (N, 10)
     reliability: np.ndarray | None = None  # (N, 12)
@@ -55,7 +55,7 @@ class Methods:
     def __init__(
         self, found: dict[str, np.ndarray], activations: np.ndarray, lifter: Lifter, body: BodyModel, correction: np.ndarray
     ):
-        """found: rows of ``rendered.load``, only proxies are read; activations: ``rendered.load_activations``'s. correction:
+        """found: rows of ``rendered.load``, of which only proxies and the ray's rotation are read; activations: ``rendered.load_activations``'s. correction:
         (12, 33) of MediaPipe's landmarks."""
         self.found, self.activations, self.correction = found, activations, correction
         self.lifter, self.skeleton = lifter.eval(), PosedKeypoints(body)
@@ -95,6 +95,11 @@ class Methods:
     def ours_depth_camera(self) -> Prediction:
         return self.ours(list(self._looks("plain", "sensor_depth")))
 
+    def ours_ray_axes(self) -> Prediction:
+        """As if the ray's axes were the camera's: turned once too often against the truth, which stands in ray axes."""
+        prediction = self.ours()
+        return replace(prediction, limbs=prediction.limbs @ np.swapaxes(self.found["ray_rotation"], 1, 2))
+
     def _looks(self, look: str, depth: str = "depth") -> Iterator[PersonProxies]:
         return proxies_of(self.found, look, depth, self.activations)
 
@@ -131,9 +136,12 @@ METHODS: dict[MethodName, Method] = {
     "ours_30_steps": Method(
         "ours, 30 steps", "refined ten times as long", lambda methods: methods.ours(refinement=RefinementConfig(steps=30))
     ),
-    "ours_flip": Method("ours, mirrored", "averaged with what a second look in a mirror says", Methods.ours_flip),
+    "ours_flip": Method("ours, mirrored", "flip test-time augmentation: averaged with the prediction from the flipped image", Methods.ours_flip),
     "ours_depth_camera": Method(
         "ours, depth camera", "with a simulated depth camera's depth instead of the coarse one",
         Methods.ours_depth_camera,
+    ),
+    "ours_ray_axes": Method(
+        "ours, ray axes", "what every crop-based method publishes: the axes of the viewing ray taken for the camera's", Methods.ours_ray_axes
     ),
 }  # fmt: skip
