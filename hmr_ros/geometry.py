@@ -1,7 +1,7 @@
 """Rotations, crops, weak perspective and metric translation: the camera conventions of the whole package.
 
 Camera axes are REP-103 optical (x right, y down, z forward), metres. A crop is the square (cu, cv, size) in original
-pixels; crop coordinates run over [-1, 1]. The weak camera (s, tx, ty) maps camera axes to crop coordinates by
+pixels; crop coordinates run over [-1, 1]. The weak-perspective camera (s, tx, ty) maps ray axes to crop coordinates by
 u = s (x + tx), v = s (y + ty). Functions take numpy arrays unless their name's section says torch.
 """
 
@@ -97,7 +97,7 @@ def ray_rotation(directions: np.ndarray) -> np.ndarray:
 def fit_weak_camera(
     points: np.ndarray, targets: np.ndarray, weights: np.ndarray, min_scale: float = 1e-3
 ) -> np.ndarray:
-    """Weighted least-squares weak camera: (..., N, 3) camera axes, (..., N, 2) crop coordinates, (..., N) → (..., 3)."""
+    """Weighted least-squares weak-perspective camera: (..., N, 3) ray axes, (..., N, 2) crop coordinates, (..., N) → (..., 3)."""
     w = weights[..., None] / np.maximum(weights.sum(-1), 1e-9)[..., None, None]
     xy = points[..., :2]
     xy_mean, target_mean = (w * xy).sum(-2, keepdims=True), (w * targets).sum(-2, keepdims=True)

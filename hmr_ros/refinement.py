@@ -1,8 +1,8 @@
 """A regressed pose bent a little, so that its joints lie on the detected ones: damped Gauss-Newton, a few steps.
 
-Every joint pays for turning away from the regressed pose, and a detected joint far from the mesh loses its say (Geman and
+Every joint pays for turning away from the regressed pose, and a detected joint far from the mesh loses its weight (Geman and
 McClure 1987), so that a wrong detection does not break an arm. The Jacobian is exact: a keypoint is a sum of parts that
-turn rigidly with their joint's ancestors. Depth is not looked at; what 2D does not say stays as it was regressed.
+turn rigidly with their joint's ancestors. Depth is not used; what 2D does not determine stays as it was regressed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS
 class RefinementConfig:
     steps: int = 3
     keypoint_sigma: float = 0.03  # metres: what a confident detection is trusted to
-    outlier: float = 0.15  # metres: a joint this far off has half its say
+    outlier: float = 0.15  # metres: a joint this far off has half weight
     limb_sigma: float = 0.1  # radians: how far hips, knees, shoulders and elbows may turn
     trunk_sigma: float = 0.04  # radians: the same for pelvis, spine, collars, neck and head
 
@@ -47,8 +47,8 @@ class Refiner:
     def __call__(
         self, rotations: np.ndarray, betas: np.ndarray, cameras: np.ndarray, targets: np.ndarray, confidence: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """rotations (N, 24, 3, 3), betas (N, 10), weak cameras (N, 3); targets (N, 17, 2) in crop coordinates with
-        confidence (N, 17), 0 = unknown. Returns refined rotations and weak cameras; people without a confident joint
+        """rotations (N, 24, 3, 3), betas (N, 10), weak-perspective cameras (N, 3); targets (N, 17, 2) in crop coordinates with
+        confidence (N, 17), 0 = unknown. Returns refined rotations and cameras; people without a confident joint
         come back as they went in."""
         refined = rotations.astype(np.float64)
         posed = self._pose(refined, betas)
@@ -67,8 +67,8 @@ class Refiner:
     def _step(self, regressed, refined, posed, cameras, targets, confidence):
         config = self.config
         joints, world, parts, keypoints = posed
-        residual, say = self._residual(keypoints, cameras, targets, confidence)
-        say = say / config.keypoint_sigma**2
+        residual, weight = self._residual(keypoints, cameras, targets, confidence)
+        weight = weight / config.keypoint_sigma**2
         # Turning joint j by w moves what hangs on it by w x lever, lever = its parts - its share of the joint itself.
         below = _BELOW[_FREE].astype(np.float64)  # (J, 24)
         share = self.skeleton.share.numpy() @ below.T  # (17, J)
@@ -82,7 +82,7 @@ class Refiner:
         parents[:, 0] = np.eye(3)
         turned = rotvec_from_matrix(refined @ np.swapaxes(regressed, -1, -2))
         turned = (parents @ turned[..., None])[..., 0][:, _FREE]
-        weighted = jacobian * say[..., None, None]
+        weighted = jacobian * weight[..., None, None]
         normal = np.einsum("nkdp,nkdq->npq", weighted, jacobian) + np.diag(self._stiffness)
         gradient = np.einsum("nkdp,nkd->np", weighted, residual) - self._stiffness * turned.reshape(len(turned), -1)
         step = np.zeros((len(refined), 24, 3))
@@ -91,17 +91,17 @@ class Refiner:
         return matrix_from_rotvec(step) @ refined
 
     def _residual(self, keypoints, cameras, targets, confidence):
-        """What each keypoint lacks to its target, in metres (N, 17, 2), and its say (N, 17)."""
+        """What each keypoint lacks to its target, in metres (N, 17, 2), and its weight (N, 17)."""
         residual = targets / cameras[:, None, :1] - cameras[:, None, 1:] - keypoints[..., :2]
         return residual, confidence / (1 + (residual**2).sum(-1) / self.config.outlier**2) ** 2
 
     def _fit_cameras(self, posed, fitted, regressed, targets, confidence):
-        """Weak cameras refitted to the joints; the regressed ones where the joints are too few, or lead too far away."""
+        """Weak-perspective cameras refitted to the joints; the regressed ones where the joints are too few, or lead too far away."""
         keypoints = posed[-1]
         enough = (confidence > 0).sum(-1, keepdims=True) >= 6
         for _ in range(3):
-            _, say = self._residual(keypoints, fitted, targets, confidence)
-            fitted = fit_weak_camera(keypoints, targets, say)
+            _, weight = self._residual(keypoints, fitted, targets, confidence)
+            fitted = fit_weak_camera(keypoints, targets, weight)
             ratio = fitted[:, :1] / regressed[:, :1]
             fitted = np.where(enough & (ratio > 0.5) & (ratio < 2.0), fitted, regressed)
         return fitted.astype(np.float32)

@@ -91,7 +91,7 @@ def test_nobody_is_seen_where_nobody_is(estimator):
 
 
 @pytest.mark.parametrize(
-    "image, said",
+    "image, found",
     [
         (np.zeros((4, 4), np.uint8), "(4, 4)"),
         (np.zeros((4, 4, 3), np.float32), "float32"),
@@ -99,10 +99,10 @@ def test_nobody_is_seen_where_nobody_is(estimator):
         (None, "NoneType"),
     ],
 )
-def test_what_is_no_image_is_refused_by_name(estimator, image, said):
+def test_what_is_no_image_is_refused_by_name(estimator, image, found):
     with pytest.raises(ValueError, match="image") as error:
         estimator(image)
-    assert said in str(error.value)
+    assert found in str(error.value)
 
 
 def test_depth_of_another_size_is_refused(estimator, portrait):

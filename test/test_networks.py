@@ -91,8 +91,8 @@ def test_what_is_regressed_in_turned_axes_lies_on_the_turned_joints(body):
     np.testing.assert_allclose(pixels(*back), expected, atol=1e-2)
 
 
-class Looks:
-    """Three people, the second of whom is seen twice, and a lifter that knows the answer to every look."""
+class Views:
+    """Three people, the second of whom has a flipped view, and a lifter that outputs the right parameters for every view."""
 
     PELVIS = np.array([0, -0.2, 0.03], np.float32)
     FLIP = np.array([-1, 1, 1], np.float32)
@@ -108,16 +108,16 @@ class Looks:
         roi, feature_map = one.blazepose.roi * np.array([1, 1, 1, -0.8], np.float32), one.blazepose.feature_map[..., ::-1]
         mirrored = flipped(one, replace(one.blazepose, roi=roi, feature_map=feature_map))
         self.people[1] = replace(one, mirrored=mirrored)
-        self.second = [self.rotations[1], self.betas[1], self.cameras[1], self.reliability[1]]  # what the second look says, unmirrored
+        self.second = [self.rotations[1], self.betas[1], self.cameras[1], self.reliability[1]]  # the output for the flipped view, flipped back
 
     def regress(self):
         return LifterRegressor(self._lifter, lambda betas: np.broadcast_to(self.PELVIS, (len(betas), 3)))(self.people)
 
-    def _lifter(self, features, activations):
+    def _lifter(self, features, feature_maps):
         rotations, betas, camera, reliability = self.second
         views = [*self.people, self.people[1].mirrored]
         assert np.array_equal(features, np.stack([person_features(view) for view in views]))
-        assert activations.dtype == np.float32 and np.array_equal(activations, np.stack([view.blazepose.feature_map for view in views]))
+        assert feature_maps.dtype == np.float32 and np.array_equal(feature_maps, np.stack([view.blazepose.feature_map for view in views]))
         reflected = rotations[list(SMPL_MIRROR)] * (self.FLIP[:, None] * self.FLIP)
         values = zip(
             [*self.rotations, reflected], [*self.betas, betas], [*self.cameras, camera * [1, -1, 1]],
@@ -132,52 +132,52 @@ class Looks:
         return np.concatenate([[turn @ rotations[0]], rotations[1:]]), betas, np.append(camera[:1], shift), reliability
 
 
-def test_two_looks_that_agree_change_nothing():
-    looks = Looks()
-    for got, expected in zip(looks.regress(), (looks.rotations, looks.betas, looks.cameras, looks.reliability)):
+def test_two_views_that_agree_change_nothing():
+    views = Views()
+    for got, expected in zip(views.regress(), (views.rotations, views.betas, views.cameras, views.reliability)):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_two_looks_that_differ_are_averaged():
-    looks = Looks()
+def test_two_views_that_differ_are_averaged():
+    views = Views()
     turn = Rotation.from_rotvec([0, 0, 0.4]).as_matrix()
-    looks.second = [turn @ looks.rotations[1], looks.betas[1] + 1, looks.cameras[1] + 0.2, looks.reliability[1] / 2]
-    rotations, betas, cameras, reliability = looks.regress()
+    views.second = [turn @ views.rotations[1], views.betas[1] + 1, views.cameras[1] + 0.2, views.reliability[1] / 2]
+    rotations, betas, cameras, reliability = views.regress()
     half = Rotation.from_rotvec([0, 0, 0.2]).as_matrix()
-    np.testing.assert_allclose(rotations[1], half @ looks.rotations[1], atol=1e-5)
-    np.testing.assert_allclose(betas[1], looks.betas[1] + 0.5, atol=1e-5)
-    np.testing.assert_allclose(cameras[1], looks.cameras[1] + 0.1, atol=1e-5)
-    np.testing.assert_allclose(reliability[1], 0.75 * looks.reliability[1], atol=1e-5)
-    np.testing.assert_allclose(rotations[[0, 2]], looks.rotations[[0, 2]], atol=1e-5)  # who is seen once is left alone
+    np.testing.assert_allclose(rotations[1], half @ views.rotations[1], atol=1e-5)
+    np.testing.assert_allclose(betas[1], views.betas[1] + 0.5, atol=1e-5)
+    np.testing.assert_allclose(cameras[1], views.cameras[1] + 0.1, atol=1e-5)
+    np.testing.assert_allclose(reliability[1], 0.75 * views.reliability[1], atol=1e-5)
+    np.testing.assert_allclose(rotations[[0, 2]], views.rotations[[0, 2]], atol=1e-5)  # who has one view is left alone
 
 
 @pytest.mark.parametrize("sure", [0.1, 2.0])
-def test_of_two_looks_that_take_front_for_back_the_surer_one_counts(sure):
-    looks = Looks()
-    around = np.concatenate([[Rotation.from_rotvec([0, np.pi, 0]).as_matrix() @ looks.rotations[1, 0]], looks.rotations[1, 1:]])
-    looks.second = [around, looks.betas[1] + 1, looks.cameras[1], sure * looks.reliability[1]]
-    rotations, betas, _, reliability = looks.regress()
+def test_of_two_views_that_take_front_for_back_the_more_reliable_one_counts(sure):
+    views = Views()
+    around = np.concatenate([[Rotation.from_rotvec([0, np.pi, 0]).as_matrix() @ views.rotations[1, 0]], views.rotations[1, 1:]])
+    views.second = [around, views.betas[1] + 1, views.cameras[1], sure * views.reliability[1]]
+    rotations, betas, _, reliability = views.regress()
     chosen = 1 if sure > 1 else 0
-    np.testing.assert_allclose(rotations[1], (looks.rotations[1], around)[chosen], atol=1e-5)
-    np.testing.assert_allclose(betas[1], looks.betas[1] + chosen, atol=1e-5)
-    np.testing.assert_allclose(reliability[1], looks.reliability[1] * (sure if chosen else 1), atol=1e-5)
+    np.testing.assert_allclose(rotations[1], (views.rotations[1], around)[chosen], atol=1e-5)
+    np.testing.assert_allclose(betas[1], views.betas[1] + chosen, atol=1e-5)
+    np.testing.assert_allclose(reliability[1], views.reliability[1] * (sure if chosen else 1), atol=1e-5)
 
 
-def test_a_look_that_is_no_number_spoils_nobody():
-    looks = Looks()
-    looks.second[0] = np.full((24, 3, 3), np.nan)
-    np.testing.assert_allclose(looks.regress()[0], looks.rotations, atol=1e-5)
-    looks.second[0], looks.rotations[1] = looks.rotations[1].copy(), np.nan  # the first look: left for the estimator to leave out
-    rotations = looks.regress()[0]
+def test_a_view_whose_output_is_not_finite_spoils_nobody():
+    views = Views()
+    views.second[0] = np.full((24, 3, 3), np.nan)
+    np.testing.assert_allclose(views.regress()[0], views.rotations, atol=1e-5)
+    views.second[0], views.rotations[1] = views.rotations[1].copy(), np.nan  # the plain view: left for the estimator to leave out
+    rotations = views.regress()[0]
     assert np.isnan(rotations[1]).any() and np.isfinite(rotations[[0, 2]]).all()
 
 
 @pytest.mark.parametrize("without", ["feature_map", "blazepose"])
 def test_people_without_a_feature_map_are_refused_by_name(without):
-    looks = Looks()
-    looks.people[2] = with_record(looks.people[2], feature_map=None) if without == "feature_map" else replace(looks.people[2], blazepose=None)
+    views = Views()
+    views.people[2] = with_record(views.people[2], feature_map=None) if without == "feature_map" else replace(views.people[2], blazepose=None)
     with pytest.raises(ValueError, match=r"feature_map is None, expected \(88, 16, 16\)"):
-        looks.regress()
+        views.regress()
 
 
 def test_flipped_twice_is_the_person():
@@ -244,10 +244,10 @@ def test_the_lifter_runs_the_same_on_openvino_and_torch():
     rng = np.random.default_rng(0)
     inputs = [rng.normal(size=(3, *shape)).astype(np.float32) for shape in ((FEATURE_COUNT,), FEATURE_MAP)]
     example = tuple(torch.zeros(1, *value.shape[1:]) for value in inputs)
-    answers = [compile(lifter, example, backend=b)(*inputs) for b in ("torch", "openvino")]
+    outputs = [compile(lifter, example, backend=b)(*inputs) for b in ("torch", "openvino")]
     blind = lifter(*map(torch.from_numpy, (inputs[0], np.zeros_like(inputs[1]))))
-    assert not np.allclose(blind.rotations.detach(), answers[0][0], atol=1e-3)  # it does look
-    for one, other in zip(*answers):
+    assert not np.allclose(blind.rotations.detach(), outputs[0][0], atol=1e-3)  # the image-feature branch counts
+    for one, other in zip(*outputs):
         assert one.shape == other.shape and np.abs(one - other).max() < 1e-4
 
 

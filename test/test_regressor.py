@@ -32,7 +32,7 @@ def body():
 
 
 def network(**options):
-    """A small regressor that says something: no layer begins near zero, as those of an untrained one do."""
+    """A small regressor with outputs of its own: no layer begins near zero, as those of an untrained one do."""
     torch.manual_seed(0)
     regressor = Resnet18Regressor(RegressorConfig(**SMALL | options), load_pose_prior()).eval()
     torch.nn.init.normal_(regressor.head[-1].weight, std=0.3)
@@ -76,13 +76,13 @@ def test_the_outputs_are_the_papers_and_every_rotation_is_one(rotation, count, b
     joints, depth = batch(body)
     regressor = network(rotation=rotation)
     with torch.no_grad():
-        said = regressor.encode(joints, depth)
+        output = regressor.encode(joints, depth)
         rotations, betas, camera, reliability = regressor(joints, depth)
     assert (rotations.shape, betas.shape, camera.shape, reliability.shape) == ((3, 24, 3, 3), (3, 10), (3, 3), (3, 12))
     assert torch.allclose(rotations @ rotations.mT, torch.eye(3).expand_as(rotations), atol=1e-4)
     assert (torch.linalg.det(rotations) > 0.99).all() and (camera[:, 0] > 0).all()
     assert (reliability > 0).all() and (reliability < 1).all()
-    assert said.shape == (3, count) and not torch.allclose(said[0], said[1])  # it looks at its input
+    assert output.shape == (3, count) and not torch.allclose(output[0], output[1])  # it depends on its input
 
 
 def test_it_starts_upright_and_faces_the_camera(body):
@@ -107,7 +107,7 @@ def test_joints_and_depth_tell_where_a_body_heads(yaw, heavy, body):
     joints, depth = standing(body, yaw, torch.tensor([[0.5, heavy] + 8 * [0.0]]))
     found = np.degrees(start_heading(joints, depth).item())
     assert abs((found - yaw + 180) % 360 - 180) < 25
-    if abs(yaw) != 90:  # exactly from the side only the face tells: the near half hides the far one
+    if abs(yaw) != 90:  # exactly from the side only the face decides: the near half hides the far one
         joints[:, :5] = 0
         found = np.degrees(start_heading(joints, depth).item())
         assert abs((found - yaw + 180) % 360 - 180) < 25
@@ -147,16 +147,16 @@ def test_without_depth_input_depth_has_no_say_in_the_body(numbers, body):
 
 
 def test_the_branch_is_told_what_convolutions_would_have_to_read(body):
-    """With the maps' part silenced, it alone tells a moved wrist, and a person who stands a metre farther looks the same to it."""
+    """With the maps' part silenced, it alone responds to a moved wrist, and a person who stands a metre farther is the same to it."""
     joints, depth = standing(body, 30)
     regressor = network(numbers=32)
     torch.nn.init.zeros_(regressor.head[0].weight[:, : -regressor.config.numbers])
     moved = joints.clone()
     moved[0, 9, 0] += 0.05
     with torch.no_grad():
-        said = regressor.encode(joints, depth)
-        assert not torch.allclose(regressor.encode(moved, depth), said, atol=1e-3)
-        assert torch.allclose(regressor.encode(joints, torch.where(depth > 0, depth + 1, depth)), said, atol=1e-4)
+        output = regressor.encode(joints, depth)
+        assert not torch.allclose(regressor.encode(moved, depth), output, atol=1e-3)
+        assert torch.allclose(regressor.encode(joints, torch.where(depth > 0, depth + 1, depth)), output, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,10 @@ def test_the_branch_is_told_what_convolutions_would_have_to_read(body):
 def test_openvino_and_torch_agree(options, body):
     regressor, given = network(**options), [value.numpy() for value in batch(body)]
     example = (torch.zeros(1, 17, 3), torch.zeros(1, MAP_SIZE, MAP_SIZE))
-    answers = [compile(regressor, example, backend=backend)(*given) for backend in ("openvino", "torch")]
+    outputs = [compile(regressor, example, backend=backend)(*given) for backend in ("openvino", "torch")]
     with torch.no_grad():
         expected = regressor(*map(torch.from_numpy, given))
-    for one, other, plain in zip(*answers, expected):
+    for one, other, plain in zip(*outputs, expected):
         np.testing.assert_allclose(one, other, atol=2e-3)
         np.testing.assert_allclose(other, plain.numpy(), atol=1e-4)
 
@@ -263,7 +263,7 @@ def test_an_extractor_that_does_not_fit_the_regressor_is_refused(body):
 
 
 def test_the_reliability_of_the_embedded_one_tells_joints_apart(picture):
-    """One that was 1 to five digits everywhere, whatever it was told, was embedded once."""
+    """One that was 1 to five digits everywhere, whatever its input, was embedded once."""
     (person,) = HumanMeshEstimator.from_default(backend="torch", regressor="resnet18")(picture)
     assert person.reliability.std() > 0.03 and 0.05 < person.reliability.mean() < 0.95
 

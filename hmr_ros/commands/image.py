@@ -40,7 +40,7 @@ class ImageConfig:
     regressor: Literal["auto", "lifter", "resnet18"] = "auto"
     """auto: what the checkpoint holds, without one the lifter; resnet18: the paper's, trained without labels."""
     flip_averaging: bool = False
-    """Look at everybody in a mirror as well and average both: better, for one more landmark pass a person."""
+    """Flip test-time augmentation: better, for one more BlazePose pass a person."""
     fov: float | None = None
     """Horizontal field of view in degrees: bodies in the camera's frame, with metric translations."""
     stature: float | None = None

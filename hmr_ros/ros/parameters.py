@@ -48,7 +48,7 @@ class LiveParameters:
     )  # fmt: skip
     checkpoint: str = _parameter("", "path of a regressor.safetensors or lifter.safetensors trained here; empty: the embedded one")
     flip_averaging: bool = _parameter(
-        False, "look at everybody in a mirror as well and average both: better, for one more landmark pass a person"
+        False, "flip test-time augmentation: better, for one more BlazePose pass a person"
     )
     threads: int = _parameter(0, "CPU threads for the networks; 0: the backend's own choice", span=(0, 256))
     publish_vertices: bool = _parameter(

@@ -31,7 +31,7 @@ _TORSO, _FACE = 0.52, 0.1  # metres from the shoulders' to the hips' midpoint; f
 
 @dataclass(frozen=True)
 class RegressorConfig:
-    """Options of :class:`Resnet18Regressor`; the defaults are the paper's where it says something."""
+    """Options of :class:`Resnet18Regressor`; the defaults are the paper's where it has one."""
 
     size: int = 256
     """H = W of heatmaps and depth [open; STRAPS]."""
@@ -47,7 +47,7 @@ class RegressorConfig:
     depth_input: bool = True
     """False: heatmaps alone (the paper's ablation)."""
     reliability: Inputs = "paper"
-    """What the reliability network is told; "extended" is not the paper's."""
+    """Input of the reliability network; "extended" is not the paper's."""
     numbers: int = 0
     """Width of a branch that reads joints and depth along bones as numbers beside the maps (proxy_branch.py), not the paper's; 0: none."""
 
@@ -102,9 +102,9 @@ class Resnet18Regressor(nn.Module):
             seen = torch.cat([seen, self.branch(joints, shown, self._heading(joints, depth))], dim=1)
         return self.head(seen)
 
-    def decode(self, said: Tensor, joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 48) → rotations (B, 24, 3, 3) with the first in camera axes, betas (B, 10), weak camera (B, 3)."""
-        scale, turn, translation, betas, _ = said.float().split([1, self.rotations, 2, 10, LATENT], dim=1)
+    def decode(self, output: Tensor, joints: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 48) → rotations (B, 24, 3, 3) with the first in ray axes, betas (B, 10), weak-perspective camera (B, 3)."""
+        scale, turn, translation, betas, _ = output.float().split([1, self.rotations, 2, 10, LATENT], dim=1)
         if self.config.rotation == "axis_angle":
             turn = batch_rodrigues(torch.pi * torch.tanh(turn))
         else:
@@ -114,7 +114,7 @@ class Resnet18Regressor(nn.Module):
             heading = self._heading(joints, depth)
             zero = torch.zeros_like(heading)
             start = start @ batch_rodrigues(torch.stack([zero, heading, zero], dim=1))
-        pose = batch_rodrigues(self.pose_decoder(pose_code(said)).reshape(-1, 3)).reshape(-1, 23, 3, 3)
+        pose = batch_rodrigues(self.pose_decoder(pose_code(output)).reshape(-1, 3)).reshape(-1, 23, 3, 3)
         rotations = torch.cat([(turn @ start)[:, None], pose], dim=1)
         return rotations, betas, torch.cat([scale.exp(), translation], dim=1)
 
@@ -122,9 +122,9 @@ class Resnet18Regressor(nn.Module):
         return start_heading(joints, depth if self.config.depth_input else None)
 
 
-def pose_code(said: Tensor) -> Tensor:
-    """phi (B, 32) in (-1, 1) of what the network said, (B, 48) or (B, 51)."""
-    return torch.tanh(said.float()[:, -LATENT:])
+def pose_code(output: Tensor) -> Tensor:
+    """phi (B, 32) in (-1, 1) in the network's output, (B, 48) or (B, 51)."""
+    return torch.tanh(output.float()[:, -LATENT:])
 
 
 def start_heading(joints: Tensor, depth: Tensor | None) -> Tensor:

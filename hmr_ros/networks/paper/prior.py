@@ -1,4 +1,4 @@
-"""The pose prior: a box of 32 numbers in which every point is a human pose; the regressor says where in it a person is.
+"""The pose prior: a box of 32 numbers in which every point is a human pose; the regressor predicts where in it a person is.
 
 The decoder of an adversarial auto-encoder (Makhzani et al. 2015) with the sizes of Kundu et al. 2020: its latent space is
 filled evenly, so that a regressor behind a tanh cannot leave it. The encoder is its mirror image, but reads rotation

@@ -1,6 +1,6 @@
 """Not the paper's: what heatmaps and depth map show, as numbers beside them, for the paper's regressor.
 
-Convolutions take long to learn to read coordinates out of heatmaps; told them outright, a network learns from the same losses in
+Convolutions take long to learn to read coordinates out of heatmaps; given them as numbers, a network learns from the same losses in
 a fraction of the steps (docs/experiments/self_supervised.md).
 """
 

@@ -19,7 +19,7 @@ Inputs = Literal["paper", "extended"]
 _FIRST, _LAST = (list(ends) for ends in zip(*COCO_BONES))
 _COUNTS = {"paper": 2 * len(COCO_BONES), "extended": 3 * len(COCO_BONES) + 4 * len(COCO_KEYPOINTS)}
 _DEPTH_SCALE = 0.25  # metres that become 1, about what the ends of a bone differ by
-_CLIP = 2.0  # metres: a longer difference says no more
+_CLIP = 2.0  # metres: longer differences carry no more information
 
 
 class Reliability(nn.Module):

@@ -32,9 +32,9 @@ MethodName = Literal[
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says of the N found people."""
+    """A method's predictions for the N found people."""
 
-    limbs: np.ndarray  # (N, 12, 3) metres in ray axes (truth is turned into them: errors are those in the camera's frame), relative to the hips' midpoint
+    limbs: np.ndarray  # (N, 12, 3) metres in ray axes, as the truth, so that errors are those in the camera's frame; hips' midpoint at 0
     seen: np.ndarray  # (N, 12, 2) where that projects to, crop coordinates
     betas: np.ndarray | None = None  # (N, 10)
     reliability: np.ndarray | None = None  # (N, 12)
@@ -81,7 +81,7 @@ class Methods:
     def ours(
         self, people: list[PersonProxies] | None = None, refinement: RefinementConfig | None = RefinementConfig()
     ) -> Prediction:
-        people = people or list(self._looks("plain"))
+        people = people or list(self._views("plain"))
         rotations, betas, cameras, reliability = LifterRegressor(self._regress, self._pelvis)(people)
         if refinement is not None:
             refine = Refiner(self.skeleton, refinement)
@@ -89,23 +89,23 @@ class Methods:
         return replace(posed(self.skeleton, rotations, betas, cameras), reliability=reliability)
 
     def ours_flip(self) -> Prediction:
-        looks = zip(self._looks("plain"), self._looks("mirrored"), strict=True)
-        return self.ours([replace(plain, mirrored=mirrored) for plain, mirrored in looks])
+        views = zip(self._views("plain"), self._views("mirrored"), strict=True)
+        return self.ours([replace(plain, mirrored=mirrored) for plain, mirrored in views])
 
     def ours_depth_camera(self) -> Prediction:
-        return self.ours(list(self._looks("plain", "sensor_depth")))
+        return self.ours(list(self._views("plain", "sensor_depth")))
 
     def ours_ray_axes(self) -> Prediction:
         """As if the ray's axes were the camera's: turned once too often against the truth, which stands in ray axes."""
         prediction = self.ours()
         return replace(prediction, limbs=prediction.limbs @ np.swapaxes(self.found["ray_rotation"], 1, 2))
 
-    def _looks(self, look: str, depth: str = "depth") -> Iterator[PersonProxies]:
-        return proxies_of(self.found, look, depth, self.activations)
+    def _views(self, flip: str, depth: str = "depth") -> Iterator[PersonProxies]:
+        return proxies_of(self.found, flip, depth, self.activations)
 
-    def _regress(self, features: np.ndarray, activations: np.ndarray):
+    def _regress(self, features: np.ndarray, feature_maps: np.ndarray):
         with torch.inference_mode():
-            return tuple(value.numpy() for value in self.lifter(torch.from_numpy(features), torch.from_numpy(activations)))
+            return tuple(value.numpy() for value in self.lifter(torch.from_numpy(features), torch.from_numpy(feature_maps)))
 
     def _pelvis(self, betas: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -136,7 +136,7 @@ METHODS: dict[MethodName, Method] = {
     "ours_30_steps": Method(
         "ours, 30 steps", "refined ten times as long", lambda methods: methods.ours(refinement=RefinementConfig(steps=30))
     ),
-    "ours_flip": Method("ours, mirrored", "flip test-time augmentation: averaged with the prediction from the flipped image", Methods.ours_flip),
+    "ours_flip": Method("ours, flip TTA", "with flip test-time augmentation", Methods.ours_flip),
     "ours_depth_camera": Method(
         "ours, depth camera", "with a simulated depth camera's depth instead of the coarse one",
         Methods.ours_depth_camera,
