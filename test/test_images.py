@@ -19,6 +19,7 @@ from hmr_ros.ros.inputs import (  # noqa: E402
     EVERYDAY,
     ImageConverter,
     image_to_message,
+    camera_from_message,
     intrinsics_from_message,
     intrinsics_to_message,
 )
@@ -268,6 +269,45 @@ def test_region_of_interest_and_binning_move_the_principal_point():
     info.roi.x_offset = info.roi.y_offset = info.roi.width = info.roi.height = 0
     info.binning_x = info.binning_y = 2
     assert intrinsics_from_message(info, 320, 240).fx == pytest.approx(pinhole(640, 480, 60.0).fx / 2)
+
+
+LENSES = {
+    "plumb_bob": (-0.31, 0.11, 1.2e-3, -6e-4, -0.02),
+    "rational_polynomial": (0.5, -0.2, 1e-4, 2e-4, 0.01, 0.8, -0.1, 0.02),
+    "equidistant": (0.02, -0.01, 0.003, -0.001),
+}
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_a_distorted_camera_with_region_of_interest_and_binning_sees_what_opencv_projects(model):
+    """OpenCV projects onto the full sensor; the region is cut out and its pixels are binned afterwards."""
+    info = intrinsics_to_message(pinhole(1280, 960, 70.0), 1280, 960, Header())
+    info.distortion_model, info.d = model, list(LENSES[model])
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 200, 120, 800, 600
+    info.binning_x = info.binning_y = 2
+    points = np.random.default_rng(0).uniform([-0.8, -0.6, 2], [0.8, 0.6, 4], (30, 3))
+    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
+    full = project(points[:, None], np.zeros(3), np.zeros(3), np.reshape(info.k, (3, 3)), np.array(info.d))[0].reshape(-1, 2)
+    expected = (full - [200, 120] + 0.5) / 2 - 0.5  # pixel centres are integers
+    camera = camera_from_message(info, 400, 300)
+    np.testing.assert_allclose(camera.project(points), expected, atol=1e-2)
+    directions, known = camera.directions(expected)
+    assert known.all()
+    np.testing.assert_allclose(directions, points[:, :2] / points[:, 2:], atol=1e-5)
+
+
+def test_rectified_images_have_no_distortion_and_unknown_models_are_refused():
+    info = intrinsics_to_message(pinhole(640, 480, 60.0), 640, 480, Header())
+    info.distortion_model, info.d = "plumb_bob", list(LENSES["plumb_bob"])
+    assert camera_from_message(info, 640, 480).distorts
+    assert not camera_from_message(info, 640, 480, rectified=True).distorts
+    info.distortion_model = "thin_prism"
+    with pytest.raises(ValueError, match="thin_prism.*rectified:=true"):
+        camera_from_message(info, 640, 480)
+    info.d = [0.0] * 5
+    assert not camera_from_message(info, 640, 480).distorts
+    info.distortion_model, info.d = "equidistant", []
+    assert camera_from_message(info, 640, 480).distorts  # a fisheye without coefficients is no pinhole
 
 
 def test_another_aspect_ratio_is_refused():
