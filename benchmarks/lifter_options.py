@@ -135,7 +135,7 @@ def rows(config: Config) -> dict[str, tuple[dict, dict]]:
 def main() -> None:
     config = tyro.cli(Config)
     done = json.loads(config.json.read_text()) if config.json.is_file() else {}
-    base = training.TrainConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, width=512, members=1, image_features=0)
+    base = training.LifterConfig(data=config.data, val=config.val, epochs=config.epochs, reliability_epochs=5, width=512, members=1, image_features=0)
     training.load_people, training.load_feature_maps = cache(training.load_people), cache(training.load_feature_maps)  # rows read the same folders
     original = {name: getattr(training, name) for name in ("load_people", "Lifter")}
     for name, (options, replaced) in rows(config).items():

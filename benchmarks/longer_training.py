@@ -29,7 +29,7 @@ from hmr_ros.training.paper.fits import FitConfig
 from hmr_ros.training.losses.consistency import LossConfig
 from hmr_ros.training.paper.proxy_data import Corruption
 from hmr_ros.training.paper.optimise import OptimiseConfig, optimise, regress
-from hmr_ros.training.paper.train import WEIGHTS, TrainConfig
+from hmr_ros.training.paper.train import WEIGHTS, SelfSupervisedConfig
 
 
 KINDS = ("network", "refined", "fitted", "optimised_from_mean_pose", "fitted_from_mean_pose")
@@ -46,14 +46,14 @@ class LongerConfig:
     """Runs that it holds are kept."""
 
 
-def settings_of(folder: Path) -> TrainConfig:
+def settings_of(folder: Path) -> SelfSupervisedConfig:
     """What a run was trained with, its folder where it lies now."""
     said = load_checkpoint(folder / WEIGHTS)[1]["training"]["config"]
     parts = {"loss": LossConfig, "regressor": RegressorConfig, "corruption": Corruption}
-    return TrainConfig(**said | {name: kind(**said[name]) for name, kind in parts.items()} | {"out": folder})
+    return SelfSupervisedConfig(**said | {name: kind(**said[name]) for name, kind in parts.items()} | {"out": folder})
 
 
-def fitted(benchmark: Benchmark, run: TrainConfig) -> dict:
+def fitted(benchmark: Benchmark, run: SelfSupervisedConfig) -> dict:
     """What the losses of ``hmr-ros fit`` make of what the run's network says, and of the mean pose."""
     regressor, people, how = load_resnet18(run.out / WEIGHTS)[0], benchmark.people(run), FitConfig(data=(), init=run.out)
     said = regress(regressor, people)[0]

@@ -28,11 +28,6 @@ ROS_PACKAGES = {
     "rclpy", "cv_bridge", "launch", "launch_ros", "ament_index_python", "rcl_interfaces", "builtin_interfaces", "std_msgs", "sensor_msgs",
     "geometry_msgs", "visualization_msgs", "diagnostic_msgs", "lifecycle_msgs",
 }  # fmt: skip
-SAME_NAME = {  # classes whose second name is still to be found; one that is gone from the sources fails the test
-    "Look": {"training/data/extract/frames.py", "training/data/rendered/appearance.py"},
-    "Source": {"hmr_ros/io/sources.py", "training/data/readers/records.py"},
-    "TrainConfig": {"training/lifter/train.py", "training/paper/train.py"},
-}
 OLDEST_PYTHON = (3, 10)  # of ROS 2 Humble
 
 
@@ -170,7 +165,7 @@ def test_no_two_classes_have_one_name():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].add(path.relative_to(ROOT).as_posix())
-    assert {name: files for name, files in places.items() if len(files) > 1} == SAME_NAME
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
 def test_no_file_is_called_picture_or_pictures_twice():

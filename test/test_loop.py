@@ -24,7 +24,7 @@ def configured(kind, root, out, **changes):
     """A run of a few steps, saved in the middle of epochs."""
     if kind == "prior":
         return PriorConfig(poses=200, steps=10, batch=32, workers=1, accelerator="cpu", out=out, save_every=3, log_every=2, **changes)
-    return lifter.TrainConfig(
+    return lifter.LifterConfig(
         data=(root / "train",), val=(root / "val",), out=out, epochs=4, batch=16, width=32, blocks=1, members=2, image_features=1,
         reliability_epochs=3, average=0.9, accelerator="cpu", save_every=2, log_every=2, **changes,
     )  # fmt: skip

@@ -165,7 +165,7 @@ import numpy as np, torch
 from hmr_ros.body.model import BodyModel
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, load_feature_maps, load_people, make_samples
-from hmr_ros.training.paper.train import TrainConfig, prepare
+from hmr_ros.training.paper.train import SelfSupervisedConfig, prepare
 
 def memory(name):
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -180,7 +180,7 @@ def lifter(folder, scratch):
     return len(views)
 
 def paper(folder, scratch):
-    people, _ = prepare(TrainConfig(data=(folder,), depth="sensor_depth"), scratch=scratch)
+    people, _ = prepare(SelfSupervisedConfig(data=(folder,), depth="sensor_depth"), scratch=scratch)
     for rows in torch.randperm(len(people)).split(64):
         assert torch.isfinite(people[rows].depth).all()
     return len(people)

@@ -9,7 +9,7 @@ import pytest
 
 from hmr_ros.networks.paper.net import RegressorConfig
 from hmr_ros.training.losses.consistency import LossConfig
-from hmr_ros.training.paper.train import TrainConfig
+from hmr_ros.training.paper.train import SelfSupervisedConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "paper.md").read_text()
@@ -53,4 +53,4 @@ def test_every_option_on_the_page_exists_with_the_default_that_it_states(group):
         assert name in known, f"{group}.{name}"
         if re.fullmatch(r"[\d.]+", value):
             assert float(value) == known[name], f"{group}.{name} is {known[name]}, the page says {value}"
-    assert "mirror" in {field.name for field in fields(TrainConfig)}
+    assert "mirror" in {field.name for field in fields(SelfSupervisedConfig)}

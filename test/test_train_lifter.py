@@ -22,7 +22,7 @@ from hmr_ros.training.metrics import mpjpe, pa_mpjpe
 
 
 def test_a_tiny_training_run_really_learns(people, tmp_path):
-    config = training.TrainConfig(
+    config = training.LifterConfig(
         data=(people / "train",), val=(people / "val",), out=tmp_path, epochs=120, batch=16, width=128, blocks=1, lr=2e-3, members=2,
         image_features=1, average=0.95, accelerator="cpu",
     )  # fmt: skip
@@ -86,20 +86,20 @@ def test_the_truth_in_the_samples_projects_onto_itself(people):
 
 def test_too_few_people_for_a_batch_are_refused(people, tmp_path):
     with pytest.raises(ValueError, match="lower --batch"):
-        training.train(training.TrainConfig(data=(people / "val",), val=(people / "val",), out=tmp_path, batch=5000))
+        training.train(training.LifterConfig(data=(people / "val",), val=(people / "val",), out=tmp_path, batch=5000))
 
 
 @pytest.mark.parametrize("name", ["epochs", "reliability_epochs", "members", "batch", "width", "blocks", "lr"])
 def test_numbers_that_make_no_sense_are_refused_before_anything_is_read(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name} is 0"):
-        training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path, **{name: 0}))
+        training.train(training.LifterConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path, **{name: 0}))
     (tmp_path / "lifter.safetensors").write_bytes(b"hours of work")
     with pytest.raises(FileExistsError, match="another --out"):
-        training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path))
+        training.train(training.LifterConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path))
     with pytest.raises(ValueError, match="name folders"):
-        training.train(training.TrainConfig(data=(), val=(tmp_path,), out=tmp_path / "new"))
+        training.train(training.LifterConfig(data=(), val=(tmp_path,), out=tmp_path / "new"))
     with pytest.raises(ValueError, match="image_features is 4"):
-        training.train(training.TrainConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path / "new", image_features=4))
+        training.train(training.LifterConfig(data=(tmp_path,), val=(tmp_path,), out=tmp_path / "new", image_features=4))
 
 
 def test_overstated_shapes_are_shrunk_to_what_they_are_worth():

@@ -25,7 +25,7 @@ from hmr_ros.training.metrics import COCO_HIPS, auroc, mpjpe, pa_mpjpe, root_ali
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples
 
 if TYPE_CHECKING:
-    from hmr_ros.training.lifter.train import TrainConfig
+    from hmr_ros.training.lifter.train import LifterConfig
 
 VIEWS = len(FLIPS) * len(DEPTHS)
 _LIMBS = list(LIMB_KEYPOINTS)
@@ -37,7 +37,7 @@ class RegressorTask(Task):
     label = "regressor"
 
     def __init__(
-        self, config: TrainConfig, fabric: Fabric, lifter: Lifter, learned: Samples, held_out: Samples, skeleton: PosedKeypoints
+        self, config: LifterConfig, fabric: Fabric, lifter: Lifter, learned: Samples, held_out: Samples, skeleton: PosedKeypoints
     ):
         self.config, self.lifter, self.learned, self.held_out, self.skeleton = config, lifter, learned, held_out, skeleton
         self.device, self.posed = fabric.device, copy.deepcopy(skeleton).to(fabric.device)
@@ -137,7 +137,7 @@ class ReliabilityTask(Task):
     label, rows_are = "reliability", "views"
 
     def __init__(
-        self, config: TrainConfig, fabric: Fabric, lifter: Lifter, calibration: Samples, held_out: Samples, skeleton: PosedKeypoints
+        self, config: LifterConfig, fabric: Fabric, lifter: Lifter, calibration: Samples, held_out: Samples, skeleton: PosedKeypoints
     ):
         self.config, self.device, self.network = config, fabric.device, lifter.reliability
         self.right = joint_errors(lifter, calibration, skeleton) < RIGHT

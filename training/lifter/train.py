@@ -36,7 +36,7 @@ _CALIBRATION = 10  # of so many pictures one is kept from the regressor, for its
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(LoopConfig):
+class LifterConfig(LoopConfig):
     """Train the lifter and its reliability on rendered people."""
 
     data: tuple[Path, ...]
@@ -79,7 +79,7 @@ class TrainConfig(LoopConfig):
     reliability_epochs: int = 20
 
 
-def train(config: TrainConfig, console: Console = Console()) -> dict:
+def train(config: LifterConfig, console: Console = Console()) -> dict:
     """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics.
 
     Raises ValueError for a setting or folder that does not fit, FloatingPointError with the people of the batch where the loss is
@@ -131,7 +131,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     return metrics
 
 
-def _people(config: TrainConfig, skeleton: PosedKeypoints) -> tuple[Samples, Samples]:
+def _people(config: LifterConfig, skeleton: PosedKeypoints) -> tuple[Samples, Samples]:
     """Views of the training and of the calibration split, view by view: row v * n + i is view v of person i."""
     data = load_people(config.data)
     index = np.asarray(data["index"])
@@ -153,7 +153,7 @@ def _people(config: TrainConfig, skeleton: PosedKeypoints) -> tuple[Samples, Sam
 # ---- the checkpoint -------------------------------------------------------------------------------------------------
 
 
-def _continued(config: TrainConfig, body: BodyModel) -> tuple[TrainConfig, Lifter]:
+def _continued(config: LifterConfig, body: BodyModel) -> tuple[LifterConfig, Lifter]:
     """The lifter of ``config.init``, and the configuration with its options. ValueError where it was trained with another body."""
     lifter, trained_with = load_lifter(config.init)
     if trained_with["sha256"] != body.sha256:
@@ -182,12 +182,12 @@ def _halved(lifter: Lifter) -> dict[str, torch.Tensor]:
     return {name: tensor.half() if tensor.ndim in (2, 4) and tensor.numel() > 4096 else tensor for name, tensor in lifter.state_dict().items()}
 
 
-def _options(config: TrainConfig) -> dict:
+def _options(config: LifterConfig) -> dict:
     """Of ``Lifter``, as its checkpoints have them."""
     return {name: getattr(config, name) for name in ("width", "blocks", "dropout", "members", "embedding", "image_features")}
 
 
-def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -> dict:
+def _metadata(config: LifterConfig, people: int, body: BodyModel, scores: dict) -> dict:
     return {
         "network": "lifter",
         "options": _options(config),
@@ -207,5 +207,5 @@ def _metadata(config: TrainConfig, people: int, body: BodyModel, scores: dict) -
 
 
 def main(argv: list[str]) -> int:
-    train(tyro.cli(TrainConfig, args=argv, prog="hmr-ros train lifter"))
+    train(tyro.cli(LifterConfig, args=argv, prog="hmr-ros train lifter"))
     return 0

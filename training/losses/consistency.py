@@ -19,11 +19,11 @@ from hmr_ros.proxies.depth import DEPTH_BONES, SAMPLES_PER_BONE, along_bones
 from hmr_ros.rasterizer import Backend, depth_at, visible_face
 from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.paper.coarse_body import CoarseBody
-from hmr_ros.training.paper.proxy_data import DepthSource
+from hmr_ros.training.paper.proxy_data import DepthKind
 
 _FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
 _PICTURE = 256  # pixels that the crop counts as where faces are looked for
-COLLAPSE: dict[DepthSource, float] = {"depth": 0.004, "sensor_depth": 0.02}
+COLLAPSE: dict[DepthKind, float] = {"depth": 0.004, "sensor_depth": 0.02}
 """m². The coarse depth's squared errors are 0.006 in the mean (0.0016 in the median) once a network is trained: 0.02 left w at 1 everywhere, and
 0.001 at 0.15. A depth camera's are larger: with 0.002 w was 0.09, and depth taught as little; 0.02 leaves it at 0.9."""
 _STEEPEST = 0.05  # metres a pixel: surfaces seen edge-on say nothing of where they should lie
@@ -59,7 +59,7 @@ class LossConfig:
     """What decides which face a depth point sees. auto: numba on a CPU, torch on a GPU, with equal results; pytorch3d, where it is
     installed, rounds points to a grid."""
 
-    def for_depth(self, depth: DepthSource) -> LossConfig:
+    def for_depth(self, depth: DepthKind) -> LossConfig:
         """With ``collapse`` as the depth's usual errors ask for, where it is None."""
         return self if self.collapse is not None else replace(self, collapse=COLLAPSE[depth])
 

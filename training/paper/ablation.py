@@ -35,28 +35,28 @@ from hmr_ros.training.paper.reliability_ceiling import ceiling
 from hmr_ros.training.benchmarks.rendered.methods import Prediction, posed
 from hmr_ros.training.benchmarks.rendered.scores import WORST, WRONG_2D, Truth, complete
 from hmr_ros.training.paper.optimise import OptimiseConfig, decoded, optimise, regress
-from hmr_ros.training.paper.train import PRESETS, WEIGHTS, TrainConfig, prepare, train
+from hmr_ros.training.paper.train import PRESETS, WEIGHTS, SelfSupervisedConfig, prepare, train
 
 _LIMBS = list(LIMB_KEYPOINTS)
 
 Variant = Literal["ours", "no_uncertainty", "no_uncertainty_no_trimming", "no_uncertainty_no_sampling", "no_depth_input", "joints_only"]
 
 
-def _unweighted(config: TrainConfig) -> TrainConfig:
+def _unweighted(config: SelfSupervisedConfig) -> SelfSupervisedConfig:
     return replace(config, loss=replace(config.loss, weighted=False))
 
 
-def _without_depth_input(config: TrainConfig) -> TrainConfig:
+def _without_depth_input(config: SelfSupervisedConfig) -> SelfSupervisedConfig:
     return replace(config, regressor=replace(config.regressor, depth_input=False))
 
 
-def _joints_only(config: TrainConfig) -> TrainConfig:
+def _joints_only(config: SelfSupervisedConfig) -> SelfSupervisedConfig:
     config = _without_depth_input(config)
     return replace(config, loss=replace(config.loss, alpha_depth=0.0))
 
 
 # Table 1's rows in its order, with the paper's figures on 3DPW (MPJPE, PA-MPJPE), and the joints alone.
-VARIANTS: dict[str, tuple[str, Callable[[TrainConfig], TrainConfig], tuple[float, float] | None]] = {
+VARIANTS: dict[str, tuple[str, Callable[[SelfSupervisedConfig], SelfSupervisedConfig], tuple[float, float] | None]] = {
     "ours": ("ours", lambda config: config, (159.4, 89.5)),
     "no_uncertainty": ("- uncertainty", _unweighted, (166.9, 93.4)),
     "no_uncertainty_no_trimming": (
@@ -127,7 +127,7 @@ def run(config: AblateConfig, console: Console) -> dict:
 
 
 def _scored(
-    config: TrainConfig, label: str, benchmark: Benchmark, refine: bool, plain: bool, ablate: AblateConfig, console: Console
+    config: SelfSupervisedConfig, label: str, benchmark: Benchmark, refine: bool, plain: bool, ablate: AblateConfig, console: Console
 ) -> dict:
     """One run's figures: from its folder where they are of the same people and refinement, else scored again, after training it
     where that was not done. ValueError where the folder is of a run with other settings."""
@@ -158,11 +158,11 @@ class Benchmark:
         mean = matrix_from_6d(load_lifter(EMBEDDED_CHECKPOINT)[0].mean_rotations)[None].numpy()  # every benchmark's mean pose
         self.mean = posed(self.skeleton, mean, np.zeros((1, 10), np.float32), np.array([[1.0, 0, 0]], np.float32)).limbs[0]
 
-    def people(self, config: TrainConfig) -> ProxyData:
+    def people(self, config: SelfSupervisedConfig) -> ProxyData:
         """The found, with the faults and the trimming of a training configuration."""
         return prepare(config, self.proxies)[0]
 
-    def faults(self, config: TrainConfig) -> dict:
+    def faults(self, config: SelfSupervisedConfig) -> dict:
         """What is wrong with the proxies: shares of trimmed pixels, of joints off by more than a tenth of the diagonal."""
         people, said = prepare(config, self.proxies)
         off = np.linalg.norm(people.joints[:, _LIMBS, :2].numpy() - self.truth.seen, axis=-1) / self.truth.diagonal[:, None]
@@ -177,7 +177,7 @@ class Benchmark:
         numbers ``said`` (N, 48)."""
         return self._of(regressor, people, regress(regressor, people)[0] if said is None else said)[0]
 
-    def score(self, config: TrainConfig, refine: bool, plain: bool, steps: OptimiseConfig) -> dict:
+    def score(self, config: SelfSupervisedConfig, refine: bool, plain: bool, steps: OptimiseConfig) -> dict:
         """Figures of a trained run: the network alone, refined, and (``plain``) optimisation from the mean pose."""
         regressor = load_resnet18(config.out / WEIGHTS)[0]
         people = self.people(config)

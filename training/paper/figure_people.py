@@ -26,12 +26,12 @@ from hmr_ros.rasterizer import Backend
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data import shards
 from hmr_ros.training.paper.panels import depth_picture, with_skeleton
-from hmr_ros.training.paper.proxy_data import Corruption, DepthSource, ProxyData, of_rows
+from hmr_ros.training.paper.proxy_data import Corruption, DepthKind, ProxyData, of_rows
 from hmr_ros.training.benchmarks.rendered.methods import Prediction, posed
 from hmr_ros.training.benchmarks.rendered.scores import Truth
 from hmr_ros.training.benchmarks.rendered.sheets import PicturesAgain, estimate_in
 from hmr_ros.training.paper.optimise import decoded, regress
-from hmr_ros.training.paper.train import TrainConfig, prepare
+from hmr_ros.training.paper.train import SelfSupervisedConfig, prepare
 
 _LINE = 17  # pixels of a line of text
 
@@ -43,7 +43,7 @@ class Trained:
     regressor: Resnet18Regressor
     sha256: str
     steps: int | None = None  # of training; None where the file does not say
-    depth: DepthSource = "depth"
+    depth: DepthKind = "depth"
     trim: bool = True
     corruption: Corruption = field(default_factory=Corruption)
 
@@ -59,9 +59,9 @@ class Trained:
         sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return cls(regressor.eval(), sha256, training.get("step"), corruption=faults, **known)
 
-    def people(self, rows: dict[str, np.ndarray], faults: bool = False, depth: DepthSource | None = None) -> ProxyData:
+    def people(self, rows: dict[str, np.ndarray], faults: bool = False, depth: DepthKind | None = None) -> ProxyData:
         """Proxies as training showed them: its depth and trimming, and its ``faults`` where asked for."""
-        config = TrainConfig(trim=self.trim, corruption=self.corruption if faults else Corruption())
+        config = SelfSupervisedConfig(trim=self.trim, corruption=self.corruption if faults else Corruption())
         return prepare(config, of_rows(rows, depth or self.depth))[0]
 
 

@@ -29,7 +29,7 @@ from hmr_ros.training.losses.body import body_loss
 from hmr_ros.training.paper.coarse_body import CoarseBody
 from hmr_ros.training.losses.consistency import LossConfig
 from hmr_ros.training.loop import completed
-from hmr_ros.training.paper.proxy_data import DepthSource, ProxyData, load, trimmed
+from hmr_ros.training.paper.proxy_data import DepthKind, ProxyData, load, trimmed
 from hmr_ros.training.paper.optimise import OptimiseConfig, optimise, regress
 
 _SAVE_EVERY = 20  # batches
@@ -45,7 +45,7 @@ class FitConfig:
     """regressor.safetensors of `hmr-ros train`."""
     out: Path = Path("runs/fits.safetensors")
     """An unfinished file is continued."""
-    depth: DepthSource = "depth"
+    depth: DepthKind = "depth"
     """What bodies are fitted to; the network that learns from them may see the other one."""
     loss: LossConfig = field(default_factory=lambda: LossConfig(alpha_depth=0.5, weighted=False, robust=0.15, pose=0.005))
     """Chosen on validation people: from a network of 95 mm PA-MPJPE, 79.8 without ``pose``, 73.8 with 0.01; from one of 90 mm, 72.4 with

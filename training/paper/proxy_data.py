@@ -23,7 +23,7 @@ from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.mapped import Rows, RowWriter
 
-DepthSource = Literal["depth", "sensor_depth"]
+DepthKind = Literal["depth", "sensor_depth"]
 CHANGED = 1e-3  # metres: a pixel moved by more than float16's rounding was trimmed
 _PIXELS = 1 << 20  # of the depth maps that are trimmed at once
 
@@ -65,7 +65,7 @@ class Corruption:
 HARSH = Corruption(blobs=0.5, outliers=0.5, displaced=0.1, swapped=0.1)
 
 
-def load(folders: Sequence[Path], depth: DepthSource = "depth") -> ProxyData:
+def load(folders: Sequence[Path], depth: DepthKind = "depth") -> ProxyData:
     """All people in the proxies shards of several folders, in order, untrimmed beyond what the extractor did; depth stays on disk.
 
     Raises FileNotFoundError where a folder has no shards, ValueError where it has nobody or not this depth, or there
@@ -91,7 +91,7 @@ def load(folders: Sequence[Path], depth: DepthSource = "depth") -> ProxyData:
     return ProxyData(torch.from_numpy(np.concatenate(joints)), Rows(parts))
 
 
-def of_rows(rows: dict[str, np.ndarray], depth: DepthSource = "depth", extractor: dict | None = None) -> ProxyData:
+def of_rows(rows: dict[str, np.ndarray], depth: DepthKind = "depth", extractor: dict | None = None) -> ProxyData:
     """People of ``shards.load_proxies``, in memory; ``extractor``: the identity that they were recorded with, if any."""
     joints = joints_in_crop(rows["keypoints"], rows["crop"], registry.confident(extractor))
     return ProxyData(torch.from_numpy(joints), torch.from_numpy(np.ascontiguousarray(rows[depth], np.float16)))

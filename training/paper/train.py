@@ -31,13 +31,13 @@ from hmr_ros.training.data import shard_work
 from hmr_ros.training.paper.fits import fit_loss, load_fits, mirrored_fits
 from hmr_ros.training.losses.consistency import LossConfig, consistency
 from hmr_ros.training.paper.panels import consistency_picture
-from hmr_ros.training.paper.proxy_data import Corruption, DepthSource, ProxyData, corrupt, load, mirrored, trimmed
+from hmr_ros.training.paper.proxy_data import Corruption, DepthKind, ProxyData, corrupt, load, mirrored, trimmed
 
 WEIGHTS = "regressor.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(LoopConfig):
+class SelfSupervisedConfig(LoopConfig):
     """Train the paper's networks on proxies shards, without labels."""
 
     data: tuple[Path, ...] = ()
@@ -50,7 +50,7 @@ class TrainConfig(LoopConfig):
     """With --init, let its reliability begin anew: one that is 1 or 0 everywhere learns no more."""
     prior: Path | None = None
     """pose_prior.safetensors of `hmr-ros train prior` instead of the embedded one; not with --init, which has its own."""
-    depth: DepthSource = "depth"
+    depth: DepthKind = "depth"
     """The extractor's coarse depth, or that of a depth camera."""
     trim: bool = True
     """T_IQR (eq. 1-3); without it outliers go into input and loss (the paper's ablation)."""
@@ -74,15 +74,15 @@ class TrainConfig(LoopConfig):
 
 PRESETS = {
     "paper": ("256 x 256, ResNet-18, Adam 1e-5, batch 64, betas regularised after 10 epochs; for a GPU, on people extracted with --depth-size 256",
-              TrainConfig(loss=LossConfig(beta_from_epoch=10))),
+              SelfSupervisedConfig(loss=LossConfig(beta_from_epoch=10))),
     "ablation": ("32 x 32, a thin ResNet-18: minutes on a CPU",
-                 TrainConfig(regressor=RegressorConfig(size=32, width=16), steps=1200, lr=2e-3, schedule="one_cycle",
+                 SelfSupervisedConfig(regressor=RegressorConfig(size=32, width=16), steps=1200, lr=2e-3, schedule="one_cycle",
                              loss=LossConfig(alpha_depth=0.15))),
     "extended": ("as ablation, with what is not the paper's and helps most: joints as numbers, pose codes kept small",
-                 TrainConfig(regressor=RegressorConfig(size=32, width=16, numbers=512), steps=8000, lr=1e-3, schedule="one_cycle",
+                 SelfSupervisedConfig(regressor=RegressorConfig(size=32, width=16, numbers=512), steps=8000, lr=1e-3, schedule="one_cycle",
                              loss=LossConfig(alpha_depth=0.15, pose=0.01))),
     "tiny": ("32 x 32, seconds: to see that it works",
-             TrainConfig(regressor=RegressorConfig(size=32, width=8), steps=60, batch=32, lr=2e-3, schedule="one_cycle",
+             SelfSupervisedConfig(regressor=RegressorConfig(size=32, width=8), steps=60, batch=32, lr=2e-3, schedule="one_cycle",
                          save_every=20, log_every=5)),
 }  # fmt: skip
 
@@ -100,7 +100,7 @@ class SelfConsistency(nn.Module):
         return self.regressor.encode(joints, depth), reliability
 
 
-def train(config: TrainConfig, console: Console = Console()) -> dict:
+def train(config: SelfSupervisedConfig, console: Console = Console()) -> dict:
     """Train and write ``config.out``; returns the last losses. Raises ValueError for a setting or folder that does not fit,
     FloatingPointError with the people of the batch where the loss is not finite."""
     if config.reset_reliability and not config.init:
@@ -123,7 +123,7 @@ def train(config: TrainConfig, console: Console = Console()) -> dict:
     return {**result.losses, "steps": task.steps, "seconds": result.seconds, **quality}
 
 
-def prepare(config: TrainConfig, data: ProxyData | None = None, scratch: Path | None = None) -> tuple[ProxyData, dict]:
+def prepare(config: SelfSupervisedConfig, data: ProxyData | None = None, scratch: Path | None = None) -> tuple[ProxyData, dict]:
     """People as the networks see them under ``config``: corrupted and trimmed as it says, in memory or in a folder ``scratch``; and
     how many pixels trimming changed."""
     data = corrupt(load(config.data, config.depth) if data is None else data, config.corruption)
@@ -134,7 +134,7 @@ def prepare(config: TrainConfig, data: ProxyData | None = None, scratch: Path | 
 class SelfSupervision(Task):
     """Row v * N + i is person i of N, mirrored where v is 1."""
 
-    def __init__(self, config: TrainConfig, fabric: Fabric, data: ProxyData, quality: dict):
+    def __init__(self, config: SelfSupervisedConfig, fabric: Fabric, data: ProxyData, quality: dict):
         self.fabric, self.data, self.quality = fabric, data, quality
         torch.manual_seed(config.seed)
         self.body_model = BodyModel.load(None)

@@ -34,7 +34,7 @@ class FrameList(NamedTuple):
     lost: dict[str, str] = {}
 
 
-class Look(NamedTuple):
+class ImageAndDepth(NamedTuple):
     """``image`` uint8 (H, W, 3) BGR; ``depth`` float32 (H, W) metres, None where there is none."""
 
     image: np.ndarray
@@ -134,10 +134,10 @@ class FileReader:
         self._capture = None
         self._next = 0
 
-    def __call__(self, frame: Frame) -> Look:
+    def __call__(self, frame: Frame) -> ImageAndDepth:
         """ValueError or OSError where a frame cannot be read."""
         if frame.path.suffix.lower() in PICTURE_SUFFIXES:
-            return Look(read_picture(frame.path))
+            return ImageAndDepth(read_picture(frame.path))
         if frame.path != self._path or frame.index < self._next:
             self._path, self._next = None, 0
             self._capture = open_capture(str(frame.path))
@@ -148,7 +148,7 @@ class FileReader:
         if not good:
             raise ValueError(f"{frame.path} ends at frame {self._next}, expected frame {frame.index}")
         self._next += 1
-        return Look(image)
+        return ImageAndDepth(image)
 
 
 class BagReader:
@@ -157,12 +157,12 @@ class BagReader:
     def __init__(self, topic: str, depth_topic: str, pairs: dict[int, int]):
         self._images, self._depths, self._pairs = _BagTopic(topic), _BagTopic(depth_topic), pairs
 
-    def __call__(self, frame: Frame) -> Look:
+    def __call__(self, frame: Frame) -> ImageAndDepth:
         """ValueError where a message cannot be converted."""
         image = self._images.message(frame.path, frame.index).picture()
         if frame.index not in self._pairs:
-            return Look(image)
-        return Look(image, self._depths.message(frame.path, self._pairs[frame.index]).depth())
+            return ImageAndDepth(image)
+        return ImageAndDepth(image, self._depths.message(frame.path, self._pairs[frame.index]).depth())
 
 
 class _BagTopic:

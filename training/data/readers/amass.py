@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from hmr_ros.training.data.readers.records import Corrupt, DamagedFile, Source, numbers, read_npz
+from hmr_ros.training.data.readers.records import Corrupt, DamagedFile, DatasetLayout, numbers, read_npz
 
-SOURCE = Source("AMASS", "<dataset>/<subject>/<motion>_poses.npz (SMPL+H)", "https://amass.is.tue.mpg.de/")
+SOURCE = DatasetLayout("AMASS", "<dataset>/<subject>/<motion>_poses.npz (SMPL+H)", "https://amass.is.tue.mpg.de/")
 BODY_JOINTS = 22  # the pelvis and 21 joints that SMPL and SMPL-H share; after them SMPL has two hands, SMPL-H fingers
 FRAME_RATES = ("mocap_framerate", "mocap_frame_rate")
 _Z_TO_Y_UP = Rotation.from_rotvec([-np.pi / 2, 0, 0])

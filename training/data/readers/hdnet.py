@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from hmr_ros.geometry import crop_matrix
-from hmr_ros.training.data.readers.records import DamagedFile, Source
+from hmr_ros.training.data.readers.records import DamagedFile, DatasetLayout
 
-SOURCE = Source(
+SOURCE = DatasetLayout(
     "HDNet depth",
     "<name>.txt for each picture's name, as HDNet_Inference.py writes it (or <name>.npy)",
     "https://github.com/yasaminjafarian/HDNet_TikTok (run it on the crops, with their DensePose and mask)",

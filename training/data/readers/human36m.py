@@ -14,9 +14,9 @@ import numpy as np
 
 from hmr_ros.camera import Camera
 from hmr_ros.geometry import Intrinsics
-from hmr_ros.training.data.readers.records import H36M_TO_J14, Corrupt, DamagedFile, Frame, Reading, Record, Source
+from hmr_ros.training.data.readers.records import H36M_TO_J14, Corrupt, DamagedFile, Frame, Reading, Record, DatasetLayout
 
-SOURCE = Source(
+SOURCE = DatasetLayout(
     "Human3.6M",
     "S9/Videos/Directions 1.60457274.mp4 and S9/MyPoseFeatures/D3_Positions_mono/Directions 1.60457274.cdf, "
     "for S1, S5, S6, S7, S8 (train) and S9, S11 (test)",

@@ -73,7 +73,7 @@ class DamagedFile(ValueError):
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetLayout:
     """How a dataset is laid out and where it comes from: the second half of every complaint about a missing file."""
 
     name: str

@@ -19,13 +19,13 @@ from hmr_ros.training.data.readers.records import (
     Frame,
     Reading,
     Record,
-    Source,
+    DatasetLayout,
     coco_from,
     numbers,
     read_npz,
 )
 
-SOURCE = Source(
+SOURCE = DatasetLayout(
     "SPIN annotations",
     "an .npz with imgname, center, scale and pose, shape, gender (3dpw_test.npz) or S (h36m_valid_protocol2.npz), and the "
     "pictures it names below the data's folder",

@@ -18,14 +18,14 @@ from hmr_ros.training.data.readers.records import (
     Frame,
     Reading,
     Record,
-    Source,
+    DatasetLayout,
     box_around,
     coco_from,
     numbers,
     read_pickle,
 )
 
-SOURCE = Source(
+SOURCE = DatasetLayout(
     "3DPW",
     "sequenceFiles/<train|validation|test>/<sequence>.pkl and imageFiles/<sequence>/image_00000.jpg",
     "https://virtualhumans.mpi-inf.mpg.de/3DPW/",

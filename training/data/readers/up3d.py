@@ -17,14 +17,14 @@ from hmr_ros.training.data.readers.records import (
     Frame,
     Reading,
     Record,
-    Source,
+    DatasetLayout,
     box_around,
     coco_from,
     numbers,
     read_pickle,
 )
 
-SOURCE = Source(
+SOURCE = DatasetLayout(
     "UP-3D",
     "trainval.txt and, for each line /<number>_image.png in it, <number>_image.png, <number>_joints.npy, <number>_body.pkl",
     "https://files.is.tuebingen.mpg.de/classner/up/",

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from hmr_ros.body import inert_pickle
-from hmr_ros.training.data.readers.records import J14, Corrupt, DamagedFile, Frame, Reading, Record, Source, coco_from, numbers
+from hmr_ros.training.data.readers.records import J14, Corrupt, DamagedFile, Frame, Reading, Record, DatasetLayout, coco_from, numbers
 
-SOURCE = Source(
+SOURCE = DatasetLayout(
     "VIBE annotations",
     "a joblib file with vid_name, frame_id, joints3D, joints2D, shape, pose, bbox, img_name and valid (3dpw_test_db.pt), "
     "and the pictures it names below the data's folder",

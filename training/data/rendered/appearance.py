@@ -29,7 +29,7 @@ HAIR_COLOURS = np.array(
 
 
 @dataclass(frozen=True)
-class Look:
+class Outfit:
     """One person's clothes and colours."""
 
     colours: np.ndarray  # (9 materials, 2, 3) BGR 0..255: the main colour and the pattern's other one
@@ -42,7 +42,7 @@ class Look:
 
 
 class Dresser:
-    """Knows where waist, wrists and eyes of a body model are, and draws :class:`Look` s for it."""
+    """Knows where waist, wrists and eyes of a body model are, and draws :class:`Outfit` s for it."""
 
     def __init__(self, rest: np.ndarray, joints: np.ndarray, keypoints: np.ndarray, hair: np.ndarray, head: np.ndarray):
         """Rest pose of the mean body: vertices (V, 3), joints (24, 3), keypoints (17, 3); hair, head (V,) bool."""
@@ -52,7 +52,7 @@ class Dresser:
         self.eyes = np.ascontiguousarray(keypoints[1:3], np.float32)
         self.floor = float(rest[:, 1].min())
 
-    def look(self, rng: Generator) -> Look:
+    def look(self, rng: Generator) -> Outfit:
         joints, floor = self.joints, self.floor
         colours = np.zeros((9, 2, 3), np.float32)
         for material in (TOP, BOTTOM, SHOE, SOCK):
@@ -100,7 +100,7 @@ class Dresser:
         cuts = np.array([sleeve, waist, hem, shoe, sock, neckline, long_hair, shoulder - 0.01])
 
         fields = np.stack([_waves(self.rest, rng, 6.0, 5), _waves(self.rest, rng, 14.0, 5)], axis=1)
-        return Look(
+        return Outfit(
             colours, patterns, frequencies, gloss, cuts, self._offsets(cuts, legs == 0, fields, rng), fields
         )
 

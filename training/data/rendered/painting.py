@@ -11,7 +11,7 @@ from numpy.random import Generator
 from hmr_ros.rasterizer import front_faces, rasterize, vertex_normals
 from hmr_ros.training.data.rendered.appearance import (
     SKIN, HAIR, TOP, BOTTOM, SHOE, SOCK, LIPS, EYE, BROW, STRIPES, UPRIGHT_STRIPES, CHECKS, BLOTCHES, CAMOUFLAGE, GRADIENT, PRINT,
-    Dresser, Look,
+    Dresser, Outfit,
 )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def paint(
     vertices: np.ndarray,
     faces: np.ndarray,
     dresser: Dresser,
-    look: Look,
+    look: Outfit,
     light: Light,
     exposure: float,
     rng: Generator,
