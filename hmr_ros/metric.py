@@ -20,9 +20,9 @@ import torch
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.camera import Camera, ray_axes
-from hmr_ros.geometry import from_crop
+from hmr_ros.geometry import from_crop, weak_perspective
+from hmr_ros.proxies.depth import along_bones
 from hmr_ros.rasterizer import depth_at, visible_face
-from hmr_ros.skeleton import COCO_BONES, COCO_TORSO
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class MetricConfig:
     outlier: float = 0.15  # a detected joint so far from the regressed one has half weight (Geman–McClure), as in refinement
     regressed_weight: float = 0.05  # of where the weak-perspective camera puts a joint, against a detection of confidence 1
     patch: int = 5  # px: side of the square of depth pixels whose median is read at a point
-    per_bone: int = 3  # points within each bone at which depth is read, beside its two joints
     clothing: float = 0.01  # clothes and hair lie so far off the body model's skin, on average
     surface_sigma: float = 0.06  # by so much depth and the body's surface differ where the pose is right
     size_sigma: float = 0.12  # of the logarithm of true over regressed distance: statures of adults (0.05) and errors of the pose
@@ -111,7 +110,7 @@ class MetricFrame:
         Targets are the detected joints, and, weakly, where the weak-perspective camera sees the regressed ones.
         """
         config = self.config
-        seen = weak[:, None, :1] * (points[..., :2] + pelvis[:, None, :2] + weak[:, None, 1:])
+        seen = weak_perspective(points + pelvis[:, None], weak)
         regressed, inside = _in_ray_axes(camera, turn, from_crop(seen, crops))
         detected, known = _in_ray_axes(camera, turn, keypoints)
         weights = np.concatenate([confidence * known, config.regressed_weight * inside], 1)
@@ -135,14 +134,11 @@ class MetricFrame:
         """True distance over ``place``'s, NaN where the depth does not tell. ``vertices`` and ``points`` are relative to the pelvis, in
         camera axes; ``known`` is the body's true size over its own, where somebody has measured it before."""
         config = self.config
-        pairs = np.array([*COCO_BONES, *COCO_TORSO])
-        share = np.linspace(0, 1, config.per_bone + 2)[1:-1, None]
 
-        def along(values):  # the joints themselves, and points between those of each bone
-            between = values[pairs[:, 0], None] * (1 - share) + values[pairs[:, 1], None] * share
-            return np.concatenate([values, between.reshape(-1, values.shape[-1])])
+        def along(values):  # the joints themselves, and the points between those of each bone
+            return np.concatenate([values, along_bones(values)[:, 1:-1].reshape(-1, values.shape[-1])])
 
-        sure = np.concatenate([confidence > 0, np.repeat((confidence[pairs] > 0).all(1), config.per_bone)])
+        sure = along((confidence > 0).astype(float)[:, None])[:, 0] > 0.99  # of a bone's point: both joints
         body = (vertices + place).astype(np.float32)
         if not sure.any() or body[:, 2].min() < 0.05:
             return np.nan
