@@ -11,23 +11,23 @@ from hmr_ros.training.metrics import COCO_HIPS, SMPL_PELVIS, root_aligned
 
 
 def body_loss(
-    said: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tensor], target_xy: Tensor, skeleton: PosedKeypoints,
+    outputs: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tensor], target_xy: Tensor, skeleton: PosedKeypoints,
     joints: float, rotations: float, betas: float, projection: float,
 ) -> Tensor:  # fmt: skip
     """Weighted sum () of four distances: 3D joints and keypoints relative to root and hips (L1, metres), rotation matrices and
     shape (mean squared), keypoints as the weak camera sees them (L1, crop coordinates).
 
-    ``said`` is rotations (N, 24, 3, 3), betas (N, 10), weak camera (N, 3); ``target`` rotations and betas; ``target_xy``
+    ``outputs`` is rotations (N, 24, 3, 3), betas (N, 10), weak camera (N, 3); ``target`` rotations and betas; ``target_xy``
     (N, 17, 2) where its keypoints are seen.
     """
-    said_joints, keypoints = skeleton(*said[:2])
+    said_joints, keypoints = skeleton(*outputs[:2])
     target_joints, target_keypoints = skeleton(*target)
     return (
         joints * F.l1_loss(root_aligned(said_joints, SMPL_PELVIS), root_aligned(target_joints, SMPL_PELVIS))
         + joints * F.l1_loss(root_aligned(keypoints, COCO_HIPS), root_aligned(target_keypoints, COCO_HIPS))
-        + rotations * F.mse_loss(said[0], target[0])
-        + betas * F.mse_loss(said[1], target[1])
-        + projection * F.l1_loss(weak_perspective(keypoints, said[2]), target_xy)
+        + rotations * F.mse_loss(outputs[0], target[0])
+        + betas * F.mse_loss(outputs[1], target[1])
+        + projection * F.l1_loss(weak_perspective(keypoints, outputs[2]), target_xy)
     )
 
 

@@ -181,12 +181,12 @@ def self_consistency(
 
 
 def consistency(
-    regressor: Resnet18Regressor, body: CoarseBody, joints: Tensor, depth: Tensor, said: Tensor, reliability: Tensor | None,
+    regressor: Resnet18Regressor, body: CoarseBody, joints: Tensor, depth: Tensor, outputs: Tensor, reliability: Tensor | None,
     config: LossConfig, epoch: float = 0.0,
 ) -> Losses:  # fmt: skip
-    """Losses of what the regressor ``said`` (N, 48) of people's proxies."""
-    rotations, betas, camera = regressor.decode(said, joints, depth)
+    """Losses of what the regressor ``outputs`` (N, 48) of people's proxies."""
+    rotations, betas, camera = regressor.decode(outputs, joints, depth)
     posed = body(rotations, betas)
     projected = weak_perspective(posed.keypoints, camera)
     return self_consistency(joints, depth, projected, posed.vertices, camera, betas, reliability, body.faces, config, epoch,
-                            pose_code(said))  # fmt: skip
+                            pose_code(outputs))  # fmt: skip

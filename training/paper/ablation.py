@@ -139,8 +139,8 @@ def _scored(
         if before.get("asked") == asked:
             return before
     console.print(f"{label}, seed {config.seed}")
-    said = before.get("training") or train(config, console)
-    figures = {"asked": asked, "training": said, **benchmark.score(config, refine, refine and plain, ablate.refinement)}
+    trained = before.get("training") or train(config, console)
+    figures = {"asked": asked, "training": trained, **benchmark.score(config, refine, refine and plain, ablate.refinement)}
     write_json(path, figures)
     return figures
 
@@ -164,38 +164,38 @@ class Benchmark:
 
     def faults(self, config: SelfSupervisedConfig) -> dict:
         """What is wrong with the proxies: shares of trimmed pixels, of joints off by more than a tenth of the diagonal."""
-        people, said = prepare(config, self.proxies)
+        people, quality = prepare(config, self.proxies)
         off = np.linalg.norm(people.joints[:, _LIMBS, :2].numpy() - self.truth.seen, axis=-1) / self.truth.diagonal[:, None]
         sure = people.joints[:, _LIMBS, 2].numpy() > 0
-        return {**said, "wrong_joints_share": float((off > WRONG_2D)[sure].mean()), "confident_joints_share": float(sure.mean())}
+        return {**quality, "wrong_joints_share": float((off > WRONG_2D)[sure].mean()), "confident_joints_share": float(sure.mean())}
 
     def mean_pose(self) -> dict:
         return self._errors(Prediction(np.repeat(self.mean[None], self.truth.count_found, 0), self.truth.seen))[0]
 
-    def errors_of(self, regressor: Resnet18Regressor, people: ProxyData, said=None) -> dict:
+    def errors_of(self, regressor: Resnet18Regressor, people: ProxyData, outputs=None) -> dict:
         """MPJPE and PA-MPJPE of what a regressor says of ``people``, the found with whatever depth and trimming, or of other
-        numbers ``said`` (N, 48)."""
-        return self._of(regressor, people, regress(regressor, people)[0] if said is None else said)[0]
+        numbers ``outputs`` (N, 48)."""
+        return self._of(regressor, people, regress(regressor, people)[0] if outputs is None else outputs)[0]
 
     def score(self, config: SelfSupervisedConfig, refine: bool, plain: bool, steps: OptimiseConfig) -> dict:
         """Figures of a trained run: the network alone, refined, and (``plain``) optimisation from the mean pose."""
         regressor = load_resnet18(config.out / WEIGHTS)[0]
         people = self.people(config)
-        said, reliability = regress(regressor, people)
-        figures, errors = self._of(regressor, people, said)
+        outputs, reliability = regress(regressor, people)
+        figures, errors = self._of(regressor, people, outputs)
         figures |= self._aurocs(people, reliability, errors) if config.loss.weighted and config.loss.alpha_depth else {}
         if refine:
             weights = reliability if config.loss.weighted else None
-            refined = optimise(regressor, self.body, people, said, weights, config.loss, steps)
+            refined = optimise(regressor, self.body, people, outputs, weights, config.loss, steps)
             figures["refined"] = self._of(regressor, people, refined)[0]
             if plain:
-                start = 0 * said
+                start = 0 * outputs
                 fitted = optimise(regressor, self.body, people, start, None, config.loss, steps)
                 figures["optimised_from_mean_pose"] = self._of(regressor, people, fitted)[0]
         return figures
 
-    def _of(self, regressor: Resnet18Regressor, people: ProxyData, said) -> tuple[dict, np.ndarray]:
-        return self._errors(posed(self.skeleton, *decoded(regressor, people, said)))
+    def _of(self, regressor: Resnet18Regressor, people: ProxyData, outputs) -> tuple[dict, np.ndarray]:
+        return self._errors(posed(self.skeleton, *decoded(regressor, people, outputs)))
 
     def _errors(self, prediction: Prediction) -> tuple[dict, np.ndarray]:
         """MPJPE and PA-MPJPE over everybody and over the found; joint errors of the found in metres."""

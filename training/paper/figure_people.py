@@ -76,8 +76,8 @@ class Painter:
 
     def predict(self, trained: Trained, people: ProxyData) -> Prediction:
         """What a regressor says of N people."""
-        said, reliability = regress(trained.regressor, people)
-        prediction = posed(self.skeleton, *decoded(trained.regressor, people, said))
+        outputs, reliability = regress(trained.regressor, people)
+        prediction = posed(self.skeleton, *decoded(trained.regressor, people, outputs))
         return replace(prediction, reliability=reliability.numpy())
 
     def picture(self, image: np.ndarray, crop: np.ndarray) -> np.ndarray:

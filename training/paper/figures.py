@@ -81,11 +81,11 @@ def run(config: FiguresConfig, command: str, console: Console) -> None:
               4: lambda: figure4(config, benchmark, console), 5: lambda: figure5(config, benchmark, trained)}  # fmt: skip
     for number in sorted(set(config.only)):
         with console.status(f"figure {number}"):
-            picture, said = makers[number]()
+            picture, caption = makers[number]()
             save(picture, config.out / f"figure{number}.jpg")
         height, width = picture.shape[:2]
         made = f"{width} x {height} px; hmr_ros {hmr_ros.__version__}; made by\n`{command}`"
-        _note(config.out / "figures.md", number, f"{said}\n\n{made}")
+        _note(config.out / "figures.md", number, f"{caption}\n\n{made}")
         console.print(f"{config.out / f'figure{number}.jpg'}: {width} x {height} px", highlight=False)
     console.print(f"{config.out / 'figures.md'} says what they show and how people were chosen", highlight=False)
 
@@ -103,7 +103,7 @@ def figure2(config: FiguresConfig, benchmark: Rendered) -> tuple[np.ndarray, str
         raise ValueError(f"nobody in {config.data} has outliers to trim; make more pictures, or leave figure 2 out by --only")
     shown = faulty[np.unique(np.linspace(0, len(faulty) - 1, config.people + 2).round().astype(int))]
     panels = [depth_picture(depth[row], _SIDES[2]) for depth in maps for row in shown]
-    said = (
+    caption = (
         "Depth maps before (first row) and after (second row) trimming by T_IQR, each normalised by itself from its "
         f"nearest (dark) to its farthest value (bright). The depth is {_DEPTHS[source]}; the outliers are not its own but "
         "added by us: in half of the people a round part 1.5 to 8 m behind (training/paper/proxy_data.py, HARSH). Shown are "
@@ -111,7 +111,7 @@ def figure2(config: FiguresConfig, benchmark: Rendered) -> tuple[np.ndarray, str
         f"{planted.sum()} with outliers in whom trimming lowers 1 % of the pixels or more; in the others it changes hardly "
         "anything."
     )
-    return grid(panels, len(shown)), said
+    return grid(panels, len(shown)), caption
 
 
 def figure3(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tuple[np.ndarray, str]:
@@ -130,17 +130,17 @@ def figure3(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
         if not count:
             continue
         rows, images = people_in_footage(path, count)
-        told = painter.predict(trained, trained.people(rows, depth="depth"))
+        prediction = painter.predict(trained, trained.people(rows, depth="depth"))
         for row, image in enumerate(images):
             picture = painter.picture(image, rows["crop"][row])
-            panels = np.hstack([picture, *painter.body_panels(picture, told, row, rows)])
+            panels = np.hstack([picture, *painter.body_panels(picture, prediction, row, rows)])
             real.append(labelled(panels, [f"real, {path.name}, picture {rows['index'][row]}"]))
     if real:
         empty = [np.full_like(cells[0], 255)]
         length = max(len(cells), len(real))
         left, right = (column + empty * (length - len(column)) for column in (cells, real))
         cells = [cell for pair in zip(left, right) for cell in pair]
-    said = (
+    caption = (
         "Results with a second view: picture (grey is outside it), body over it, body from the side. Rendered people of "
         f"`{config.data.name}`: one of each of {len(chosen)} categories evenly spaced in their alphabetical list, the "
         f"middle one in the order of pictures; seen with {_DEPTHS[trained.depth]}; errors are MPJPE. "
@@ -149,7 +149,7 @@ def figure3(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
            if real else "No real footage was named. ")
         + f"One pass of the network, nothing refined. Checkpoint {_checkpoint(config, trained)}."
     )  # fmt: skip
-    return grid(cells, 2, gap=12), said
+    return grid(cells, 2, gap=12), caption
 
 
 def figure4(config: FiguresConfig, benchmark: Rendered, console: Console) -> tuple[np.ndarray, str]:
@@ -176,7 +176,7 @@ def figure4(config: FiguresConfig, benchmark: Rendered, console: Console) -> tup
     missing = [name for name in VARIANTS if name not in runs]
     if missing:
         console.print(f"figure 4 lacks {', '.join(missing)}: `hmr-ros ablate` has not trained them, or not yet")
-    said = (
+    caption = (
         "The paper's variants side by side, each body over the picture and from the side below, with its MPJPE; below the "
         f"picture the depth and joints that the first variant was given. {len(chosen)} people of `{config.data.name}`, one "
         "of each of as many categories evenly spaced in their alphabetical list, the middle one in the order of pictures; "
@@ -185,7 +185,7 @@ def figure4(config: FiguresConfig, benchmark: Rendered, console: Console) -> tup
         + (f"Not there, therefore not shown: {', '.join(missing)}." if missing else "All variants are shown.")
     )
     body = grid([cell for line in zip(*columns) for cell in line], len(columns))
-    return np.vstack([grid(heads, len(heads)), body]), said
+    return np.vstack([grid(heads, len(heads)), body]), caption
 
 
 _SHORT = {"no_uncertainty_no_trimming": "- uncert. - T_IQR", "no_uncertainty_no_sampling": "- uncert. - sampl."}
@@ -222,7 +222,7 @@ def figure5(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
     length = max(len(left), len(right))
     empty = np.full_like((left or right)[0], 255)
     cells = [c for pair in zip(*(some + [empty] * (length - len(some)) for some in (left, right))) for c in pair]
-    said = (
+    caption = (
         f"Failures: picture, body over it, body from the side. Left: the {len(left)} largest MPJPE among people of "
         f"`{config.data.name}` of whom less than {100 * HIDDEN:.0f} % is seen (outside the picture, or behind objects and "
         f"people: {(seen < HIDDEN).sum()} of {count}, mean {_mean(errors[seen < HIDDEN])}); right: the {len(right)} "
@@ -231,7 +231,7 @@ def figure5(config: FiguresConfig, benchmark: Rendered, trained: Trained) -> tup
         "ones in percent of the box's diagonal. Grey is outside the picture. Found people only, as detected, with "
         f"{_DEPTHS[trained.depth]}; one pass, nothing refined. Checkpoint {_checkpoint(config, trained)}."
     )
-    return grid(cells, 2, gap=12), said
+    return grid(cells, 2, gap=12), caption
 
 
 # ---- files and text -------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def _note(path: Path, number: int, text: str) -> None:
     parts = dict(re.findall(r"^## (figure\d\.jpg)\n\n(.*?)\s*(?=^## |\Z)", before, re.M | re.S))
     parts[f"figure{number}.jpg"] = text
     with atomic_write(path) as partial:
-        partial.write_text("\n\n".join(f"## {name}\n\n{said}" for name, said in sorted(parts.items())) + "\n")
+        partial.write_text("\n\n".join(f"## {name}\n\n{caption}" for name, caption in sorted(parts.items())) + "\n")
 
 
 def _runs(config: FiguresConfig) -> dict[str, Path]:

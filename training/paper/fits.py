@@ -80,10 +80,10 @@ def fit(config: FitConfig, console: Console = Console()) -> Fits:
              "init_sha256": _sha256(config.init), "loss": asdict(config.loss), "optimise": asdict(config.optimise)}  # fmt: skip
     parts: list[Fits] = []
     if config.out.is_file():
-        before, said = _read(config.out)
-        said["loss"] = completed(said.get("loss", {}), config.loss)
-        if said != asked:
-            different = [name for name in asked if asked[name] != said.get(name)]
+        before, metadata = _read(config.out)
+        metadata["loss"] = completed(metadata.get("loss", {}), config.loss)
+        if metadata != asked:
+            different = [name for name in asked if asked[name] != metadata.get(name)]
             raise ValueError(f"{config.out} holds fits of other {', '.join(different)}; name another --out, or remove it")
         parts = [before]
     regressor, body = load_resnet18(config.init)[0].eval(), CoarseBody(BodyModel.load(None))
@@ -99,9 +99,9 @@ def fit(config: FitConfig, console: Console = Console()) -> Fits:
 
 def _fitted(regressor: Resnet18Regressor, body: CoarseBody, people: ProxyData, config: FitConfig) -> Fits:
     start = regress(regressor, people)[0]
-    said = optimise(regressor, body, people, start, None, config.loss, config.optimise)
+    outputs = optimise(regressor, body, people, start, None, config.loss, config.optimise)
     with torch.no_grad():
-        return Fits(*regressor.decode(said, people.joints, people.depth))
+        return Fits(*regressor.decode(outputs, people.joints, people.depth))
 
 
 def load_fits(paths: Sequence[Path], people: ProxyData) -> Fits:
@@ -109,12 +109,12 @@ def load_fits(paths: Sequence[Path], people: ProxyData) -> Fits:
     ValueError where they are others', or not all are there."""
     parts, first = [], 0
     for path in paths:
-        fits, said = _read(path)
-        if said["joints_sha256"] != joints_sha256(people.joints[first : first + said["people"]]):
-            raise ValueError(f"{path} holds fits of {said['people']} other people than those of --data from the {first + 1}. on; name "
+        fits, metadata = _read(path)
+        if metadata["joints_sha256"] != joints_sha256(people.joints[first : first + metadata["people"]]):
+            raise ValueError(f"{path} holds fits of {metadata['people']} other people than those of --data from the {first + 1}. on; name "
                              "the folders that hmr-ros fit was given, in its order")  # fmt: skip
-        if len(fits) != said["people"]:
-            raise ValueError(f"{path} holds {len(fits)} of {said['people']} people: hmr-ros fit was stopped; run it again to go on")
+        if len(fits) != metadata["people"]:
+            raise ValueError(f"{path} holds {len(fits)} of {metadata['people']} people: hmr-ros fit was stopped; run it again to go on")
         parts.append(fits)
         first += len(fits)
     if first != len(people):
@@ -132,11 +132,11 @@ def mirrored_fits(fits: Fits, which: Tensor) -> Fits:
     return Fits(rotations, fits.betas, torch.where(which[:, None], mirror_weak_camera(fits.camera), fits.camera))
 
 
-def fit_loss(said: tuple[Tensor, Tensor, Tensor], fits: Fits, skeleton: PosedKeypoints) -> Tensor:
+def fit_loss(outputs: tuple[Tensor, Tensor, Tensor], fits: Fits, skeleton: PosedKeypoints) -> Tensor:
     """Distance () of bodies (rotations, betas, weak camera) from the fitted ones, weighted as for the lifter."""
     with torch.no_grad():
         xy = weak_perspective(skeleton(fits.rotations, fits.betas)[1], fits.camera)
-    return body_loss(said, (fits.rotations, fits.betas), xy, skeleton, joints=10.0, rotations=1.0, betas=0.2, projection=2.0)
+    return body_loss(outputs, (fits.rotations, fits.betas), xy, skeleton, joints=10.0, rotations=1.0, betas=0.2, projection=2.0)
 
 
 def joints_sha256(joints: Tensor) -> str:
@@ -152,10 +152,10 @@ def _sha256(path: Path) -> str:
 
 
 def _read(path: Path) -> tuple[Fits, dict]:
-    tensors, said = load_checkpoint(path)
-    if said.pop("network", None) != "fits":
+    tensors, metadata = load_checkpoint(path)
+    if metadata.pop("network", None) != "fits":
         raise ValueError(f"{path} is not a file of `hmr-ros fit`")
-    return Fits(**tensors), said
+    return Fits(**tensors), metadata
 
 
 def main(argv: list[str]) -> int:

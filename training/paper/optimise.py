@@ -25,20 +25,20 @@ class OptimiseConfig:
 def regress(regressor: Resnet18Regressor, people: ProxyData, batch: int = 256) -> tuple[Tensor, Tensor]:
     """What the regressor says of N people: (N, 48), and their joints' reliability (N, 12)."""
     regressor.eval()
-    said, reliability = [], []
+    outputs, reliability = [], []
     with torch.no_grad():
         for rows in torch.arange(len(people)).split(batch):
             some = people[rows]
-            said.append(regressor.encode(some.joints, some.depth))
+            outputs.append(regressor.encode(some.joints, some.depth))
             reliability.append(regressor.reliability(some.joints, some.depth))
-    return torch.cat(said), torch.cat(reliability)
+    return torch.cat(outputs), torch.cat(reliability)
 
 
 def optimise(
-    regressor: Resnet18Regressor, body: CoarseBody, people: ProxyData, said: Tensor, reliability: Tensor | None,
+    regressor: Resnet18Regressor, body: CoarseBody, people: ProxyData, outputs: Tensor, reliability: Tensor | None,
     loss: LossConfig, config: OptimiseConfig = OptimiseConfig(),
 ) -> Tensor:  # fmt: skip
-    """Adam on the 48 numbers themselves, from ``said`` (N, 48); zeros are the mean pose at the start's heading. Reliability
+    """Adam on the 48 numbers themselves, from ``outputs`` (N, 48); zeros are the mean pose at the start's heading. Reliability
     stays as it is: it may not grow at somebody's expense."""
     weighted = loss.weighted and reliability is not None
     loss = replace(loss, weighted=weighted, collapse=0.0, beta_from_epoch=0)
@@ -46,7 +46,7 @@ def optimise(
     answers = []
     for rows in torch.arange(len(people)).split(config.batch):
         some = people[rows]
-        unknown = said[rows].clone().requires_grad_()
+        unknown = outputs[rows].clone().requires_grad_()
         optimizer = torch.optim.Adam([unknown], lr=config.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps, 0.1 * config.lr)
         weights = reliability[rows] if weighted else None
@@ -60,7 +60,7 @@ def optimise(
     return torch.cat(answers)
 
 
-def decoded(regressor: Resnet18Regressor, people: ProxyData, said: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decoded(regressor: Resnet18Regressor, people: ProxyData, outputs: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """rotations (N, 24, 3, 3), betas (N, 10), weak cameras (N, 3)."""
     with torch.no_grad():
-        return tuple(value.numpy() for value in regressor.decode(said, people.joints, people.depth.float()))
+        return tuple(value.numpy() for value in regressor.decode(outputs, people.joints, people.depth.float()))

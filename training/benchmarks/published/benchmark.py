@@ -211,9 +211,9 @@ def tables(result: dict) -> Group:
         table.add_column(column, no_wrap=True)
     for column in ("people", "MPJPE", "PA-MPJPE"):
         table.add_column(column, justify="right", no_wrap=True)
-    said = []
+    lines = []
     for name, row in result["protocols"].items():
-        said.append(f"{name}: {row['definition']}")
+        lines.append(f"{name}: {row['definition']}")
         if not row["people"]:
             table.add_row(name, "nobody", "0", "-", "-")
             continue
@@ -225,15 +225,15 @@ def tables(result: dict) -> Group:
         table.add_row(name, "mean pose for everybody", str(row["people"]), *_both(row["mean_pose"]))
         table.add_section()
     published = dict(zip(("mpjpe", "pa_mpjpe"), PUBLISHED[result["benchmark"]]))
-    table.add_row("not told", "published by the paper", "", *_both(published))
+    table.add_row("unknown", "published by the paper", "", *_both(published))
     corrupt = result["corrupt"]
     if corrupt:
         shown = "; ".join(f"{part['name']}: {part['reason']}" for part in corrupt[:5])
         more = f"; and {len(corrupt) - 5} more (--json names all)" if len(corrupt) > 5 else ""
-        said.append(f"{len(corrupt)} unreadable and left out: {shown}{more}")
+        lines.append(f"{len(corrupt)} unreadable and left out: {shown}{more}")
     else:
-        said.append("nothing was unreadable")
-    return Group(table, *said)
+        lines.append("nothing was unreadable")
+    return Group(table, *lines)
 
 
 def _protocols(benchmark: Benchmark, config: PoseEvalConfig) -> tuple[ProtocolName, ...]:
@@ -270,10 +270,10 @@ def _limited(records: list[Record], limit: int | None) -> list[Record]:
 
 
 def _nobody(reading: Reading, protocols: Sequence[str]) -> str:
-    said = f"nobody to score: {len(reading.records)} people read, none counts in {', '.join(protocols)}"
+    text = f"nobody to score: {len(reading.records)} people read, none counts in {', '.join(protocols)}"
     if reading.corrupt:
-        said += f"; {len(reading.corrupt)} unreadable, the first: {reading.corrupt[0].name}: {reading.corrupt[0].reason}"
-    return said
+        text += f"; {len(reading.corrupt)} unreadable, the first: {reading.corrupt[0].name}: {reading.corrupt[0].reason}"
+    return text
 
 
 def _pictures(frames: Sequence[Frame]) -> Iterator[tuple[Frame, np.ndarray | str]]:

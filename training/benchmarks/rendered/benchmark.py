@@ -95,8 +95,8 @@ def run(config: EvalConfig, console: Console) -> dict:
         with console.status(METHODS[name].label):
             prediction = methods(name)
         seconds = round(time.perf_counter() - started, 1)
-        said = {"label": METHODS[name].label, "what": METHODS[name].what, "seconds": seconds}
-        result["methods"][name] = said | score(prediction, mean_limbs, truth, body)
+        described = {"label": METHODS[name].label, "what": METHODS[name].what, "seconds": seconds}
+        result["methods"][name] = described | score(prediction, mean_limbs, truth, body)
         if name == "ours":
             ours = prediction
             result["reliability"] = reliability(prediction, truth)
