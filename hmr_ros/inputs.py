@@ -23,6 +23,6 @@ def check_input(
             raise ValueError(f"depth has shape {np.shape(depth)}, expected {image.shape[:2]}: align it with the image first")
         if not np.issubdtype(np.asarray(depth).dtype, np.floating):
             raise ValueError(f"depth is {np.asarray(depth).dtype}, expected floats in metres: divide millimetres by 1000")
-    if stature is not None and not 0.5 <= stature <= 2.5:
-        raise ValueError(f"stature is {stature}, expected metres between 0.5 and 2.5")
+    if stature is not None and not 0 < stature <= 2.5:
+        raise ValueError(f"stature is {stature}, expected metres, more than 0 and at most 2.5")
     return as_camera(intrinsics)

@@ -119,8 +119,9 @@ class MetricFrame:
         targets = np.concatenate([detected, regressed], 1)
         points = np.concatenate([points, points], 1).astype(np.float64)
         z = np.ones(len(points))
-        say = weights.copy()
-        say[:, :17] *= 0  # the first round, from the regressed joints alone, tells the distance that metres need
+        # The first round, from the regressed joints alone where the camera sees any, tells the distance that metres need.
+        say = np.concatenate([np.zeros_like(confidence), weights[:, 17:]], 1)
+        say = np.where(say.sum(1, keepdims=True) > 0, say, weights)
         for step in range(4):
             place = _linear_place(points, targets, say / np.maximum(points[..., 2] + z[:, None], 0.05) ** 2)
             z = np.maximum(place[:, 2], 0.1)

@@ -201,3 +201,15 @@ def test_many_people_are_placed_as_each_alone(frame, model):
                      np.ones((4, 17)), np.stack([p.crop for p in people]), CAMERAS["pinhole"])  # fmt: skip
     for i, person in enumerate(people):
         np.testing.assert_allclose(together.pelvis[i], person.placed(frame).pelvis[0], atol=1e-4)
+
+
+def test_regressed_joints_that_the_lens_does_not_see_leave_the_detected_ones(frame, model):
+    """A wild weak-perspective camera, far outside what the distortion model covers, must not cost anybody his frame."""
+    camera = Camera(K, "plumb_bob", (-0.35, 0.0, 0, 0, 0))
+    wild, tame = (Person(frame, model, camera, (0.2, 0.1, 2.8), seed=seed) for seed in (0, 1))
+    wild.weak = wild.weak + np.array([[0, 40, 0]], np.float32)
+    people = wild, tame
+    placed = frame(np.stack([p.in_ray_axes for p in people]), np.zeros((2, 10), np.float32), np.concatenate([p.weak for p in people]),
+                   np.stack([p.keypoints for p in people]), np.ones((2, 17)), np.stack([p.crop for p in people]), camera)  # fmt: skip
+    for pelvis, person in zip(placed.pelvis, people):
+        assert np.linalg.norm(pelvis - person.place) < 0.05
