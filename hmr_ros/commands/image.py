@@ -44,7 +44,7 @@ class ImageConfig:
     fov: float | None = None
     """Horizontal field of view in degrees: bodies in the camera's frame, with metric translations."""
     stature: float | None = None
-    """Metres, where the people's is known: distances are then no guess."""
+    """Metres, where the people's is known: makes distances more accurate."""
 
 
 def main(argv: list[str]) -> int:

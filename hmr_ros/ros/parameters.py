@@ -35,7 +35,7 @@ class LiveParameters:
         False, "subscribe depth images aligned with the images on `depth` (16UC1 in mm or 32FC1 in m): distance, stature, depth proxy"
     )
     stature: float = _parameter(
-        0.0, "metres, where everybody's is known: distance from apparent size is then exact; 0: unknown", span=(0.0, 2.5)
+        0.0, "metres, where everybody's is known: distance from apparent size is then more accurate; 0: unknown", span=(0.0, 2.5)
     )
     backend: str = _parameter(
         "auto", "what runs the regressor and the body; auto takes OpenVINO, else torch (TensorRT: not in this version)",
