@@ -21,7 +21,7 @@ import torch
 from hmr_ros.body.model import BodyModel
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.camera import Camera
-from hmr_ros.estimate import BodyEstimate
+from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.geometry import Intrinsics, rotvec_from_matrix, to_crop
 from hmr_ros.inputs import check_input
 from hmr_ros.metric import MetricFrame
@@ -96,8 +96,8 @@ class HumanMeshEstimator:
 
     def __call__(
         self, image: np.ndarray, depth: np.ndarray | None = None, intrinsics: Intrinsics | Camera | None = None, stature: float | None = None
-    ) -> list[BodyEstimate]:
-        """Everybody in one image, best score first.
+    ) -> Bodies:
+        """Everybody in one image, best score first, and who is detected but has no body.
 
         image: uint8 (H, W, 3) BGR. depth: optional (H, W) metres aligned with the image, 0 or non-finite = unknown; it gives distance
         and stature. intrinsics: of this image, a ``Camera`` where the lens distorts it; without them bodies stand in ray axes and
@@ -115,18 +115,21 @@ class HumanMeshEstimator:
 
     def estimate(
         self, people: list[PersonProxies], camera: Camera | None = None, depth: np.ndarray | None = None, statures: np.ndarray | None = None
-    ) -> list[BodyEstimate]:
+    ) -> Bodies:
         """Bodies of people whose proxies are known. ``statures`` (N,) metres, NaN where unknown.
 
-        Left out, because no mesh is better than a wrong one, are those with too few confident keypoints, and those whose mesh
-        does not come to lie on them.
+        Left out and counted, because no mesh is better than a wrong one, are those with too few confident keypoints, and those whose
+        mesh does not come to lie on them.
         """
         statures = np.full(len(people), np.nan) if statures is None else statures
         rows, parameters = self.regress(people)
+        enough = sum(person.torso_is_seen for person in people)
+        without = {"too_few_joints": len(people) - enough, "not_finite": enough - len(rows)}
         if not len(rows):
-            return []
+            return Bodies(**without)
         people = [people[row] for row in rows]
-        return self.bodies(people, self.refine(people, parameters), camera, depth, statures[rows])
+        bodies = self.bodies(people, self.refine(people, parameters), camera, depth, statures[rows])
+        return Bodies(bodies, **without, mesh_misses=bodies.mesh_misses)
 
     def regress(self, people: list[PersonProxies]) -> tuple[np.ndarray, BodyParameters | None]:
         """Which of the people (M,) get parameters, and those, of M people; None for nobody. Without are those of whom too little is
@@ -150,8 +153,9 @@ class HumanMeshEstimator:
 
     def bodies(
         self, people: list[PersonProxies], parameters: BodyParameters, camera: Camera | None, depth: np.ndarray | None, statures: np.ndarray
-    ) -> list[BodyEstimate]:
-        """Into the camera's frame, where there is a camera, and the mesh; without those whose mesh misses the detected keypoints."""
+    ) -> Bodies:
+        """Into the camera's frame, where there is a camera, and the mesh; without those whose mesh misses the detected keypoints, who are
+        counted."""
         rotations, betas, cameras, reliability = parameters
         placed = None
         if camera is not None:
@@ -181,8 +185,9 @@ class HumanMeshEstimator:
                 translation_source=None if placed is None else "depth" if placed.from_depth[i] else "apparent size",
                 measured_stature=float(placed.stature[i]) if placed is not None and placed.from_depth[i] else None,
                 camera=camera,
+                confident=person.confident,
             )
             body = replace(body, projected_keypoints=body.pixels(keypoints[i]))
-            if body.reprojection_error(min_confidence=person.confident) <= _WRONG:
+            if body.reprojection_error() <= _WRONG:
                 bodies.append(body)
-        return bodies
+        return Bodies(bodies, mesh_misses=len(people) - len(bodies))
