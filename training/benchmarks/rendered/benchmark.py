@@ -20,7 +20,7 @@ from rich.console import Console
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
-from hmr_ros.files import write_json
+from hmr_ros.files import make_folder, write_json
 from hmr_ros.training.benchmarks.rendered import mediapipe_correction
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.benchmarks.rendered.methods import METHODS, MethodName, Methods, Prediction
@@ -105,7 +105,7 @@ def run(config: EvalConfig, console: Console) -> dict:
         write_json(config.json, result)
     console.print(tables(result))
     if config.out:
-        config.out.mkdir(parents=True, exist_ok=True)
+        make_folder(config.out)
         save_plots(result, config.out)
         if ours is None:
             console.print("no sheets of people: they show the method `ours`, which is not among --methods")
@@ -116,7 +116,7 @@ def run(config: EvalConfig, console: Console) -> dict:
 
 def main(argv: list[str]) -> int:
     config = tyro.cli(EvalConfig, args=argv, prog="hmr-ros eval rendered")
-    console = Console()
+    console = Console(markup=False)
     if config.data is None and config.fit_correction is None:
         raise ValueError("nothing to do: name a folder written by `hmr-ros data rendered` as --data")
     if config.fit_correction is not None:
