@@ -84,6 +84,8 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     path = require_file(path, "checkpoint", "a file that `hmr-ros train`, `train lifter`, `train prior` or `fit` writes")
+    if any(0xDC80 <= ord(letter) <= 0xDCFF for letter in str(path)):  # Python's escapes of single bytes
+        raise ValueError(f"checkpoint {path} has a name that is not UTF-8, and safetensors opens no such file; rename it")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("hmr_ros")
