@@ -3,7 +3,8 @@
     people = extractor(image, depth)                 proxies: keypoints, mask, depth, BlazePose's record
     parameters = regress(people)                     rotations, betas, weak-perspective camera, reliability; flip-averaged, if asked
     parameters = refine(people, parameters)          the pose bent towards the confident keypoints
-    bodies = bodies(people, parameters, camera)      into the camera's frame where intrinsics are known (metric.py), and the mesh
+    bodies = bodies(people, parameters, camera)      into the camera's frame where intrinsics are known (metric.py), the mesh, and whether it lies
+                                                     on the keypoints (judgement.py)
 
 Each step is a method of its own. What links frames (stream.py) works on the proxies before the first, or on the parameters before the
 last. It knows nothing of ROS, files or drawing.
@@ -24,6 +25,7 @@ from hmr_ros.camera import Camera
 from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.geometry import Intrinsics, rotvec_from_matrix, to_crop
 from hmr_ros.inputs import check_input
+from hmr_ros.judgement import limb_distances, mesh_misses, reliability
 from hmr_ros.metric import MetricFrame
 from hmr_ros.networks.checkpoints import load_regressor
 from hmr_ros.networks.regressor import BodyParameters, Regressor
@@ -34,8 +36,6 @@ from hmr_ros.runtime import CompiledModel, compile
 from hmr_ros.stream import Stream
 
 logger = logging.getLogger(__name__)
-
-_WRONG = 0.15  # of the person's diagonal: a mesh whose joints lie further from the detected ones, on average, is none
 
 
 class HumanMeshEstimator:
@@ -155,8 +155,8 @@ class HumanMeshEstimator:
         self, people: list[PersonProxies], parameters: BodyParameters, camera: Camera | None, depth: np.ndarray | None, statures: np.ndarray
     ) -> Bodies:
         """Into the camera's frame, where there is a camera, and the mesh; without those whose mesh misses the detected keypoints, who are
-        counted."""
-        rotations, betas, cameras, reliability = parameters
+        counted; joints far from theirs are less reliable (judgement.py)."""
+        rotations, betas, cameras, regressed = parameters
         placed = None
         if camera is not None:
             keypoints, crops = np.stack([person.keypoints[:, :2] for person in people]), np.stack([person.crop for person in people])
@@ -171,7 +171,7 @@ class HumanMeshEstimator:
                 score=float(np.clip(person.score, 0, 1)),
                 box=person.box,
                 keypoints=person.keypoints,
-                reliability=reliability[i],
+                reliability=regressed[i],
                 global_orient=rotvecs[i, 0],
                 body_pose=rotvecs[i, 1:].reshape(69),
                 betas=betas[i],
@@ -188,6 +188,6 @@ class HumanMeshEstimator:
                 confident=person.confident,
             )
             body = replace(body, projected_keypoints=body.pixels(keypoints[i]))
-            if body.reprojection_error() <= _WRONG:
-                bodies.append(body)
+            if not mesh_misses(body):
+                bodies.append(replace(body, reliability=reliability(regressed[i], limb_distances(body))))
         return Bodies(bodies, mesh_misses=len(people) - len(bodies))

@@ -14,6 +14,33 @@ from pathlib import Path
 from typing import Any
 
 
+def require_file(path: str | Path, what: str, expected: str) -> Path:
+    """``path``, where it is a file with content that may be read. ``what`` it should be and ``expected`` appear in the errors.
+
+    Raises FileNotFoundError where nothing is there, ValueError where something else is.
+    """
+    path = Path(path).expanduser()
+    found = ""
+    try:
+        if path.is_dir():
+            found = "is a folder"
+        elif path.is_file():
+            with path.open("rb") as file:
+                found = "" if file.read(1) else "is empty"
+        elif path.exists():
+            found = "is a pipe or device"
+        else:
+            target = f" (a link to {os.readlink(path)}, which is not there)" if path.is_symlink() else ""
+            found = f"no such file{target}"
+    except PermissionError:
+        found = "may not be read by this user"
+    except OSError as error:  # a name that is too long, a disk that fails
+        found = f"cannot be opened ({error.strerror})"
+    if found:
+        raise (FileNotFoundError if found.startswith("no such file") else ValueError)(f"{what} {path}: {found}; expected {expected}")
+    return path
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """The name of a temporary file beside ``path``, for the block to write; it replaces ``path`` when the block ends.
@@ -75,18 +102,24 @@ def save_checkpoint(path: str | Path, tensors: dict[str, Any], metadata: dict[st
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read (tensors, metadata). Raises FileNotFoundError, or ValueError for a file that is not one of ours."""
+    """Read (tensors, metadata), a dict each. Raises FileNotFoundError, or ValueError for a file that is not one of ours."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist; `hmr-ros train`, `train lifter`, `train prior` and `fit` write such files")
+    path = require_file(path, "checkpoint", "a file that `hmr-ros train`, `train lifter`, `train prior` or `fit` writes")
+    if any(0xDC80 <= ord(letter) <= 0xDCFF for letter in str(path)):  # Python's escapes of single bytes
+        raise ValueError(f"checkpoint {path} has a name that is not UTF-8, and safetensors opens no such file; rename it")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = (file.metadata() or {}).get("hmr_ros")
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("hmr_ros")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}); expected a checkpoint of hmr_ros") from error
-    if metadata is None:
-        raise ValueError(f"{path} has no 'hmr_ros' metadata; expected a checkpoint written by `hmr-ros train`")
-    return tensors, json.loads(metadata)
+        raise ValueError(f"checkpoint {path} is not a safetensors file ({error}); expected a checkpoint of hmr_ros") from error
+    if text is None:
+        raise ValueError(f"checkpoint {path} has no 'hmr_ros' metadata; expected a checkpoint written by `hmr-ros train`")
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"checkpoint {path} has 'hmr_ros' metadata that is no JSON ({error}); copy it again") from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"checkpoint {path} has 'hmr_ros' metadata that is a JSON {type(metadata).__name__}, expected an object; copy it again")
+    return tensors, metadata

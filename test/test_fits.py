@@ -96,7 +96,7 @@ def test_fits_of_other_people_or_settings_are_refused(config, fitted, proxies, p
     assert main(["train", "tiny", "--data", str(people / "val"), "--fits", str(config.out), "--batch", "4"]) == 2
     assert "other people than" in capsys.readouterr().err
     assert main(["fit", "--data", str(people / "val"), "--init", "nowhere.safetensors"]) == 2
-    assert "nowhere.safetensors does not exist" in capsys.readouterr().err
+    assert "nowhere.safetensors: no such file" in capsys.readouterr().err
     twice = ProxyData(*(torch.cat([value, value]) for value in (proxies.joints, proxies.depth)))
     assert len(load_fits([config.out, config.out], twice)) == 2 * len(proxies)
     with pytest.raises(ValueError, match=f"holds {len(proxies)} people, --data {2 * len(proxies)}"):

@@ -445,5 +445,5 @@ def test_wrong_use_is_refused_in_words(smpl, pw3d, tmp_path, capsys):
     assert "db.pt is missing" in told("--annotations", tmp_path / "db.pt")
     assert "sequenceFiles/test is missing" in told(data=tmp_path)
     assert "lacks SMPL_NEUTRAL.pkl" in told(folder=tmp_path)
-    assert "J.npy is missing" in told(regressor=tmp_path / "J.npy")
+    assert "J.npy: no such file" in told(regressor=tmp_path / "J.npy")
     assert "--limit is 0" in told("--limit", 0)

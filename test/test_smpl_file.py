@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import struct
 import sys
 import types
 
@@ -12,27 +11,10 @@ import pytest
 import scipy.sparse
 
 from hmr_ros.body import inert_pickle
-from hmr_ros.skeleton import SMPL_PARENTS
+from hmr_ros.body.model import EMBEDDED_BODY, BodyModel
 from hmr_ros.body.smpl_file import BodyFileError, read_smpl_file
-
-VERTICES = 60
-
-
-def small_model(**changes):
-    """An SMPL model in every respect but its size."""
-    rng = np.random.default_rng(3)
-    weights, regressor = rng.random((VERTICES, 24)), rng.random((24, VERTICES)) * (rng.random((24, VERTICES)) < 0.3)
-    regressor[:, 0] += 0.1
-    arrays = {
-        "v_template": rng.normal(size=(VERTICES, 3)),
-        "shapedirs": rng.normal(size=(VERTICES, 3, 10)),
-        "posedirs": rng.normal(size=(VERTICES, 3, 207)),
-        "weights": weights / weights.sum(1, keepdims=True),
-        "J_regressor": regressor / regressor.sum(1, keepdims=True),
-        "kintree_table": np.array([[p % 2**32 for p in SMPL_PARENTS], range(24)], np.int64),
-        "f": rng.integers(0, VERTICES, (100, 3)).astype(np.uint32),
-    }
-    return arrays | changes
+from hmr_ros.skeleton import SMPL_MIRROR, SMPL_PARENTS
+from smpl_formats import VERTICES, Ch, Python2Writer, Select, small_model, written_with_chumpy
 
 
 def same_model(found, expected):
@@ -46,36 +28,8 @@ def same_model(found, expected):
 # --- the official formats --------------------------------------------------------------------------------------------
 
 
-class Ch:
-    """What a pickled chumpy array consists of: its numbers and some bookkeeping."""
-
-    __module__ = "chumpy.ch"
-
-    def __init__(self, x):
-        self.x, self._dirty_vars, self._itr, self._cache = x, {"x"}, None, {"r": None}
-
-
-class Select:
-    __module__ = "chumpy.reordering"
-
-    def __init__(self, a, idxs, preferred_shape):
-        self.a, self.idxs, self.preferred_shape = Ch(a), idxs, preferred_shape
-
-
-def written_with_chumpy(content, protocol: int) -> bytes:
-    """Pickled while the stand-ins can be imported as chumpy's classes; afterwards they cannot."""
-    modules = {"chumpy": types.ModuleType("chumpy")}
-    for cls in (Ch, Select):
-        modules[cls.__module__] = types.ModuleType(cls.__module__)
-        setattr(modules[cls.__module__], cls.__name__, cls)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, module in modules.items():
-            patch.setitem(sys.modules, name, module)
-        return pickle.dumps(content, protocol=protocol)
-
-
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-@pytest.mark.parametrize("matrix", [scipy.sparse.csc_matrix, scipy.sparse.csr_matrix])
+@pytest.mark.parametrize("matrix", [getattr(scipy.sparse, f"{kind}_{name}") for kind in ("csc", "csr", "coo") for name in ("matrix", "array")])
 def test_pickle_with_chumpy_arrays_and_sparse_regressor(tmp_path, protocol, matrix):
     model = small_model(shapedirs=np.random.default_rng(0).normal(size=(VERTICES, 3, 300)))
     order = np.arange(model["weights"].size)[::-1].copy()
@@ -90,31 +44,6 @@ def test_pickle_with_chumpy_arrays_and_sparse_regressor(tmp_path, protocol, matr
     (tmp_path / "SMPL_NEUTRAL.pkl").write_bytes(written_with_chumpy(official, protocol))
     same_model(read_smpl_file(tmp_path / "SMPL_NEUTRAL.pkl"), model)
     assert not any(name.split(".")[0] == "chumpy" for name in sys.modules)
-
-
-class Python2Writer:
-    """Writes pickles as Python 2 did: byte strings, numpy.core, copy_reg and __builtin__."""
-
-    def text(self, value: bytes) -> bytes:
-        return b"U" + bytes([len(value)]) + value
-
-    def array(self, array: np.ndarray) -> bytes:
-        code = f"{array.dtype.kind}{array.dtype.itemsize}".encode()
-        raw = array.tobytes()
-        return (
-            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
-            + b"(K\x01(" + b"".join(b"J" + struct.pack("<i", n) for n in array.shape) + b"t"
-            + b"cnumpy\ndtype\n(" + self.text(code) + b"K\x00K\x01tR"
-            + b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-            + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
-        )  # fmt: skip
-
-    def instance(self, module: bytes, name: bytes, fields: dict) -> bytes:
-        new = b"ccopy_reg\n_reconstructor\n(c" + module + b"\n" + name + b"\nc__builtin__\nobject\nNtR"
-        return new + self.dict(fields) + b"b"
-
-    def dict(self, fields: dict) -> bytes:
-        return b"}(" + b"".join(self.text(key) + value for key, value in fields.items()) + b"u"
 
 
 def test_pickle_as_python_2_wrote_it(tmp_path):
@@ -132,6 +61,42 @@ def test_pickle_as_python_2_wrote_it(tmp_path):
     )
     (tmp_path / "official.pkl").write_bytes(b"\x80\x02" + write.dict(fields) + b".")
     same_model(read_smpl_file(tmp_path / "official.pkl"), model)
+
+
+# What scipy pickles, found with 1.9.3, 1.10.1, 1.11.4, 1.13.1, 1.15.3 and 1.17.1; the last line as before scipy 1.8.
+SCIPY_GENERATIONS = [
+    *[("scipy.sparse._arrays", f"{kind}_array", fields) for kind, fields in (("csc", "i"), ("csr", "i"), ("coo", "row"))],
+    *[(f"scipy.sparse._{kind}", f"{kind}_{name}", fields) for name in ("array", "matrix")
+      for kind, fields in (("csc", "i"), ("csr", "i"), ("coo", "row"), ("coo", "coords"))],
+    *[(f"scipy.sparse.{kind}", f"{kind}_matrix", fields) for kind, fields in (("csc", "i"), ("csr", "i"), ("coo", "row"))],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module, name, fields", SCIPY_GENERATIONS)
+def test_sparse_matrices_of_every_scipy_are_read(tmp_path, monkeypatch, module, name, fields):
+    model = small_model()
+    matrix = getattr(scipy.sparse, f"{name[:3]}_matrix")(model["J_regressor"])
+    parts = {"i": ("indices", "indptr"), "row": ("row", "col"), "coords": ("coords",)}[fields]
+    stand_in = type(name, (), {"__module__": module})()
+    vars(stand_in).update({"_shape": matrix.shape, "maxprint": 50, "data": matrix.data} | {part: getattr(matrix, part) for part in parts})
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: type(stand_in)}))
+    (tmp_path / "SMPL.pkl").write_bytes(pickle.dumps(model | {"J_regressor": stand_in}, protocol=2))
+    same_model(read_smpl_file(tmp_path / "SMPL.pkl"), model)
+
+
+def test_entries_of_a_coo_matrix_at_one_place_are_added(tmp_path):
+    model = small_model()
+    coo = scipy.sparse.coo_array(model["J_regressor"])
+    twice = scipy.sparse.coo_array((np.tile(coo.data / 2, 2), tuple(np.tile(part, 2) for part in coo.coords)), coo.shape)
+    (tmp_path / "SMPL.pkl").write_bytes(pickle.dumps(model | {"J_regressor": twice}))
+    same_model(read_smpl_file(tmp_path / "SMPL.pkl"), model)
+
+
+def test_other_sparse_formats_are_refused_with_what_to_do(tmp_path):
+    model = small_model(J_regressor=scipy.sparse.bsr_array(small_model()["J_regressor"]))
+    (tmp_path / "SMPL.pkl").write_bytes(pickle.dumps(model))
+    with pytest.raises(BodyFileError, match="holds scipy's bsr_array, expected one in csc, csr or coo"):
+        read_smpl_file(tmp_path / "SMPL.pkl")
 
 
 def test_npz(tmp_path):
@@ -198,7 +163,7 @@ def test_hostile_pickle_executes_nothing(tmp_path, attack):
     path = tmp_path / "evil.pkl"
     path.write_bytes(hostile_pickles(marker)[attack])
     before = {cls: dict(vars(cls)) for cls in inert_pickle._STAND_INS.values()}
-    with pytest.raises(BodyFileError, match="evil.pkl: .*(refused|only use latin1|not a readable SMPL pickle)"):
+    with pytest.raises(BodyFileError, match="evil.pkl: .*(refused|only use latin1|not a readable pickle)"):
         read_smpl_file(path)
     assert not marker.exists()
     assert before == {cls: dict(vars(cls)) for cls in inert_pickle._STAND_INS.values()}, "a stand-in was changed"
@@ -282,3 +247,102 @@ def test_damaged_sparse_matrix_is_refused(tmp_path):
 def test_missing_file_says_what_was_expected(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file; expected an SMPL model"):
         read_smpl_file(tmp_path / "nowhere.pkl")
+
+
+# --- axes and units --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    with np.load(EMBEDDED_BODY) as arrays:
+        return {key: arrays[key] for key in ("v_template", "shapedirs", "weights", "J_regressor", "kintree_table", "f", "keypoint_regressor")}
+
+
+def placed(arrays, linear, origin=(0, 0, 0), flip=False):
+    """The body with its points mapped by a matrix (3, 3) or a number."""
+    linear = np.asarray(linear, float) * np.eye(3) if np.ndim(linear) == 0 else np.asarray(linear, float)
+    return arrays | {
+        "v_template": arrays["v_template"] @ linear.T + origin,
+        "shapedirs": np.einsum("ab,vbk->vak", linear, arrays["shapedirs"]),
+        "f": arrays["f"][:, ::-1] if flip else arrays["f"],
+    }
+
+
+Z_UP = [[1, 0, 0], [0, 0, -1], [0, 1, 0]]
+X_UP = [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+TILTED = [[1, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]]
+
+
+@pytest.mark.parametrize(
+    "linear, message",
+    [
+        (100, "v_template is 171.1 m tall, expected 1.2 to 2.3 m: if these are centimetres, multiply .* by 0.01"),
+        (1000, "1711 m tall.*millimetres.* by 0.001"),
+        (1 / 0.0254, "inches.* by 0.0254"),
+        (1 / 0.3048, "feet.* by 0.3048"),
+        (0.5, "v_template is 0.855.* m tall, expected 1.2 to 2.3 m$"),
+        (Z_UP, r"up is \+z, the front -y and left \+x, expected \+y, \+z and \+x: use SMPL's"),
+        (X_UP, r"up is \+x, the front \+y and left \+z, expected"),
+        (np.diag([-1, 1, -1]), r"up is \+y, the front -z and left -x, expected"),
+        (np.diag([-1, -1, 1]), r"up is -y, the front \+z and left -x, expected"),
+        (TILTED, r"up is \(.*0.00, 0.58, 0.82\), the front .* and left \+x, expected"),
+        (np.diag([-1, 1, 1]), "left and right are exchanged .*joints called left are at -x.*mirrored.*; the faces enclose -0.06.*face inwards"),
+        (100 * np.array(Z_UP), r"171.1 m tall.*centimetres.*; up is \+z"),
+    ],
+)  # fmt: skip
+def test_a_body_in_other_units_or_axes_is_refused(tmp_path, embedded, linear, message):
+    np.savez(tmp_path / "body.npz", **placed(embedded, linear))
+    with pytest.raises(BodyFileError, match=message):
+        BodyModel.load(tmp_path / "body.npz")
+
+
+def test_faces_that_look_inwards_are_refused(tmp_path, embedded):
+    np.savez(tmp_path / "body.npz", **placed(embedded, 1, flip=True))
+    with pytest.raises(BodyFileError, match="face inwards, reverse the corners of f"):
+        read_smpl_file(tmp_path / "body.npz")
+
+
+def test_exchanged_joint_names_are_refused(tmp_path, embedded):
+    mirror = list(SMPL_MIRROR)
+    np.savez(tmp_path / "body.npz", **embedded | {"J_regressor": embedded["J_regressor"][mirror], "weights": embedded["weights"][:, mirror]})
+    with pytest.raises(BodyFileError, match="left and right are exchanged"):
+        read_smpl_file(tmp_path / "body.npz")
+
+
+def test_joints_in_another_order_are_refused(tmp_path, embedded):
+    order = np.roll(range(24), 3)
+    np.savez(tmp_path / "body.npz", **embedded | {"J_regressor": embedded["J_regressor"][order]})
+    with pytest.raises(BodyFileError):
+        read_smpl_file(tmp_path / "body.npz")
+
+
+@pytest.mark.parametrize("scale, origin", [(1, (0, 0.9, 0)), (1, (5, -30, 2)), (0.75, (0, 0, 0)), (1.3, (0, 0, 0))])
+def test_metres_with_another_origin_and_other_statures_are_taken(tmp_path, embedded, scale, origin):
+    body = placed(embedded, scale, origin)
+    np.savez(tmp_path / "body.npz", **body)
+    np.testing.assert_allclose(read_smpl_file(tmp_path / "body.npz")["v_template"], body["v_template"], rtol=1e-5, atol=1e-5)
+
+
+# --- what is no file of SMPL's ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joints, name", [(52, "SMPL-H"), (55, "SMPL-X"), (16, "MANO"), (5, "FLAME")])
+def test_relatives_of_smpl_are_named(tmp_path, joints, name):
+    weights, regressor = np.ones((VERTICES, joints)) / joints, np.ones((joints, VERTICES)) / VERTICES
+    np.savez(tmp_path / "body.npz", **small_model(weights=weights, J_regressor=regressor, kintree_table=np.zeros((2, joints), int)))
+    with pytest.raises(BodyFileError, match=f"this is {name}.*expected SMPL, with 24 joints"):
+        read_smpl_file(tmp_path / "body.npz")
+
+
+@pytest.mark.parametrize("metadata", ["no json", "[1]", "{}", '{"name": 3}', '{"name": "x", "regions": 3}', "[" * 100_000])
+def test_metadata_that_is_none_is_refused(tmp_path, metadata):
+    np.savez(tmp_path / "body.npz", **small_model(metadata=metadata, keypoint_regressor=np.ones((17, VERTICES)) / VERTICES))
+    with pytest.raises(BodyFileError, match="metadata is no JSON"):
+        BodyModel.load(tmp_path / "body.npz")
+
+
+def test_a_damaged_regressor_beside_the_file_is_named(tmp_path):
+    np.savez(tmp_path / "body.npz", **small_model())
+    (tmp_path / "J_regressor_coco.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(BodyFileError, match="J_regressor_coco.npy.*no readable .npy"):
+        BodyModel.load(tmp_path / "body.npz")

@@ -95,7 +95,10 @@ class BodyModel(nn.Module):
         name = json.loads(str(arrays["metadata"]))["name"] if "metadata" in arrays else path.stem
         beside, regressor = path.with_name("J_regressor_coco.npy"), None
         if "keypoint_regressor" not in arrays and beside.is_file():
-            regressor = np.load(beside, allow_pickle=False)
+            try:
+                regressor = np.asarray(np.load(beside, allow_pickle=False))
+            except Exception as error:  # numpy's parser raises several types for damaged bytes
+                raise BodyFileError(f"{beside}: no readable .npy ({error}); correct or remove it") from error
             expected = (len(COCO_KEYPOINTS), len(arrays["v_template"]))
             if regressor.shape != expected or regressor.dtype.kind != "f" or not np.isfinite(regressor).all():
                 raise BodyFileError(

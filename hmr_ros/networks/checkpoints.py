@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from importlib.resources import files
 from pathlib import Path
+from reprlib import repr as brief
 
 import torch
 
@@ -19,6 +20,7 @@ from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
 from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, load_pose_prior
 from hmr_ros.networks.paper.regressor import MapsRegressor, depth_size_of
 from hmr_ros.networks.regressor import Regressor
+from hmr_ros.networks.weights import body_of, entry, with_weights
 from hmr_ros.proxies import FEATURE_MAP
 from hmr_ros.runtime import compile
 
@@ -27,6 +29,7 @@ EMBEDDED = {name: files("hmr_ros") / "assets" / f"{name}.safetensors" for name i
 EMBEDDED_CHECKPOINT = EMBEDDED[DEFAULT]
 # Names in lifters of earlier versions → today's: of options, parts of the feature layout, modules in tensors' names
 _RENAMED = {"looking": "image_features", "appearance": "embedding", "region": "roi", "look": "branch", "answer": "mlp"}
+LARGEST_MAPS = 2048  # pixels a side of the resnet18's input; the paper's has 256
 _WRITTEN_BY = {"lifter": "hmr-ros train lifter", "resnet18": "hmr-ros train"}
 
 
@@ -51,11 +54,12 @@ def load_regressor(
         path = EMBEDDED[kind or DEFAULT]
     tensors, metadata = load_checkpoint(path)
     found = metadata.get("network")
-    if found not in EMBEDDED:
+    if not isinstance(found, str) or found not in EMBEDDED:
         raise ValueError(f"{path} holds network {found!r}, expected one of {', '.join(EMBEDDED)}")
     _require(path, found, kind or found)
     options = {"backend": backend, "threads": threads}
-    known = {"betas_map": BetasMap.between(metadata["body"], body_model), "body": metadata["body"]}
+    body = body_of(metadata, path)
+    known = {"betas_map": BetasMap.between(body, body_model), "body": body}
     if found == "lifter":
         network = _lifter(path, tensors, metadata).eval()
         compiled = compile(network, (torch.zeros(1, FEATURE_COUNT), torch.zeros(1, *FEATURE_MAP)), **options)
@@ -76,14 +80,14 @@ def load_lifter(path: str | Path) -> tuple[Lifter, dict]:
     """
     tensors, metadata = load_checkpoint(path)
     _require(path, metadata.get("network"), "lifter")
-    return _lifter(path, tensors, metadata), metadata["body"]
+    return _lifter(path, tensors, metadata), body_of(metadata, path)
 
 
 def load_resnet18(path: str | Path) -> tuple[Resnet18Regressor, dict]:
     """The paper's regressor in a checkpoint and the ``body`` it was trained with. Raises as :func:`load_lifter`."""
     tensors, metadata = load_checkpoint(path)
     _require(path, metadata.get("network"), "resnet18")
-    return _resnet18(path, tensors, metadata), metadata["body"]
+    return _resnet18(path, tensors, metadata), body_of(metadata, path)
 
 
 def _require(path, found: str | None, expected: str) -> None:
@@ -93,7 +97,7 @@ def _require(path, found: str | None, expected: str) -> None:
 
 def lifter_options(path: str | Path) -> dict:
     """The options of the :class:`Lifter` in a checkpoint, by today's names."""
-    return _today(load_checkpoint(path)[1]["options"])
+    return _today(entry(load_checkpoint(path)[1], "options", dict, path))
 
 
 def _today(values: dict) -> dict:
@@ -103,14 +107,24 @@ def _today(values: dict) -> dict:
 def _lifter(path, tensors: dict, metadata: dict) -> Lifter:
     expected = {name: list(shape) for name, shape in FEATURE_LAYOUT}
     found = metadata.get("feature_layout")
-    if found is None or list(_today(dict(found)).items()) != list(expected.items()):
+    if not isinstance(found, (dict, list)) or not _same_layout(found, expected):
         raise ValueError(
-            f"{path} was trained with other features ({found or 'of an earlier version'}), expected {expected}; train it again with this "
-            "version: hmr-ros train lifter"
+            f"{path} was trained with other features ({brief(found) if found else 'of an earlier version'}), expected {expected}; train it "
+            "again with this version: hmr-ros train lifter"
         )
-    lifter = Lifter(**_today(metadata["options"]))
-    lifter.load_state_dict({".".join(_RENAMED.get(part, part) for part in name.split(".")): tensor for name, tensor in tensors.items()})
-    return lifter
+    options = _today(entry(metadata, "options", dict, path))
+    for name in ("members", "blocks"):  # each has weights of its own
+        if name in options and not (isinstance(options[name], int) and 0 <= options[name] <= len(tensors)):
+            raise ValueError(f"checkpoint {path} says it has {brief(options[name])} {name}, but holds {len(tensors)} tensors; copy it again")
+    weights = {".".join(_RENAMED.get(part, part) for part in name.split(".")): tensor for name, tensor in tensors.items()}
+    return with_weights(lambda: Lifter(**options), weights, path)
+
+
+def _same_layout(found: dict | list, expected: dict) -> bool:
+    try:
+        return list(_today(dict(found)).items()) == list(expected.items())
+    except (TypeError, ValueError):  # a list that is none of pairs
+        return False
 
 
 def _resnet18(path, tensors: dict, metadata: dict) -> Resnet18Regressor:
@@ -121,6 +135,8 @@ def _resnet18(path, tensors: dict, metadata: dict) -> Resnet18Regressor:
             raise ValueError(f"{path} needs the pose prior {expected[:8]}, but {EMBEDDED_PRIOR} is {found[:8]}: they belong to different "
                              "versions of hmr_ros; install one of them whole")  # fmt: skip
         tensors |= {f"pose_decoder.{name}": value for name, value in load_pose_prior().decoder.state_dict().items()}
-    regressor = Resnet18Regressor(RegressorConfig(**metadata["options"]))
-    regressor.load_state_dict(tensors)
-    return regressor
+    options = entry(metadata, "options", dict, path)
+    size = options.get("size", RegressorConfig.size)
+    if not (isinstance(size, int) and 1 <= size <= LARGEST_MAPS):  # the only option that no tensor's shape follows
+        raise ValueError(f"checkpoint {path} says its heatmaps have {brief(size)} pixels, expected at most {LARGEST_MAPS}; copy it again")
+    return with_weights(lambda: Resnet18Regressor(RegressorConfig(**options)), tensors, path)

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hmr_ros.files import require_file
+
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("tensorrt", "openvino", "torch")  # in the order in which "auto" tries them
@@ -114,7 +116,7 @@ def compile(
     threads: CPU threads of this model (None: the backend's choice). With torch the setting holds for the whole process.
     name: appears in messages; by default the file's stem or the module's class.
 
-    The module is read once: later changes to it have no effect. Raises `BackendUnavailable`, ValueError.
+    The module is read once: later changes to it have no effect. Raises `BackendUnavailable`, FileNotFoundError or ValueError.
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {('auto', *BACKENDS)}")
@@ -123,9 +125,7 @@ def compile(
             raise ValueError(f"{model} is a model file, which only OpenVINO runs; backend {backend!r} takes a torch module")
         if example_inputs is not None:
             raise ValueError(f"{model} is a model file: it declares its inputs, example_inputs is for torch modules")
-        path = Path(model)
-        if not path.is_file():
-            raise FileNotFoundError(f"model file {path} does not exist")
+        path = require_file(model, "model file", "one that OpenVINO reads (.xml, .onnx, .tflite)")
         return _backend("openvino").compile_file(path, shapes, expose, threads, name or path.stem)
 
     if expose:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from reprlib import repr as brief
 
 import torch
 import tyro
@@ -19,7 +20,7 @@ from rich.progress import track
 from torch import Tensor
 
 from hmr_ros.body.model import BodyModel
-from hmr_ros.files import load_checkpoint, save_checkpoint
+from hmr_ros.files import load_checkpoint, require_file, save_checkpoint
 from hmr_ros.geometry import mirror_rotations, mirror_weak_camera, weak_perspective
 from hmr_ros.networks.checkpoints import load_resnet18
 from hmr_ros.networks.paper.net import Resnet18Regressor
@@ -146,15 +147,15 @@ def joints_sha256(joints: Tensor) -> str:
 
 
 def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"--init {path} does not exist; `hmr-ros train` writes a regressor.safetensors")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(require_file(path, "--init", "a regressor.safetensors, as `hmr-ros train` writes it").read_bytes()).hexdigest()
 
 
 def _read(path: Path) -> tuple[Fits, dict]:
     tensors, metadata = load_checkpoint(path)
     if metadata.pop("network", None) != "fits":
         raise ValueError(f"{path} is not a file of `hmr-ros fit`")
+    if tensors.keys() != {"rotations", "betas", "camera"}:
+        raise ValueError(f"{path} holds {brief(sorted(tensors))}, expected rotations, betas and camera, as `hmr-ros fit` writes them")
     return Fits(**tensors), metadata
 
 

@@ -13,6 +13,7 @@ from smplx.lbs import batch_rodrigues
 from torch import Tensor, nn
 
 from hmr_ros.files import load_checkpoint
+from hmr_ros.networks.weights import entry, with_weights
 
 EMBEDDED_PRIOR = Path(__file__).parents[2] / "assets" / "pose_prior.safetensors"
 LATENT, JOINTS = 32, 23  # SMPL's joints without the pelvis
@@ -66,9 +67,5 @@ def load_pose_prior(path: str | Path | None = None) -> PosePrior:
         raise ValueError(
             f"{path} holds network {metadata.get('network')!r}, expected 'pose_prior', as hmr-ros train prior writes it"
         )
-    prior = PosePrior(**metadata["options"])
-    try:
-        prior.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the weights of a pose prior ({error}); train it again") from error
-    return prior.eval().requires_grad_(False)
+    options = entry(metadata, "options", dict, path)
+    return with_weights(lambda: PosePrior(**options), tensors, path).eval().requires_grad_(False)

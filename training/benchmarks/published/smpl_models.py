@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hmr_ros.body.model import BodyModel
+from hmr_ros.files import require_file
 
 # As SPIN and smplx call them, and as they are downloaded.
 _NAMES = re.compile(r"smpl_(neutral|male|female)|basicmodel_(neutral|m|f)_lbs_10_207_0_v1\.\d\.\d", re.IGNORECASE)
@@ -44,11 +45,8 @@ def load_regressor(path: Path, body: BodyModel) -> np.ndarray:
 
     Raises FileNotFoundError, or ValueError for anything else than weights of 17 joints that sum to one.
     """
-    path, vertices = Path(path), len(body.smpl.v_template)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"joint regressor {path} is missing; expected J_regressor_h36m.npy (17, {vertices}); {WHERE_REGRESSOR}"
-        )
+    vertices = len(body.smpl.v_template)
+    path = require_file(path, "joint regressor", f"J_regressor_h36m.npy (17, {vertices}); {WHERE_REGRESSOR}")
     try:
         regressor = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -31,7 +31,7 @@ from hmr_ros.training.benchmarks.rendered.sheets import save_sheets
 DEFINITIONS = {
     "mpjpe": "mm, 12 limb joints, hips' midpoint at the origin; pa_mpjpe: after the best similarity",
     "people": "found and missed; who was missed counts as the mean pose in every method; meshes that the estimator would not show "
-    "(no torso seen, or more than 15 % off the detected joints) are scored as they are",
+    "(no torso seen, or off the detected joints by more than judgement.py's limits) are scored as they are",
     "axes": "the camera's, into which predictions are turned by the viewing ray's rotation, as the estimator does it; `ours_ray_axes` leaves that out",
     "views": "heading against the viewing ray: front below 45 degrees, back above 135, else side",
     "projection": "truly visible limb joints against the true 2D joints, in percent of the detected box's diagonal; those "
