@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("rclpy")
+from image_messages import CHANNELS, RAMP, TO_BGR, encoded, in_bits, message, mosaic, wide_message  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from image_messages import CHANNELS, RAMP, TO_BGR, encoded, in_bits, message, mosaic, wide_message  # noqa: E402
-
 from hmr_ros.io.decode import ENCODINGS, compressed_image_from_message, depth_from_message, image_from_message, to_8bit  # noqa: E402
 from hmr_ros.ros.inputs import EVERYDAY, ImageConverter, agreeing_encodings, image_remarks, image_to_message  # noqa: E402
+
 
 @settings(deadline=None)
 @given(
@@ -223,6 +223,11 @@ def test_cv_bridge_gets_no_malformed_message(installed_cv_bridge):
     with pytest.raises(ValueError, match="71 bytes of data"):
         convert(broken)
     assert sys.modules["cv_bridge"].converted == []
+
+
+def test_cv_bridge_gets_no_16_bit_images_because_it_knows_no_bit_depth(monkeypatch):
+    monkeypatch.setattr("hmr_ros.ros.inputs._cv_bridge", lambda: image_from_message)  # it agrees on everything
+    assert agreeing_encodings() == [name for name, encoding in ENCODINGS.items() if encoding.bits == 8]
 
 
 def test_without_cv_bridge_opencv_converts(monkeypatch):
