@@ -33,7 +33,8 @@ from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.files import write_json
 from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, matrix_from_rotvec, project_weak, to_crop
 from hmr_ros.io.decode import read_picture
-from hmr_ros.io.sources import PICTURE_SUFFIXES, open_source
+from hmr_ros.io.content import PICTURE_SUFFIXES
+from hmr_ros.io.sources import open_source
 
 LIMBS = slice(5, 17)
 SAME_PERSON = 0.3  # overlap of boxes in consecutive frames

@@ -1,13 +1,13 @@
 """Human mesh recovery for ROS 2: from a camera image to the 3D bodies of the people in it.
 
     from hmr_ros import HumanMeshEstimator
-    bodies = HumanMeshEstimator.from_default()(image_bgr)      # list[BodyEstimate]
+    bodies = HumanMeshEstimator.from_default()(image_bgr)      # Bodies: a list of BodyEstimate
 
 Importing this package loads neither torch nor rclpy; the names above are resolved on first use.
 """
 
 __version__ = "0.1.0"
-__all__ = ["BodyEstimate", "HumanMeshEstimator"]
+__all__ = ["Bodies", "BodyEstimate", "HumanMeshEstimator"]
 
 
 def __getattr__(name):

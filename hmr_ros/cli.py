@@ -57,6 +57,10 @@ for _message_package in ("std", "sensor", "geometry", "visualization", "diagnost
 def main(argv: list[str] | None = None) -> int:
     """Run ``hmr-ros ARGV...`` and return its exit code: 0 done, 2 wrong use or a failure that the user can mend."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it cannot decode, our own line says
+    for stream in (sys.stdout, sys.stderr):  # a file's name that is not UTF-8 must not end a command
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2

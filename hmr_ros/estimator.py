@@ -3,7 +3,8 @@
     people = extractor(image, depth)                 proxies: keypoints, mask, depth, BlazePose's record
     parameters = regress(people)                     rotations, betas, weak-perspective camera, reliability; flip-averaged, if asked
     parameters = refine(people, parameters)          the pose bent towards the confident keypoints
-    bodies = bodies(people, parameters, camera)      into the camera's frame where intrinsics are known (metric.py), and the mesh
+    bodies = bodies(people, parameters, camera)      into the camera's frame where intrinsics are known (metric.py), the mesh, and whether it lies
+                                                     on the keypoints (judgement.py)
 
 Each step is a method of its own. What links frames (stream.py) works on the proxies before the first, or on the parameters before the
 last. It knows nothing of ROS, files or drawing.
@@ -21,9 +22,10 @@ import torch
 from hmr_ros.body.model import BodyModel
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.camera import Camera
-from hmr_ros.estimate import BodyEstimate
+from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.geometry import Intrinsics, rotvec_from_matrix, to_crop
 from hmr_ros.inputs import check_input
+from hmr_ros.judgement import limb_distances, mesh_misses, reliability
 from hmr_ros.metric import MetricFrame
 from hmr_ros.networks.checkpoints import load_regressor
 from hmr_ros.networks.regressor import BodyParameters, Regressor
@@ -34,8 +36,6 @@ from hmr_ros.runtime import CompiledModel, compile
 from hmr_ros.stream import Stream
 
 logger = logging.getLogger(__name__)
-
-_WRONG = 0.15  # of the person's diagonal: a mesh whose joints lie further from the detected ones, on average, is none
 
 
 class HumanMeshEstimator:
@@ -96,8 +96,8 @@ class HumanMeshEstimator:
 
     def __call__(
         self, image: np.ndarray, depth: np.ndarray | None = None, intrinsics: Intrinsics | Camera | None = None, stature: float | None = None
-    ) -> list[BodyEstimate]:
-        """Everybody in one image, best score first.
+    ) -> Bodies:
+        """Everybody in one image, best score first, and who is detected but has no body.
 
         image: uint8 (H, W, 3) BGR. depth: optional (H, W) metres aligned with the image, 0 or non-finite = unknown; it gives distance
         and stature. intrinsics: of this image, a ``Camera`` where the lens distorts it; without them bodies stand in ray axes and
@@ -115,18 +115,21 @@ class HumanMeshEstimator:
 
     def estimate(
         self, people: list[PersonProxies], camera: Camera | None = None, depth: np.ndarray | None = None, statures: np.ndarray | None = None
-    ) -> list[BodyEstimate]:
+    ) -> Bodies:
         """Bodies of people whose proxies are known. ``statures`` (N,) metres, NaN where unknown.
 
-        Left out, because no mesh is better than a wrong one, are those with too few confident keypoints, and those whose mesh
-        does not come to lie on them.
+        Left out and counted, because no mesh is better than a wrong one, are those with too few confident keypoints, and those whose
+        mesh does not come to lie on them.
         """
         statures = np.full(len(people), np.nan) if statures is None else statures
         rows, parameters = self.regress(people)
+        enough = sum(person.torso_is_seen for person in people)
+        without = {"too_few_joints": len(people) - enough, "not_finite": enough - len(rows)}
         if not len(rows):
-            return []
+            return Bodies(**without)
         people = [people[row] for row in rows]
-        return self.bodies(people, self.refine(people, parameters), camera, depth, statures[rows])
+        bodies = self.bodies(people, self.refine(people, parameters), camera, depth, statures[rows])
+        return Bodies(bodies, **without, mesh_misses=bodies.mesh_misses)
 
     def regress(self, people: list[PersonProxies]) -> tuple[np.ndarray, BodyParameters | None]:
         """Which of the people (M,) get parameters, and those, of M people; None for nobody. Without are those of whom too little is
@@ -150,9 +153,10 @@ class HumanMeshEstimator:
 
     def bodies(
         self, people: list[PersonProxies], parameters: BodyParameters, camera: Camera | None, depth: np.ndarray | None, statures: np.ndarray
-    ) -> list[BodyEstimate]:
-        """Into the camera's frame, where there is a camera, and the mesh; without those whose mesh misses the detected keypoints."""
-        rotations, betas, cameras, reliability = parameters
+    ) -> Bodies:
+        """Into the camera's frame, where there is a camera, and the mesh; without those whose mesh misses the detected keypoints, who are
+        counted; joints far from theirs are less reliable (judgement.py)."""
+        rotations, betas, cameras, regressed = parameters
         placed = None
         if camera is not None:
             keypoints, crops = np.stack([person.keypoints[:, :2] for person in people]), np.stack([person.crop for person in people])
@@ -167,7 +171,7 @@ class HumanMeshEstimator:
                 score=float(np.clip(person.score, 0, 1)),
                 box=person.box,
                 keypoints=person.keypoints,
-                reliability=reliability[i],
+                reliability=regressed[i],
                 global_orient=rotvecs[i, 0],
                 body_pose=rotvecs[i, 1:].reshape(69),
                 betas=betas[i],
@@ -181,8 +185,9 @@ class HumanMeshEstimator:
                 translation_source=None if placed is None else "depth" if placed.from_depth[i] else "apparent size",
                 measured_stature=float(placed.stature[i]) if placed is not None and placed.from_depth[i] else None,
                 camera=camera,
+                confident=person.confident,
             )
             body = replace(body, projected_keypoints=body.pixels(keypoints[i]))
-            if body.reprojection_error(min_confidence=person.confident) <= _WRONG:
-                bodies.append(body)
-        return bodies
+            if not mesh_misses(body):
+                bodies.append(replace(body, reliability=reliability(regressed[i], limb_distances(body))))
+        return Bodies(bodies, mesh_misses=len(people) - len(bodies))

@@ -70,6 +70,28 @@ def write_json(path: str | Path, content: Any, **options: Any) -> None:
         partial.write_text(text)
 
 
+def write_picture(path: str | Path, picture: Any, *options: int) -> None:
+    """A picture as OpenCV encodes it for this ending, atomically. Encoded in memory: cv2.imwrite crashes on names that are not UTF-8."""
+    import cv2
+
+    good, data = cv2.imencode(Path(path).suffix, picture, options)
+    if not good:
+        raise ValueError(f"OpenCV cannot encode a picture of shape {picture.shape} as {Path(path).suffix} for {path}")
+    with atomic_write(path) as partial:
+        partial.write_bytes(data)
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder, made where it is missing. ValueError where something else has its name."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        taken = next(part for part in (path, *path.parents) if part.exists() or part.is_symlink())
+        raise ValueError(f"{path} cannot be a folder: {taken} is a file, expected a folder or a new name") from error
+    return path
+
+
 def save_checkpoint(path: str | Path, tensors: dict[str, Any], metadata: dict[str, Any]) -> None:
     """Write ``tensors`` (name → torch tensor) and JSON-able ``metadata`` to ``path``, atomically."""
     from safetensors.torch import save

@@ -21,6 +21,7 @@ SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17
 LIMB_KEYPOINTS = tuple(range(5, 17))
 LIMB_NAMES = COCO_KEYPOINTS[5:]
 TORSO_KEYPOINTS = (5, 6, 11, 12)
+LIMB_CHAINS = ((5, 7, 9), (6, 8, 10), (11, 13, 15), (12, 14, 16))  # arms from the shoulder, legs from the hip
 
 # The ten bones along which depth is sampled, as left/right pairs; in drawing order too. (The paper's reliability is fed with them.)
 COCO_BONES = (

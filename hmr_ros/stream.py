@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hmr_ros.camera import Camera
-from hmr_ros.estimate import BodyEstimate
+from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.geometry import Intrinsics
 from hmr_ros.inputs import check_input
 from hmr_ros.proxies import PersonProxies
@@ -65,8 +65,8 @@ class Stream:
         depth: np.ndarray | None = None,
         intrinsics: Intrinsics | Camera | None = None,
         stature: float | None = None,
-    ) -> list[BodyEstimate]:
-        """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``."""
+    ) -> Bodies:
+        """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``. Detected are those who are followed."""
         camera = check_input(image, depth, intrinsics, stature)
         if image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP:
             self.tracks = []

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hmr_ros import HumanMeshEstimator
+from hmr_ros import Bodies, HumanMeshEstimator
 from hmr_ros.camera import Camera
 from hmr_ros.geometry import Intrinsics, matrix_from_rotvec, project_pinhole
 from hmr_ros.proxies.depth import RELATIVE_ORIGIN
@@ -88,6 +88,36 @@ def test_nobody_is_seen_where_nobody_is(estimator):
     wall = cv2.GaussianBlur(rng.integers(0, 255, (480, 640, 3), dtype=np.uint8), (0, 0), 12)
     for image in (wall, np.zeros((480, 640, 3), np.uint8), np.zeros((1, 1, 3), np.uint8), np.zeros((3, 900, 3), np.uint8)):
         assert estimator(image) == []
+        assert (estimator(image).detected, estimator(image).reason()) == (0, "nobody is detected")
+
+
+def test_everybody_with_a_body_needs_no_reason(estimator, street):
+    bodies = estimator(street[0])
+    assert isinstance(bodies, list) and (bodies.detected, bodies.reason()) == (len(bodies), "")
+
+
+def test_an_empty_result_tells_somebody_without_a_body_from_nobody(estimator, street):
+    """Both were an empty list: a robot took somebody of whom too little is seen for an empty room."""
+    person = max(estimator.extractor(street[0]), key=lambda p: p.score)
+    faint = person.keypoints.copy()
+    faint[5:, 2] = 0.1
+    faint = replace(person, keypoints=faint)
+    scrambled = replace(person, keypoints=person.keypoints[np.random.default_rng(0).permutation(17)])
+    for people, counts, reason in (
+        ([], (0, 0, 0), "nobody is detected"),
+        ([faint], (1, 1, 0), "1 of 1 person has no body: too few confident joints"),
+        ([scrambled, person], (2, 0, 1), "1 of 2 people has no body: the mesh misses the detected joints"),
+        ([faint, person, scrambled], (3, 1, 1),
+         "2 of 3 people have no body: 1 with too few confident joints, 1 whose mesh misses the detected joints"),
+    ):  # fmt: skip
+        bodies = estimator.estimate(people)
+        assert (bodies.detected, bodies.too_few_joints, bodies.mesh_misses) == counts and bodies.not_finite == 0
+        assert bodies.reason() == reason and len(bodies) == sum(someone is person for someone in people)
+
+
+def test_a_count_without_causes_gives_a_reason_without_causes():
+    """As out of a message, which has the count alone."""
+    assert Bodies(detected=2).reason() == "2 of 2 people have no body"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +228,7 @@ def test_a_stream_follows_the_people_of_a_video(estimator, street):
     stream = estimator.stream()
     for i, frame in enumerate(street):
         followed, detected = stream(frame, stamp=0.1 * i), estimator(frame)
+        assert followed.detected == len(stream.tracks)
         assert_sound(followed, frame, estimator)
         assert abs(len(followed) - len(detected)) <= 2
         errors = [body.reprojection_error() for body in followed]
@@ -218,7 +249,8 @@ def test_a_stream_survives_stamps_that_jump_and_scenes_that_change(estimator, po
     assert len(stream(street[0], 3.0)) >= 3
     assert len(stream(portrait, 3.1)) == 1  # another picture of another size, at once
     assert len(stream(street[0], 3.2)) >= 3
-    assert stream(np.zeros((480, 640, 3), np.uint8), 100.0) == []
+    nobody = stream(np.zeros((480, 640, 3), np.uint8), 100.0)
+    assert nobody == [] and nobody.reason() == "nobody is detected"
     assert len(stream(portrait, 100.1)) == 1
 
 
@@ -253,6 +285,7 @@ def test_non_finite_predictions_cost_one_body_and_not_the_others(estimator, stre
     monkeypatch.setattr(estimator.regressor, "_network", broken)
     rest = estimator.estimate(people)
     assert len(rest) == len(whole) - 1 and "1 of" in caplog.text
+    assert (rest.detected, rest.not_finite) == (whole.detected, 1) and rest.reason().endswith("its numbers are not finite")
     assert_sound(rest, street[0], estimator)
 
 

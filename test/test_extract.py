@@ -122,13 +122,14 @@ def test_pictures_in_folders_give_what_the_video_gives_and_broken_ones_are_named
     opened.clear()
     watching = True
     try:
-        assert main(["extract", str(source), "--out", str(out), "--workers", "1"]) == 0
+        assert main(["extract", str(source), "--out", str(out), "--workers", "1"]) == 1
     finally:
         watching = False
     told = capsys.readouterr().out
-    assert "8 frames of pictures (images)" in told and "2 unreadable: broken.jpg, empty.jpg" in told
+    assert "7 frames of pictures (images)" in told and "6 of 7 pictures read, 2 skipped: empty.jpg (an empty file)" in told
+    assert "broken.jpg ((100 bytes) cannot be decoded" in told and "3 other files: annotations.json, image.pkl, truth" in told
     manifest = json.loads((out / "manifest.json").read_text())
-    assert "cannot be decoded" in manifest["unreadable"]["broken.jpg"] and len(manifest["unreadable"]) == 2
+    assert "cannot be decoded" in manifest["unreadable"]["broken.jpg"] and set(manifest["reading"]["skipped"]) == {"broken.jpg", "empty.jpg"}
     assert manifest["frames_without_people"] == 2
     assert_same(people_of(out), people_of(video[0]))
     names = shards.load_proxies(out)["name"]
@@ -267,7 +268,7 @@ def test_another_source_in_the_same_folder_and_settings_without_sense_are_refuse
             extract(ExtractConfig(clip, tmp_path / "out", **setting))
     with pytest.raises(ValueError, match="bags only"):
         extract(ExtractConfig(clip, tmp_path / "out", topic="/image"))
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds nothing to look at, expected pictures"):
         extract(ExtractConfig(tmp_path, tmp_path / "out"))
     with pytest.raises(ValueError, match="does not exist"):
         extract(ExtractConfig(tmp_path / "nowhere", tmp_path / "out"))
@@ -342,5 +343,5 @@ def test_of_a_dataset_the_pictures_of_a_split_are_looked_at_and_no_annotation_is
         watching = False
     assert (manifest["kind"], manifest["split"], manifest["frames"]) == (kind, "train", count)
     assert manifest["people"] >= count and not manifest["unreadable"] and set(manifest["lost_files"]) == lost
-    assert {path.suffix for path in opened if path.is_relative_to(root)} <= {".jpg", ".png", ".txt"}
+    assert {path.suffix for path in opened if path.is_relative_to(root)} <= {".jpg", ".png", ".txt", ".mp4"}
     assert not any("secret" in name for name in shards.load_proxies(tmp_path / "out")["name"])

@@ -28,7 +28,7 @@ def test_a_folder_of_pictures_and_videos_gives_overlays_arrays_and_json(tmp_path
 
     out = tmp_path / "out"
     assert main(["image", str(media), "--out", str(out), "--fov", "60"]) == 0
-    assert "nobody is seen" in capsys.readouterr().out
+    assert "no bodies; nobody is detected" in capsys.readouterr().out
 
     picture = cv2.imread(str(out / "someone.overlay.png"))
     original = cv2.imread(str(media / "someone.jpg"))

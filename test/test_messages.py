@@ -16,7 +16,7 @@ from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from hmr_ros.camera import Camera  # noqa: E402
-from hmr_ros.estimate import BodyEstimate  # noqa: E402
+from hmr_ros.estimate import Bodies, BodyEstimate  # noqa: E402
 from hmr_ros.geometry import Intrinsics  # noqa: E402
 from hmr_ros.palette import person_colour  # noqa: E402
 from hmr_ros.ros import markers, messages  # noqa: E402
@@ -56,7 +56,7 @@ def test_everything_of_an_estimate_arrives(axes, translation):
             a, b = getattr(before, field.name), getattr(after, field.name)
             assert (a is None) == (b is None), field.name
             if isinstance(a, (np.ndarray, float)):
-                np.testing.assert_array_equal(np.float32(a), b, err_msg=field.name)
+                np.testing.assert_array_equal(np.float32(a), np.float32(b), err_msg=field.name)
                 assert np.shape(a) == np.shape(b), field.name
             else:
                 assert a == b, field.name
@@ -79,7 +79,19 @@ def test_the_mesh_can_be_left_out():
 
 
 def test_nobody_is_an_array_without_bodies():
-    assert over_the_wire(messages.body_array_message([], header(), "learned")).bodies == []
+    array = over_the_wire(messages.body_array_message([], header(), "learned"))
+    assert array.bodies == [] and array.detected == 0
+
+
+@pytest.mark.parametrize("with_body", [0, 1])
+def test_people_without_a_body_are_counted_in_the_message(with_body):
+    """Nobody, and somebody of whom there is no body, were the same message."""
+    sent = Bodies([body(i) for i in range(with_body)], too_few_joints=2, mesh_misses=1)
+    array = over_the_wire(messages.body_array_message(sent, header(), "learned", axes="camera"))
+    assert (array.detected, len(array.bodies)) == (3 + with_body, with_body)
+    received = messages.bodies_from_message(array, CAMERA)
+    assert (received.detected, len(received)) == (3 + with_body, with_body)
+    assert received.reason() == ["3 of 3 people have no body", "3 of 4 people have no body"][with_body]
 
 
 def test_body_model_carries_faces_and_names():

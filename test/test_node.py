@@ -33,12 +33,13 @@ from hmr_ros.ros.process import Spinner, start_ros  # noqa: E402
 
 PATIENCE = 60.0  # for an event on a busy machine; events usually take milliseconds
 
-# An estimator that answers with as many bodies as the first pixel's blue value says, and fails at 255.
+# An estimator that answers with as many bodies as the first pixel's blue value says, and people without a body as its green value says:
+# the tens of too few joints, the units of a mesh that misses them. Fails at 255.
 FAKE = textwrap.dedent(
     """
     import sys, time
     import numpy as np
-    from hmr_ros.estimate import BodyEstimate
+    from hmr_ros.estimate import Bodies, BodyEstimate
     from hmr_ros.ros.live import main
 
     class Estimator:
@@ -51,7 +52,7 @@ FAKE = textwrap.dedent(
             return self.answer
 
         def answer(self, image, stamp, depth=None, intrinsics=None, stature=None):
-            people = int(image[0, 0, 0])
+            people, without = int(image[0, 0, 0]), int(image[0, 0, 1])
             if people == 255:
                 raise RuntimeError("planned failure")
             f = lambda *shape: np.full(shape, 0.5, np.float32)
@@ -63,7 +64,7 @@ FAKE = textwrap.dedent(
                                 translation_source=None if intrinsics is None else "apparent size" if depth is None else "depth")
             if people == 9:
                 body.vertices[3, 1] = np.nan
-            return [body] * people
+            return Bodies([body] * people, too_few_joints=without // 10, mesh_misses=without % 10)
 
     def factory(parameters):
         time.sleep(LOADING_SECONDS)
@@ -294,6 +295,24 @@ def test_a_body_with_nan_is_not_published(peer, start):
     live = start()
     answer = peer.ask(lambda header: image_to_message(picture(9), header))
     assert answer.bodies == [] and "9 of 9 bodies have numbers that are not finite" in live.text()
+    assert answer.detected == 9  # somebody is there all the same
+
+
+def test_people_without_a_body_are_counted_in_message_and_diagnostics(peer, start):
+    live = start()
+    reports = peer.listen(DiagnosticArray, "/diagnostics")
+    answer = peer.ask(lambda header: image_to_message(picture(0), header))
+    assert (answer.bodies, answer.detected) == ([], 0)
+    image = picture(2)
+    image[0, 0, 1] = 31
+    answer = peer.ask(lambda header: image_to_message(image, header))
+    assert (len(answer.bodies), answer.detected) == (2, 6)
+    expected = {"people": "2", "people detected": "6", "people without a body: too few joints": "3",
+                "people without a body: mesh misses the joints": "1", "people without a body: not finite": "0"}  # fmt: skip
+    wait_for(lambda: reports and expected.items() <= {v.key: v.value for v in reports[-1].status[0].values}.items(), live)
+    peer.ask(lambda header: image_to_message(picture(9), header))
+    lost = {"people": "0", "people detected": "9", "people without a body: not finite": "9"}
+    wait_for(lambda: lost.items() <= {v.key: v.value for v in reports[-1].status[0].values}.items(), live)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_messages_carry_the_arrays_of_the_design():
     body = Body()
     assert {name: len(getattr(body, name)) for name in lengths} == lengths
     assert not body.has_translation
-    assert set(BodyArray.get_fields_and_field_types()) == {"header", "axes", "reliability_source", "depth_state", "bodies"}
+    assert set(BodyArray.get_fields_and_field_types()) == {"header", "axes", "reliability_source", "depth_state", "detected", "bodies"}
     assert {"name", "hash", "faces", "joint_names", "parents"} <= set(BodyModel.get_fields_and_field_types())
 
 
@@ -163,8 +163,8 @@ def test_share_holds_what_ros_tools_look_for():
 # --- dependencies --------------------------------------------------------------------------------------------------
 
 ROSDEP = {"numpy": "python3-numpy", "cv2": "python3-opencv", "scipy": "python3-scipy", "yaml": "python3-yaml",
-          "matplotlib": "python3-matplotlib", "rich": "python3-rich"}  # fmt: skip
-PIP = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
+          "matplotlib": "python3-matplotlib", "rich": "python3-rich", "PIL": "python3-pil"}  # fmt: skip
+PIP = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
 OPTIONAL = {"torch_tensorrt", "pytorch3d", "tensorrt"}  # used where they are found
 
 

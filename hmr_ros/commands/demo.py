@@ -20,11 +20,15 @@ import cv2
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from rich.table import Table
 
-from hmr_ros.ros.process import Spinner, StopEvent, start_ros, stop_event
+from hmr_ros.files import atomic_write, make_folder, write_picture
+from hmr_ros.io.report import printable
 from hmr_ros.io.sources import Source, open_source, unique_stems
+from hmr_ros.io.videos import VideoWriter
+from hmr_ros.ros.process import Spinner, StopEvent, start_ros, stop_event
 
 NAMESPACE = "/hmr_demo"
 PICTURE_FRAMES = 12  # a picture is shown so often, at the 4 Hz of io/sources.py
@@ -68,9 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     if any(source.kind == "bag" for source in sources):
         raise ValueError(f"{options.source} is a bag, expected a picture, folder, video or camera; for a bag start "
                          "`hmr-ros live` and `hmr-ros replay`")  # fmt: skip
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     isolate(options.out)
-    console = Console()
+    console = Console(markup=False)
     with Children(options.out) as children:
         try:
             rows = show(sources, options, children, console, stop)
@@ -82,9 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     console.print(table(rows))
     for row in rows:
         for path in row.files:
-            console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"wrote {printable(path)}", markup=False, highlight=False, soft_wrap=True)
     if not any(row.meshes for row in rows):
-        console.print("[red]no mesh was received", highlight=False)
+        console.print("no mesh was received", style="red", highlight=False)
         return 1
     return 0
 
@@ -227,7 +231,7 @@ def play(source, options: Demo, collector, children: Children, console: Console,
     with Progress(*columns, console=console) as progress:
         total = {"picture": PICTURE_FRAMES, "folder": len(source.files), "video": (source.length or 0)}.get(source.kind)
         limit = int(options.seconds * (FOLDER_RATE if source.kind == "folder" else source.rate))
-        task = progress.add_task(source.stem, total=min(total or limit, limit), count="")
+        task = progress.add_task(escape(printable(source.stem)), total=min(total or limit, limit), count="")
         while child.poll() is None and not stop.wait(0.1):
             children.check("live")
             answered = len(session.answers)
@@ -260,12 +264,10 @@ def write(source: Source, session, model, out: Path) -> Row:
         span = answers[-1].stamp - answers[0].stamp
         rate = (len(answers) - 1) / span if span > 0 else source.rate
         height, width = answers[0].image().shape[:2]
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
-        if not writer.isOpened():
-            raise ValueError(f"OpenCV cannot write an mp4 of {width}x{height} to {path}")
-        for answer in track(answers, f"drawing {path.name}"):
-            writer.write(draw_overlay(answer.image(), answer.bodies, faces))
-        writer.release()
+        with atomic_write(path) as partial, VideoWriter(partial, rate) as writer:
+            for answer in track(answers, escape(f"drawing {printable(path.name)}")):
+                overlay = draw_overlay(answer.image(), answer.bodies, faces)
+                writer.write(overlay if overlay.shape[:2] == (height, width) else cv2.resize(overlay, (width, height)))
         files = [path]
     elif answers:
         shown = [file for file, _ in source.decoded()] if source.kind == "folder" else source.files
@@ -273,7 +275,7 @@ def write(source: Source, session, model, out: Path) -> Row:
         stems = unique_stems(shown)
         for number, answer in sorted(newest.items()):
             path = out / f"{stems[number]}.overlay.png"
-            cv2.imwrite(str(path), draw_overlay(answer.image(), answer.bodies, faces))
+            write_picture(path, draw_overlay(answer.image(), answer.bodies, faces))
             files.append(path)
     bodies = [body for answer in answers for body in answer.bodies]
     errors = [(body.reprojection_error(), float(np.hypot(*(body.box[2:] - body.box[:2])))) for body in bodies]

@@ -139,7 +139,7 @@ def _python() -> Iterator[Finding]:
     yield Finding("Python", ESTIMATOR, suits, found, "Python 3.10 or newer is needed")
     yield Finding("hmr_ros", ESTIMATOR, True, f"{hmr_ros.__version__} in {Path(hmr_ros.__file__).parent}")
     for module, name in (("numpy", "numpy"), ("scipy", "scipy"), ("cv2", "opencv-python-headless"), ("numba", "numba"),
-                         ("smplx", "smplx"), ("safetensors", "safetensors")):  # fmt: skip
+                         ("smplx", "smplx"), ("safetensors", "safetensors"), ("av", "av"), ("PIL", "pillow")):  # fmt: skip
         yield _module(module, name, ESTIMATOR, f"pip install {name}")
 
 

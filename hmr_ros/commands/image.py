@@ -1,10 +1,11 @@
 """``hmr-ros image PATH... --out DIR``: bodies of the people in pictures, directories and videos, without ROS.
 
-For each input ``<stem>.overlay.png`` (or ``.mp4``), ``<stem>.bodies.npz`` and ``<stem>.json``.
+For each input ``<stem>.overlay.png`` (or ``.mp4``), ``<stem>.bodies.npz`` and ``<stem>.json``. What an input is, its content decides.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,15 +14,19 @@ import cv2
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from hmr_ros.drawing import side_by_side
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.estimator import HumanMeshEstimator
-from hmr_ros.files import atomic_write, write_json
+from hmr_ros.files import atomic_write, make_folder, write_json, write_picture
 from hmr_ros.geometry import Intrinsics, pinhole
-from hmr_ros.io.decode import read_picture
-from hmr_ros.io.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, files_in, open_source, unique_stems
+from hmr_ros.io.content import find_media
+from hmr_ros.io.report import ReadReport, printable
+from hmr_ros.io.sequences import SequenceFile
+from hmr_ros.io.sources import nothing_in, open_moving, read_file, unique_stems
+from hmr_ros.io.videos import VideoFile, VideoWriter
 
 
 @dataclass(frozen=True)
@@ -45,90 +50,119 @@ class ImageConfig:
     """Horizontal field of view in degrees: bodies in the camera's frame, with metric translations."""
     stature: float | None = None
     """Metres, where the people's is known: makes distances more accurate."""
+    json: Path | None = None
+    """File for what was promised, read, skipped and ignored of every input."""
 
 
 def main(argv: list[str]) -> int:
+    """0: everything was read; 1: something was lost or skipped, the rest was made; 2: nothing could be read."""
     config = tyro.cli(ImageConfig, args=argv, prog="hmr-ros image")
-    console = Console()
-    inputs = _inputs(config.paths)
-    config.out.mkdir(parents=True, exist_ok=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    report = ReadReport("inputs")
+    inputs = _inputs(config.paths, report)
+    make_folder(config.out)
     with console.status("loading the networks"):
         estimator = HumanMeshEstimator.from_default(
             config.backend, config.body_model, config.checkpoint,
             flip_averaging=config.flip_averaging, regressor=config.regressor,
         )  # fmt: skip
     console.print(f"body model {estimator.body_model.name}; {estimator.backend}")
-    failed = 0
+    reports = {}
     for path, stem in zip(inputs, unique_stems(inputs)):
-        process = _process_image if path.suffix.lower() in PICTURE_SUFFIXES else _process_video
         try:
-            people, summary = process(path, config.out / stem, estimator, config)
+            moving = open_moving(path)
+            if moving is None:
+                line, reading = _process_image(path, config.out / stem, estimator, config)
+            else:
+                line, reading = _process_video(moving, config.out / stem, estimator, config)
         except (ValueError, OSError) as error:
-            failed += 1
-            console.print(f"[red]{path}: {error}", highlight=False)
+            report.skip(path, error)
+            console.print(f"{printable(path)}: {error}", style="red")
             continue
-        seen = f"{people} {'body' if people == 1 else 'bodies'}" if people else "nobody is seen"
-        console.print(f"{path}: {seen}{summary} → {config.out / stem}.*", highlight=False)
-    return 1 if failed else 0
+        report.read += 1
+        report.damaged += reading.exit_code != 0
+        reports[printable(path)] = reading.as_json()
+        console.print(f"{printable(path)}: {line} → {printable(config.out / stem)}.*")
+        if reading.exit_code or reading.notes:
+            console.print(f"{printable(path)}: {reading.line()}", style="red" if reading.exit_code else "yellow")
+    if report.exit_code or report.ignored:
+        console.print(report.line(), style="red" if report.exit_code else "yellow")
+    if config.json:
+        write_json(config.json, report.as_json() | {"inputs": reports})
+    return report.exit_code
 
 
-def _inputs(paths: tuple[Path, ...]) -> list[Path]:
-    """Every picture and video named, directories opened (not their subdirectories)."""
+def _inputs(paths: tuple[Path, ...], report: ReadReport) -> list[Path]:
+    """Every picture and video named, directories opened (not their subdirectories). ``report`` counts them, and what else was found."""
     if not paths:
         raise ValueError("no input: name at least one picture, directory or video")
     inputs: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inputs += files_in(path, PICTURE_SUFFIXES + VIDEO_SUFFIXES)
-        elif path.is_file():
+            before = len(report.skipped) + len(report.ignored)
+            media = [medium.path for medium in find_media(path, report)]
+            if not media and len(report.skipped) + len(report.ignored) == before:
+                raise ValueError(nothing_in(path, report, "pictures or videos"))
+            inputs += media
+        elif path.exists():
             inputs.append(path)
         else:
-            raise FileNotFoundError(f"{path} does not exist")
+            found = "is a dangling link" if path.is_symlink() else "does not exist"
+            raise FileNotFoundError(f"{printable(path)} {found}")
+    report.promised = len(inputs)
     return inputs
 
 
-def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:
-    image = read_picture(path)
+def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[str, ReadReport]:
+    """What is said of it, and how it was read."""
+    reading = ReadReport(promised=1)
+    image = read_file(path, reading)
+    reading.read = 1
     bodies = estimator(image, intrinsics=_intrinsics(image, config.fov), stature=config.stature)
-    with atomic_write(f"{out}.overlay.png") as partial:
-        if not cv2.imwrite(str(partial), side_by_side(image, bodies, estimator.body_model.faces)):
-            raise ValueError(f"OpenCV cannot write {out}.overlay.png")
+    write_picture(f"{out}.overlay.png", side_by_side(image, bodies, estimator.body_model.faces))
     with atomic_write(f"{out}.bodies.npz") as partial:
         np.savez_compressed(partial, **_stack(bodies, with_vertices=True), faces=estimator.body_model.faces)
-    write_json(f"{out}.json", _header(path, image, estimator) | {"bodies": [_as_json(body) for body in bodies]}, allow_nan=True)
-    return len(bodies), _summary(bodies)
+    content = {"reading": reading.as_json(), "detected": bodies.detected, "without_body": bodies.reason(),
+               "bodies": [_as_json(body) for body in bodies]}  # fmt: skip
+    write_json(f"{out}.json", _header(path, image, estimator) | content, allow_nan=True)
+    return _counted(len(bodies), "") + _summary(bodies) + (f"; {bodies.reason()}" if bodies.reason() else ""), reading
 
 
-def _process_video(path: Path, out: Path, estimator: HumanMeshEstimator, config: ImageConfig) -> tuple[int, str]:
+def _process_video(
+    moving: VideoFile | SequenceFile, out: Path, estimator: HumanMeshEstimator, config: ImageConfig
+) -> tuple[str, ReadReport]:
     """Like a picture, frame by frame; the .npz leaves the vertices out (the parameters give them back)."""
-    source = open_source(str(path))
+    reading = ReadReport("frames")
     stream = estimator.stream()
     bodies: list[BodyEstimate] = []
     frame_of_body: list[int] = []
     frames: list[dict] = []
-    writer = None
-    with atomic_write(f"{out}.overlay.mp4") as partial:
-        for index, frame in enumerate(track(source.pictures(), path.name, total=source.length)):
-            found = stream(frame, index / source.rate, intrinsics=_intrinsics(frame, config.fov), stature=config.stature)
-            picture = side_by_side(frame, found, estimator.body_model.faces)
-            if writer is None:
-                size = (picture.shape[1], picture.shape[0])
-                writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), source.rate, size)
-                header = _header(path, frame, estimator) | {"frames_per_second": source.rate}
-                if not writer.isOpened():
-                    raise ValueError(f"OpenCV cannot write an mp4 of {size[0]}x{size[1]} to {out.parent}")
-            writer.write(picture)
+    size = header = None
+    name = printable(moving.path.name)
+    with atomic_write(f"{out}.overlay.mp4") as partial, VideoWriter(partial, moving.rate) as writer:
+        for frame in track(moving.frames(reading), escape(name), total=moving.length):
+            picture = frame.picture
+            if header is None:
+                header = _header(moving.path, picture, estimator) | {"frames_per_second": moving.rate}
+            found = stream(picture, frame.time, intrinsics=_intrinsics(picture, config.fov), stature=config.stature)
+            overlay = side_by_side(picture, found, estimator.body_model.faces)
+            size = size or (overlay.shape[1], overlay.shape[0])
+            writer.write(overlay if overlay.shape[1::-1] == size else cv2.resize(overlay, size))  # a stream may change its resolution
             bodies += [replace(body, vertices=body.vertices[:0].copy()) for body in found]  # meshes would fill the memory
-            frame_of_body += [index] * len(found)
-            frames.append({"frame": index, "bodies": [_as_json(body) for body in found]})
-        if writer is None:
-            raise ValueError("not a readable video: no frame could be decoded")
-        writer.release()
+            frame_of_body += [frame.index] * len(found)
+            frames.append({"frame": frame.index, "time": frame.time, "detected": found.detected, "without_body": found.reason(),
+                           "bodies": [_as_json(body) for body in found]})  # fmt: skip
     arrays = _stack(bodies, with_vertices=False) | {"frame": np.array(frame_of_body, np.int32)}
     with atomic_write(f"{out}.bodies.npz") as partial:
         np.savez_compressed(partial, **arrays)
-    write_json(f"{out}.json", header | {"frames": frames}, allow_nan=True)
-    return len(bodies), f" in {len(frames)} frames" + _summary(bodies)
+    write_json(f"{out}.json", header | {"reading": reading.as_json(), "frames": frames}, allow_nan=True)
+    reasons = Counter(frame["without_body"] for frame in frames if frame["without_body"])
+    why = "".join(f"; {count} frames: {reason}" for reason, count in reasons.most_common(3))
+    return _counted(len(bodies), f" in {len(frames)} frames") + _summary(bodies) + why, reading
+
+
+def _counted(number: int, where: str) -> str:
+    return f"{number or 'no'} {'body' if number == 1 else 'bodies'}{where}"
 
 
 def _intrinsics(image: np.ndarray, fov: float | None) -> Intrinsics | None:
@@ -137,7 +171,7 @@ def _intrinsics(image: np.ndarray, fov: float | None) -> Intrinsics | None:
 
 def _header(path: Path, image: np.ndarray, estimator: HumanMeshEstimator) -> dict:
     return {
-        "source": path.name,
+        "source": printable(path.name),
         "height": image.shape[0],
         "width": image.shape[1],
         "body_model": {"name": estimator.body_model.name, "sha256": estimator.body_model.sha256},

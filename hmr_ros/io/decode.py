@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hmr_ros.io.report import ReadReport, printable
+
 # encoding: (bytes per pixel, OpenCV's conversion to BGR), names of sensor_msgs/image_encodings.hpp
 ENCODINGS = {
     "bgr8": (3, None),
@@ -29,15 +31,52 @@ DEPTH_ENCODINGS = {"16UC1": ("u2", 1e-3), "mono16": ("u2", 1e-3), "32FC1": ("f4"
 COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Decode a file to uint8 (H, W, 3) BGR. ValueError if OpenCV cannot."""
+def read_picture(path: Path, report: ReadReport | None = None) -> np.ndarray:
+    """Decode a file to uint8 (H, W, 3) BGR, upright. ValueError if OpenCV cannot; OSError if it cannot be opened.
+
+    Values of more than 8 bits are stretched by the bit depth that holds the largest of them; ``report`` gets a note of it.
+    """
+    data = np.fromfile(path, np.uint8)
     try:
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
     except cv2.error:  # a size that no memory holds, say
         picture = None
     if picture is None:
-        raise ValueError(f"{path} ({path.stat().st_size} bytes) cannot be decoded, expected a picture")
-    return picture
+        raise ValueError(f"{printable(path)} ({data.size} bytes) cannot be decoded, expected a picture")
+    if report is not None and (cut := what_is_missing(data.tobytes())):
+        report.damaged += 1
+        report.note(f"{printable(path.name)}: {cut}")
+    if picture.dtype == np.uint8:
+        return picture
+    if picture.dtype != np.uint16:
+        raise ValueError(f"{printable(path)} has {picture.dtype} values, expected 8 or 16 bits; convert it first")
+    depth = bit_depth_of(picture)
+    if report is not None:
+        report.note(f"{printable(path.name)}: 16-bit values read as {depth}-bit (largest {picture.max()})")
+    return to_8bit(picture, depth)
+
+
+def what_is_missing(data: bytes) -> str:
+    """Why an encoded picture is not whole, in words; "" for a whole one. Decoders fill the rest of a cut JPEG or PNG with grey."""
+    if data.startswith(b"\x89PNG"):
+        return "" if b"IEND" in data[-64:] or b"IEND" in data else "the PNG is cut, its end is missing"
+    if not data.startswith(b"\xff\xd8"):
+        return ""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the scan may hold a thumbnail of their own
+        at += 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+    return "" if data.find(b"\xff\xd9", at) >= 0 else "the JPEG is cut, its end is missing"
+
+
+def bit_depth_of(values: np.ndarray) -> int:
+    """The bit depth of a sensor that gives these 16-bit values: the smallest usual one that holds the largest of them."""
+    largest = int(values.max(initial=0))
+    return next(depth for depth in (8, 10, 12, 14, 16) if largest < 2**depth)
+
+
+def to_8bit(values: np.ndarray, bit_depth: int) -> np.ndarray:
+    """uint16 values of ``bit_depth`` bits → uint8 of the same shape: 2^bit_depth - 1 and above become 255."""
+    return cv2.convertScaleAbs(values, alpha=255.0 / (2**bit_depth - 1)).reshape(values.shape)
 
 
 def image_from_message(message) -> np.ndarray:

@@ -16,13 +16,14 @@ class ReadReport:
     """``promised`` and ``read`` count ``unit``s: pictures, frames, messages.
 
     ``promised``: how many the containers and folders name; None where a container does not tell. ``skipped``: media that were not read
-    → reason. ``ignored``: files that hold no medium, which is no loss. ``notes``: what was assumed or left out, such as the bit depth
+    → reason. ``damaged``: read, but the decoder found errors in them. ``ignored``: files that hold no medium, which is no loss. ``notes``: what was assumed or left out, such as the bit depth
     of a 16-bit picture.
     """
 
     unit: str = "pictures"
     promised: int | None = 0
     read: int = 0
+    damaged: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -36,10 +37,11 @@ class ReadReport:
     def exit_code(self) -> int:
         if not self.read:
             return 2
-        return 1 if self.lost or self.skipped else 0
+        return 1 if self.lost or self.damaged or self.skipped else 0
 
-    def skip(self, name: str | Path, reason: str) -> None:
-        self.skipped[printable(name)] = reason
+    def skip(self, name: str | Path, reason: str | Exception) -> None:
+        """``reason`` may begin with the path of ``name``, as errors do; it is not said twice."""
+        self.skipped[printable(name)] = str(reason).rpartition(f"{printable(Path(name).name)} ")[2]
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -49,6 +51,7 @@ class ReadReport:
         """The report of one more input; what is promised is unknown as soon as one does not know."""
         self.promised = None if self.promised is None or other.promised is None else self.promised + other.promised
         self.read += other.read
+        self.damaged += other.damaged
         self.skipped |= other.skipped
         self.ignored += other.ignored
         for text in other.notes:
@@ -58,6 +61,8 @@ class ReadReport:
         """One line for a person: "25 of 30 frames read, 1 skipped: a.heic (HEIC is not supported)"."""
         promised = "an unknown number of" if self.promised is None else self.promised
         text = f"{self.read} of {promised} {self.unit} read"
+        if self.damaged:
+            text += f" ({self.damaged} damaged)"
         if self.skipped:
             named = [f"{name} ({reason})" for name, reason in self.skipped.items()]
             text += f", {len(named)} skipped: {_shortened(named, '; ')}"
@@ -67,7 +72,7 @@ class ReadReport:
 
     def as_json(self) -> dict:
         return {
-            "unit": self.unit, "promised": self.promised, "read": self.read, "lost": self.lost, "skipped": self.skipped,
+            "unit": self.unit, "promised": self.promised, "read": self.read, "lost": self.lost, "damaged": self.damaged, "skipped": self.skipped,
             "ignored": self.ignored, "notes": self.notes, "exit_code": self.exit_code,
         }  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hmr_ros.estimate import BodyEstimate
+
 
 @dataclass(frozen=True)
 class EmbeddedConfig:
@@ -13,8 +15,8 @@ class EmbeddedConfig:
     """
 
     # keypoints
-    confident: float = 0.3  # confidence of a merged keypoint that counts as seen: there precision (96.5 %) and recall (95.4 %) of keypoints
-    # within 10 % of the person's diagonal balance [rendered]
+    confident: float = BodyEstimate.confident  # 0.3, of a merged keypoint that counts as seen: there precision (96.5 %) and recall (95.4 %)
+    # of keypoints within 10 % of the person's diagonal balance [rendered]
     min_confidence: float = 0.2  # of a keypoint that shapes an RoI, a crop or a similarity [vtest]
     min_hip_confidence: float = 0.1  # of hips that centre an RoI: a guess below the image border beats the box's centre [vtest]
 

@@ -14,7 +14,7 @@ from hmr_ros.msg import Body, BodyArray, BodyModel
 from std_msgs.msg import Header
 
 from hmr_ros.camera import Camera
-from hmr_ros.estimate import BodyEstimate
+from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.skeleton import COCO_KEYPOINTS, LIMB_NAMES, SMPL_JOINTS, SMPL_PARENTS
 
 
@@ -30,11 +30,17 @@ def body_array_message(
     bodies: Sequence[BodyEstimate], header: Header, reliability_source: str, publish_vertices: bool = True, axes: str = "ray",
     depth_state: str = "off",
 ) -> BodyArray:
-    """BodyArray with ``header`` as it is; bodies must be :func:`finite` and stand in ``axes``, all of them."""
+    """BodyArray with ``header`` as it is; bodies must be :func:`finite` and stand in ``axes``, all of them.
+
+    ``detected`` is that of ``Bodies``; any other sequence is of everybody who is detected.
+    """
     if other := {body.axes for body in bodies} - {axes}:
         raise ValueError(f"bodies stand in {other.pop()} axes, the message says {axes}")
     messages = [_body_message(body, publish_vertices) for body in bodies]
-    return BodyArray(header=header, reliability_source=reliability_source, axes=axes, depth_state=depth_state, bodies=messages)
+    detected = bodies.detected if isinstance(bodies, Bodies) else len(bodies)
+    return BodyArray(
+        header=header, reliability_source=reliability_source, axes=axes, depth_state=depth_state, detected=detected, bodies=messages
+    )
 
 
 def body_model_message(body_model) -> BodyModel:
@@ -74,8 +80,9 @@ def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
     return message
 
 
-def bodies_from_message(message: BodyArray, camera: Camera | None = None) -> list[BodyEstimate]:
-    """The estimates in a BodyArray, as the estimator gave them; without published vertices those are (0, 3).
+def bodies_from_message(message: BodyArray, camera: Camera | None = None) -> Bodies:
+    """The estimates in a BodyArray, as the estimator gave them, and how many people are detected; why some have no body it does not say.
+    Without published vertices those are (0, 3).
 
     ``camera``: of the image's CameraInfo (inputs.py); bodies in camera axes need it to be drawn.
     """
@@ -100,7 +107,7 @@ def bodies_from_message(message: BodyArray, camera: Camera | None = None) -> lis
             translation_source=body.translation_source or None,
             camera=camera if message.axes == "camera" else None,
         ))  # fmt: skip
-    return bodies
+    return Bodies(bodies, detected=message.detected)
 
 
 def _flat(values) -> np.ndarray:

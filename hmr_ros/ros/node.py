@@ -21,6 +21,7 @@ from visualization_msgs.msg import MarkerArray
 
 from hmr_ros.camera import Camera
 from hmr_ros.drawing import compile_kernels, draw_overlay
+from hmr_ros.estimate import Bodies
 from hmr_ros.io.decode import depth_from_message
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
@@ -113,7 +114,7 @@ class LiveNode(LifecycleNode):
         self._body_model.publish(messages.body_model_message(self._estimator.body_model))
         self._frames_out = self._malformed = self._failed = self._reported = 0
         self._latencies: deque[float] = deque(maxlen=200)
-        self._people = 0
+        self._people = Bodies()
         self._camera_info: CameraInfo | None = None
         self._warned: set[str] = set()
         self._depth_images = StampedBuffer()
@@ -232,7 +233,7 @@ class LiveNode(LifecycleNode):
             axes="ray" if camera is None else "camera",
             depth_state="off" if not self._settings.use_depth else "missing" if depth is None else "used",
         ))  # fmt: skip
-        self._people = len(bodies)
+        self._people = bodies
         self._frames_out += 1
         self._latencies.append(time.monotonic() - arrival)
         if self._markers.get_subscription_count():
@@ -243,14 +244,17 @@ class LiveNode(LifecycleNode):
             overlay = draw_overlay(image, bodies, self._estimator.body_model.faces)
             self._overlay.publish(image_to_message(overlay, header))
 
-    def _publishable(self, bodies: list) -> list:
+    def _publishable(self, bodies: list) -> Bodies:
+        """Those that are finite; the others count among those without a body."""
+        bodies = bodies if isinstance(bodies, Bodies) else Bodies(bodies)
         finite = [body for body in bodies if messages.finite(body)]
         if len(finite) < len(bodies):
             self.get_logger().error(
                 f"{len(bodies) - len(finite)} of {len(bodies)} bodies have numbers that are not finite and are left out",
                 throttle_duration_sec=THROTTLE_S,
             )
-        return finite
+        lost = len(bodies) - len(finite)
+        return Bodies(finite, bodies.too_few_joints, bodies.not_finite + lost, bodies.mesh_misses, bodies.detected)
 
     def _camera(self, image: np.ndarray) -> Camera | None:
         info = self._camera_info
@@ -310,10 +314,13 @@ class LiveNode(LifecycleNode):
         if self._worker is None:
             status.level, status.message = DiagnosticStatus.OK, "inactive"
         else:
-            silence = time.monotonic() - self._last_image
+            silence, people = time.monotonic() - self._last_image, self._people
             values |= {"frames in": self._worker.submitted, "frames out": self._frames_out,
                        "frames dropped": self._worker.dropped, "frames malformed": self._malformed,
-                       "frames failed": self._failed, "people": self._people}  # fmt: skip
+                       "frames failed": self._failed, "people": len(people), "people detected": people.detected,
+                       "people without a body: too few joints": people.too_few_joints,
+                       "people without a body: mesh misses the joints": people.mesh_misses,
+                       "people without a body: not finite": people.not_finite}  # fmt: skip
             latencies = list(self._latencies)
             if latencies:
                 p50, p95 = 1e3 * np.percentile(latencies, [50, 95])

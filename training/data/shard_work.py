@@ -20,10 +20,11 @@ from typing import Callable
 import cv2
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hmr_ros.proxies import registry
-from hmr_ros.files import write_json
+from hmr_ros.files import make_folder, write_json
 
 Task = tuple  # shard number, range of pictures, and what else its maker needs
 Maker = Callable[..., None]  # called with the members of a task and ``tick``, which it calls after every picture
@@ -40,7 +41,7 @@ def claim(folder: Path, identity: dict) -> None:
 
     Raises ValueError when the folder holds another data set, or files of one that is not known.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / "config.json"
     if path.is_file():
         new = json.loads(json.dumps(identity))  # lists, as they are read back
@@ -95,14 +96,14 @@ def make_shards(open_maker: Callable[[], Maker], tasks: list[Task], total: int, 
     """
     done = total - sum(len(task[1]) for task in tasks)
     columns = (
-        TextColumn(label),
+        TextColumn(escape(label)),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:.1f} /s"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True, markup=False)) as progress:
         bar = progress.add_task("", total=total, completed=done, rate=0.0)
 
         def show(made: int) -> None:

@@ -225,7 +225,7 @@ def _open(folder: Path | str, pattern: str, names: Sequence[str] | None = None) 
 
 def _report(folder: Path | str, held: list[int]) -> None:
     if any(held):
-        Console(stderr=True).print(
+        Console(stderr=True, markup=False).print(
             f"{sum(map(bool, held))} compressed shards of {folder} are held in memory ({sum(held) / 1e6:.0f} MB); to have them read "
             f"batch by batch: hmr-ros data unpack {folder}", highlight=False, soft_wrap=True,
         )  # fmt: skip

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     missing = [str(folder) for folder in config.folders if not any(folder.glob("proxies-*.npz"))]
     if missing:
         raise ValueError(f"no proxies-*.npz in {', '.join(missing)}; name folders of `hmr-ros extract` or `hmr-ros data rendered`")
-    console = Console()
+    console = Console(markup=False)
     for folder in track(config.folders, "unpacking", console=console):
         console.print(f"{folder}: {unpack(folder)} shards were compressed", highlight=False, soft_wrap=True)
     return 0

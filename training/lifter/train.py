@@ -79,7 +79,7 @@ class LifterConfig(LoopConfig):
     reliability_epochs: int = 20
 
 
-def train(config: LifterConfig, console: Console = Console()) -> dict:
+def train(config: LifterConfig, console: Console = Console(markup=False)) -> dict:
     """Train, write ``lifter.safetensors`` and ``metrics.json`` to ``config.out``; returns the metrics.
 
     Raises ValueError for a setting or folder that does not fit, FloatingPointError with the people of the batch where the loss is

@@ -258,5 +258,5 @@ def table(result: dict) -> Table:
 
 
 def main(argv: list[str]) -> int:
-    run(tyro.cli(AblateConfig, args=argv, prog="hmr-ros ablate"), Console())
+    run(tyro.cli(AblateConfig, args=argv, prog="hmr-ros ablate"), Console(markup=False))
     return 0

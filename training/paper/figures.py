@@ -20,7 +20,7 @@ from rich.console import Console
 
 import hmr_ros
 from hmr_ros.networks.checkpoints import EMBEDDED
-from hmr_ros.files import atomic_write
+from hmr_ros.files import atomic_write, make_folder
 from hmr_ros.geometry import matrix_from_rotvec
 from hmr_ros.rasterizer import Backend, require
 from hmr_ros.skeleton import LIMB_KEYPOINTS
@@ -76,7 +76,7 @@ def run(config: FiguresConfig, command: str, console: Console) -> None:
         _runs(config)  # before anything takes time
     benchmark = Rendered(config.data, config.backgrounds)
     trained = Trained.load(config.checkpoint or Path(str(EMBEDDED["resnet18"]))) if {3, 5} & set(config.only) else None
-    config.out.mkdir(parents=True, exist_ok=True)
+    make_folder(config.out)
     makers = {2: lambda: figure2(config, benchmark), 3: lambda: figure3(config, benchmark, trained),
               4: lambda: figure4(config, benchmark, console), 5: lambda: figure5(config, benchmark, trained)}  # fmt: skip
     for number in sorted(set(config.only)):
@@ -292,5 +292,5 @@ def _steps(trained: Trained) -> str:
 
 def main(argv: Sequence[str]) -> int:
     config = tyro.cli(FiguresConfig, args=list(argv), prog="hmr-ros figures")
-    run(config, shlex.join(["hmr-ros", "figures", *argv]), Console())
+    run(config, shlex.join(["hmr-ros", "figures", *argv]), Console(markup=False))
     return 0

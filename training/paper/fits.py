@@ -72,7 +72,7 @@ class Fits:
         return Fits(self.rotations.to(device), self.betas.to(device), self.camera.to(device))
 
 
-def fit(config: FitConfig, console: Console = Console()) -> Fits:
+def fit(config: FitConfig, console: Console = Console(markup=False)) -> Fits:
     """Fit, write ``config.out``, every few batches what there is so far; returns the bodies. ValueError where the file there is of
     other people or settings."""
     require(config.loss.rasterizer)

@@ -100,7 +100,7 @@ class SelfConsistency(nn.Module):
         return self.regressor.encode(joints, depth), reliability
 
 
-def train(config: SelfSupervisedConfig, console: Console = Console()) -> dict:
+def train(config: SelfSupervisedConfig, console: Console = Console(markup=False)) -> dict:
     """Train and write ``config.out``; returns the last losses. Raises ValueError for a setting or folder that does not fit,
     FloatingPointError with the people of the batch where the loss is not finite."""
     if config.reset_reliability and not config.init:

@@ -12,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel, pose_joints
-from hmr_ros.files import save_checkpoint, write_json
+from hmr_ros.files import save_checkpoint, write_json, write_picture
 from hmr_ros.networks.paper.prior import JOINTS, LATENT, PosePrior, rotations
 from hmr_ros.skeleton import SMPL_JOINTS
 from hmr_ros.training.data.rendered.everyday import LEFT_ARM, RIGHT_ARM
@@ -75,7 +74,7 @@ class PriorConfig(LoopConfig):
     """Steps between checkpoints."""
 
 
-def train_prior(config: PriorConfig, console: Console = Console()) -> dict:
+def train_prior(config: PriorConfig, console: Console = Console(markup=False)) -> dict:
     """Train, write checkpoint, figures and picture to ``config.out``; returns the figures."""
     if not 0 <= config.everyday <= 1:
         raise ValueError(f"everyday is {config.everyday}, expected a share between 0 and 1")
@@ -96,7 +95,7 @@ def train_prior(config: PriorConfig, console: Console = Console()) -> dict:
         figures = report(prior, body, poses, config.evaluated, config.seed)
         picture = draw_samples(prior, body, seed=config.seed)
     save_checkpoint(weights, _halved(prior), _metadata(config, figures))
-    cv2.imwrite(str(config.out / "samples.png"), picture)
+    write_picture(config.out / "samples.png", picture)
     metrics = figures | {"training": _settings(config), "history": result.history, "seconds": result.seconds}
     write_json(path, metrics, allow_nan=True)
     console.print(
@@ -109,7 +108,7 @@ def train_prior(config: PriorConfig, console: Console = Console()) -> dict:
 # ---- poses ----------------------------------------------------------------------------------------------------------
 
 
-def draw_poses(config: PriorConfig, console: Console = Console()) -> np.ndarray:
+def draw_poses(config: PriorConfig, console: Console = Console(markup=False)) -> np.ndarray:
     """Poses to learn from (N, 69) float32, canonical axis-angle: the same for the same seed, however many workers."""
     clips = None
     if config.amass is not None:
@@ -144,7 +143,7 @@ def _draw(job: tuple[int, int, int]) -> np.ndarray:
 
 
 def learn(
-    config: PriorConfig, poses: Tensor, body: BodyModel, fabric: Fabric | None = None, console: Console = Console()
+    config: PriorConfig, poses: Tensor, body: BodyModel, fabric: Fabric | None = None, console: Console = Console(markup=False)
 ) -> tuple[PosePrior, Result]:
     """Train on ``poses`` (N, 69); returns the prior, frozen and on the CPU, and the run's losses."""
     fabric = fabric or launch(config, WEIGHTS)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 import tyro
@@ -28,7 +27,8 @@ from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.camera import ray_axes
 from hmr_ros.files import write_json
 from hmr_ros.geometry import matrix_from_6d
-from hmr_ros.io.decode import read_picture
+from hmr_ros.io.report import ReadReport
+from hmr_ros.training.data.extract.frames import FileReader
 from hmr_ros.training.data.readers import human36m, spin, threedpw, vibe
 from hmr_ros.training.data.readers.records import Corrupt, Frame, Reading, Record
 from hmr_ros.training.benchmarks.published.matching import match
@@ -78,8 +78,7 @@ def main_h36m(argv: list[str]) -> int:
 
 def _main(benchmark: Benchmark, argv: list[str]) -> int:
     config = tyro.cli(PoseEvalConfig, args=argv, prog=f"hmr-ros eval {benchmark}")
-    run(benchmark, config, Console())
-    return 0
+    return run(benchmark, config, Console(markup=False))["reading"]["exit_code"]
 
 
 def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
@@ -136,6 +135,11 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
             if any(wanted[row].camera is not None for row in chosen):
                 by_ray = score(in_ray_axes[chosen], mean, *truth, name, names)
                 result["protocols"][name]["ray_axes"] = {who: by_ray[who] for who in ("everybody", "found")}
+    pictures = len({record.frame for record in wanted})
+    report = ReadReport(promised=pictures, read=pictures - len(unreadable))
+    for part in (*reading.corrupt, *unreadable):
+        report.skip(part.name, part.reason)
+    result["reading"] = report.as_json()
     if config.json:
         write_json(config.json, result)
     console.print(tables(result))
@@ -278,22 +282,12 @@ def _nobody(reading: Reading, protocols: Sequence[str]) -> str:
 
 def _pictures(frames: Sequence[Frame]) -> Iterator[tuple[Frame, np.ndarray | str]]:
     """Each frame's picture, or why there is none; videos are decoded once, in order."""
-    video: tuple[Path, cv2.VideoCapture, int] | None = None
+    read = FileReader()
     for frame in frames:
-        if frame.path.suffix.lower() != ".mp4":
-            try:
-                yield frame, read_picture(frame.path)
-            except (ValueError, OSError) as error:
-                yield frame, str(error)
-            continue
-        if video is None or video[0] != frame.path:
-            video = (frame.path, cv2.VideoCapture(str(frame.path)), 0)
-        path, capture, position = video
-        while position < frame.index and capture.grab():
-            position += 1
-        good, picture = capture.read() if position == frame.index else (False, None)
-        video = (path, capture, position + bool(good))
-        yield frame, picture if good else f"{path}: no frame {frame.index} could be decoded"
+        try:
+            yield frame, read(frame).image
+        except (ValueError, OSError) as error:
+            yield frame, str(error)
 
 
 def _identity(path) -> dict:

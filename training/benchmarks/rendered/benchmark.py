@@ -20,7 +20,7 @@ from rich.console import Console
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
-from hmr_ros.files import write_json
+from hmr_ros.files import make_folder, write_json
 from hmr_ros.training.benchmarks.rendered import mediapipe_correction
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.benchmarks.rendered.methods import METHODS, MethodName, Methods, Prediction
@@ -31,7 +31,7 @@ from hmr_ros.training.benchmarks.rendered.sheets import save_sheets
 DEFINITIONS = {
     "mpjpe": "mm, 12 limb joints, hips' midpoint at the origin; pa_mpjpe: after the best similarity",
     "people": "found and missed; who was missed counts as the mean pose in every method; meshes that the estimator would not show "
-    "(no torso seen, or more than 15 % off the detected joints) are scored as they are",
+    "(no torso seen, or off the detected joints by more than judgement.py's limits) are scored as they are",
     "axes": "the camera's, into which predictions are turned by the viewing ray's rotation, as the estimator does it; `ours_ray_axes` leaves that out",
     "views": "heading against the viewing ray: front below 45 degrees, back above 135, else side",
     "projection": "truly visible limb joints against the true 2D joints, in percent of the detected box's diagonal; those "
@@ -105,7 +105,7 @@ def run(config: EvalConfig, console: Console) -> dict:
         write_json(config.json, result)
     console.print(tables(result))
     if config.out:
-        config.out.mkdir(parents=True, exist_ok=True)
+        make_folder(config.out)
         save_plots(result, config.out)
         if ours is None:
             console.print("no sheets of people: they show the method `ours`, which is not among --methods")
@@ -116,7 +116,7 @@ def run(config: EvalConfig, console: Console) -> dict:
 
 def main(argv: list[str]) -> int:
     config = tyro.cli(EvalConfig, args=argv, prog="hmr-ros eval rendered")
-    console = Console()
+    console = Console(markup=False)
     if config.data is None and config.fit_correction is None:
         raise ValueError("nothing to do: name a folder written by `hmr-ros data rendered` as --data")
     if config.fit_correction is not None:

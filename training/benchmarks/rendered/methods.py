@@ -11,6 +11,7 @@ import torch
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import fit_weak_camera, matrix_from_6d, to_crop, weak_perspective
+from hmr_ros.judgement import reliability as judged
 from hmr_ros.networks.lifter.regressor import LifterRegressor
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
@@ -86,7 +87,9 @@ class Methods:
         if refinement is not None:
             refine = Refiner(self.skeleton, refinement)
             rotations, cameras = refine(rotations, betas, cameras, self.targets, self.confidence)
-        return replace(posed(self.skeleton, rotations, betas, cameras), reliability=reliability)
+        prediction = posed(self.skeleton, rotations, betas, cameras)
+        away = np.linalg.norm(prediction.seen - self.targets[:, _LIMBS], axis=-1) / cameras[:, :1]  # metres
+        return replace(prediction, reliability=judged(reliability, np.where(self.confidence[:, _LIMBS] > 0, away, np.nan)))
 
     def ours_flip(self) -> Prediction:
         views = zip(self._views("plain"), self._views("mirrored"), strict=True)

@@ -12,6 +12,7 @@ import torch
 from hmr_ros.body.model import BodyModel
 from hmr_ros.drawing import draw_overlay, draw_side_view
 from hmr_ros.estimate import BodyEstimate
+from hmr_ros.files import write_picture
 from hmr_ros.geometry import crop_matrix, from_crop, project_weak, rotvec_from_matrix
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data.rendered.dataset import photos_in, photos_sha256
@@ -78,8 +79,7 @@ def save_sheets(
             tiles.append(_tile(scene, prediction, truth, body, int(row), f"{errors[row]:.0f} mm  {truth.category[row]}"))
         tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % _COLUMNS)
         sheet = np.vstack([np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)])
-        if not cv2.imwrite(str(folder / f"{name}.png"), sheet):
-            raise OSError(f"{folder / f'{name}.png'} cannot be written; is the folder there, and is there room?")
+        write_picture(folder / f"{name}.png", sheet)
     return f"{folder}: best.png, worst.png (picture, overlay, side view)"
 
 

@@ -13,21 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import cv2
 import numpy as np
 import tyro
 from rich.console import Console
 
 from hmr_ros import __version__
+from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.proxies import registry
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, FrameList
 from hmr_ros.training.data.readers.records import Frame
-
-SHOWN = 5  # unreadable frames that the summary names; the manifest names all
-
 
 @dataclass(frozen=True)
 class ExtractConfig:
@@ -61,28 +58,35 @@ class ExtractConfig:
 
 def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(ExtractConfig, args=argv, prog="hmr-ros extract")
-    console = Console()
+    console = Console(markup=False)
     try:
         manifest = extract(config)
     except KeyboardInterrupt:
         console.print(f"stopped; the same command goes on with {config.out}", highlight=False, markup=False)
         raise
     console.print(f"{summary(manifest)} → {config.out}", highlight=False, markup=False, soft_wrap=True)
-    return 1 if len(manifest["unreadable"]) == manifest["frames"] else 0
+    return manifest["reading"]["exit_code"]
 
 
 def summary(manifest: dict) -> str:
-    """One line: the source, who was found, and which frames could not be read."""
-    bad = manifest["unreadable"]
-    text = (
+    """One line: the source, who was found, and what could not be read."""
+    return (
         f"{manifest['frames']} frames of {manifest['source']} ({manifest['kind']}): {manifest['people']} people, "
-        f"{manifest['frames_without_people']} frames without people, {len(bad)} unreadable"
+        f"{manifest['frames_without_people']} frames without people; {manifest['reading']['line']}"
     )
-    if manifest["lost_files"]:
-        text += f", besides {len(manifest['lost_files'])} whole files (in manifest.json)"
-    if bad:
-        text += ": " + ", ".join(list(bad)[:SHOWN]) + (", ... (all in manifest.json)" if len(bad) > SHOWN else "")
-    return text
+
+
+def _reading(listing: FrameList, chosen: int, unreadable: dict[str, str], whole: bool) -> ReadReport:
+    """What became of the source. ``whole``: all of its frames were asked for, so that those which it promised and lost count."""
+    listed = listing.report or ReadReport("frames", promised=chosen, read=chosen)
+    lost = listed.lost if whole else 0
+    unknown = whole and listed.promised is None
+    report = ReadReport(listed.unit, None if unknown else chosen + lost, chosen - len(unreadable), listed.damaged if whole else 0)
+    report.skipped = listed.skipped | listing.lost
+    for name, reason in unreadable.items():
+        report.skip(name, reason)
+    report.ignored, report.notes = listed.ignored, listed.notes
+    return report
 
 
 def extract(config: ExtractConfig) -> dict:
@@ -92,7 +96,7 @@ def extract(config: ExtractConfig) -> dict:
     sense.
     """
     _check(config)
-    with Console(stderr=True).status("counting the frames"):
+    with Console(stderr=True, markup=False).status("counting the frames"):
         kind = frame_sources.kind_of(config.source) if config.kind == "auto" else config.kind
         if kind != "bag" and (config.topic or config.depth_topic):
             raise ValueError(f"{config.source} is of kind {kind}; --topic and --depth-topic are for bags only")
@@ -112,6 +116,8 @@ def extract(config: ExtractConfig) -> dict:
     maker = partial(_maker, config, listing._replace(frames=[]))
     shard_work.make_shards(maker, missing, len(chosen), config.workers, f"extracting {config.source.name}")
     manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
+    reading = _reading(listing, len(chosen), manifest["unreadable"], whole=config.frames is None)
+    manifest["reading"] = reading.as_json() | {"line": reading.line()}
     shard_work.finish(config.out, manifest)
     return manifest
 
@@ -141,7 +147,7 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
     for index, frame in zip(images, frames, strict=True):
         try:
             image, depth = read(frame)
-        except (ValueError, OSError, cv2.error) as error:
+        except (ValueError, OSError) as error:
             unreadable[frame.name] = str(error)
         else:
             for row in _rows(config, extractor, index, image, depth):
@@ -178,7 +184,7 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
             sizes[frame.path] = frame.path.stat().st_size if frame.path.is_file() else 0
         digest.update(f"{frame.name}\t{frame.index}\t{sizes[frame.path]}\n".encode())
     return {
-        "source": config.source.resolve().name,
+        "source": printable(config.source.resolve().name),
         "kind": kind,
         "split": config.split if kind in frame_sources.READERS else None,
         "frames": len(frames),

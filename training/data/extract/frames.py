@@ -16,8 +16,10 @@ from typing import Iterator, NamedTuple
 import numpy as np
 
 from hmr_ros.io.bags import IMAGE_TYPES, BagMessage, image_messages
-from hmr_ros.io.decode import read_picture
-from hmr_ros.io.sources import PICTURE_SUFFIXES, open_capture, open_source
+from hmr_ros.io.content import find_media
+from hmr_ros.io.report import ReadReport, printable
+from hmr_ros.io.sources import nothing_in, open_moving, open_source, read_file
+from hmr_ros.io.videos import VideoFrame
 from hmr_ros.training.data.readers.records import Frame
 
 READERS = {"human36m": "human36m", "3dpw": "threedpw", "up3d": "up3d"}  # kind: module with ``frames(root, split)``
@@ -26,12 +28,13 @@ DEPTH_TOLERANCE = 20_000_000  # nanoseconds between an image and the depth image
 
 class FrameList(NamedTuple):
     """``depth``: number of the depth message that belongs to an image message of a bag, by the image's number. ``lost``: files
-    of a dataset whose frames could not even be counted, with the reason."""
+    of a dataset whose frames could not even be counted, with the reason. ``report``: what listing found of a folder, video or bag."""
 
     kind: str
     frames: list[Frame]
     depth: dict[int, int] = {}
     lost: dict[str, str] = {}
+    report: ReadReport | None = None
 
 
 class ImageAndDepth(NamedTuple):
@@ -43,7 +46,7 @@ class ImageAndDepth(NamedTuple):
 
 def _require(source: Path) -> None:
     if not source.exists():
-        raise ValueError(f"source {source} does not exist, expected pictures, a video, a bag or a dataset")
+        raise ValueError(f"source {printable(source)} does not exist, expected pictures, a video, a bag or a dataset")
 
 
 def kind_of(source: Path) -> str:
@@ -72,9 +75,9 @@ def list_frames(
         found = reader.frames(source, split, corrupt) if kind == "human36m" else reader.frames(source, split)
         listing = FrameList(kind, list(found), lost={name: reason for name, reason in corrupt})
     elif kind == "images":
-        listing = FrameList(kind, _pictures(source))
+        listing = _pictures(source)
     elif kind == "video":
-        listing = FrameList(kind, _video_frames(source, stop))
+        listing = _video_frames(source, stop)
     else:
         listing = _bag_frames(source, topic, depth_topic)
     if not listing.frames:
@@ -84,24 +87,24 @@ def list_frames(
     return listing
 
 
-def _pictures(source: Path) -> list[Frame]:
+def _pictures(source: Path) -> FrameList:
     if source.is_file():
-        return [Frame(source.name, source)]
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir())
+        return FrameList("images", [Frame(printable(source.name), source)], report=ReadReport(promised=1, read=1))
+    report = ReadReport()
+    found = [medium.path for medium in find_media(source, report, ("picture",), recursive=True)]
     if not found:
-        raise ValueError(f"folder {source} holds no pictures, expected files with {', '.join(PICTURE_SUFFIXES)}")
-    return [Frame(path.relative_to(source).as_posix(), path) for path in found]
+        raise ValueError(nothing_in(source, report, "pictures"))
+    report.promised = report.read = len(found)
+    frames = [Frame(printable(path.relative_to(source).as_posix()), path) for path in found]
+    return FrameList("images", frames, report=report)
 
 
-def _video_frames(source: Path, stop: int | None) -> list[Frame]:
-    capture = open_capture(str(source))
-    number = 0
-    while (stop is None or number < stop) and capture.grab():  # what the container says of its length may be wrong
-        number += 1
-    capture.release()
-    if not number:
-        raise ValueError(f"{source} is not a readable video: no frame could be decoded")
-    return [Frame(f"{source.name}#{i:06d}", source, i) for i in range(number)]
+def _video_frames(source: Path, stop: int | None) -> FrameList:
+    moving, report = open_moving(source), ReadReport("frames")
+    if moving is None:
+        raise ValueError(f"{printable(source)} is a picture, expected a video")
+    number = moving.count(stop, report)
+    return FrameList("video", [Frame(f"{printable(source.name)}#{i:06d}", source, i) for i in range(number)], report=report)
 
 
 def _bag_frames(source: Path, topic: str, depth_topic: str) -> FrameList:
@@ -131,24 +134,22 @@ class FileReader:
 
     def __init__(self):
         self._path: Path | None = None
-        self._capture = None
+        self._frames: Iterator[VideoFrame] | None = None  # None: the file is a picture
         self._next = 0
 
     def __call__(self, frame: Frame) -> ImageAndDepth:
         """ValueError or OSError where a frame cannot be read."""
-        if frame.path.suffix.lower() in PICTURE_SUFFIXES:
-            return ImageAndDepth(read_picture(frame.path))
         if frame.path != self._path or frame.index < self._next:
-            self._path, self._next = None, 0
-            self._capture = open_capture(str(frame.path))
-            self._path = frame.path
-        while self._next < frame.index and self._capture.grab():
-            self._next += 1
-        good, image = self._capture.read() if self._next == frame.index else (False, None)
-        if not good:
-            raise ValueError(f"{frame.path} ends at frame {self._next}, expected frame {frame.index}")
-        self._next += 1
-        return ImageAndDepth(image)
+            self._path = None
+            moving = open_moving(frame.path)
+            self._frames, self._path, self._next = None if moving is None else moving.frames(), frame.path, 0
+        if self._frames is None:
+            return ImageAndDepth(read_file(frame.path))
+        for found in self._frames:
+            self._next = found.index + 1
+            if found.index == frame.index:
+                return ImageAndDepth(found.picture)
+        raise ValueError(f"{printable(frame.path)} ends at frame {self._next}, expected frame {frame.index}")
 
 
 class BagReader:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from hmr_ros.camera import Camera
 from hmr_ros.geometry import Intrinsics
+from hmr_ros.io.videos import VideoFile
 from hmr_ros.training.data.readers.records import H36M_TO_J14, Corrupt, DamagedFile, Frame, Reading, Record, DatasetLayout
 
 SOURCE = DatasetLayout(
@@ -119,10 +119,11 @@ def _videos(root: Path, split: str) -> list[Path]:
 
 
 def _length(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path))
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    capture.release()
-    if count < 1:
+    try:
+        count = VideoFile(path).length
+    except ValueError:
+        count = None
+    if not count:
         raise DamagedFile("not a readable video; download it again")
     return count
 

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from hmr_ros.io.decode import read_picture
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 LONGEST_SIDE = 1280  # px: photos are kept in memory no larger than this
 
@@ -56,9 +58,10 @@ def split_of_file(index: int) -> str:
 
 @lru_cache(maxsize=128)
 def _photo(path: Path) -> np.ndarray:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f"{path} is not a readable picture; remove it from the folder of backgrounds")
+    try:
+        picture = read_picture(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; remove it from the folder of backgrounds") from error
     scale = LONGEST_SIDE / max(picture.shape[:2])
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
 

@@ -15,11 +15,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import tyro
 from rich.console import Console
 
+from hmr_ros.files import write_picture
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.proxies import ProxyExtractor, registry
 from hmr_ros.training.data import shard_work, shards
@@ -74,10 +74,10 @@ def main(argv: list[str] | None = None) -> int:
                 f"{expected[:8]}); collect them into an empty folder: python tools/collect_backgrounds.py FOLDER"
             )
     manifest = generate(config)
-    Console().print(summary(manifest))
+    Console(markup=False).print(summary(manifest))
     if config.frozen:
         differences = compare_with_frozen(manifest)
-        Console().print("this is the frozen test split" if not differences else f"not the frozen test split: {differences}")
+        Console(markup=False).print("this is the frozen test split" if not differences else f"not the frozen test split: {differences}")
         return 1 if differences else 0
     return 0
 
@@ -148,8 +148,7 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
         scene = picture(maker, config.seed, config.split, index)
         writer.add(index, scene, extractor(scene.image, small_people=config.small_people))
         if index < config.save_images:
-            (config.out / "images").mkdir(exist_ok=True)
-            cv2.imwrite(str(config.out / "images" / f"{index:06d}.jpg"), scene.image)
+            write_picture(config.out / "images" / f"{index:06d}.jpg", scene.image)
         tick()
     writer.save(config.out, shard, images)
 
