@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hmr_ros.io.encoded import imdecode
 from hmr_ros.io.report import ReadReport, printable
 
 # encoding: (bytes per pixel, OpenCV's conversion to BGR), names of sensor_msgs/image_encodings.hpp
@@ -37,10 +38,7 @@ def read_picture(path: Path, report: ReadReport | None = None) -> np.ndarray:
     Values of more than 8 bits are stretched by the bit depth that holds the largest of them; ``report`` gets a note of it.
     """
     data = np.fromfile(path, np.uint8)
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
-    except cv2.error:  # a size that no memory holds, say
-        picture = None
+    picture = imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if picture is None:
         raise ValueError(f"{printable(path)} ({data.size} bytes) cannot be decoded, expected a picture")
     if report is not None and (cut := what_is_missing(data.tobytes())):
@@ -106,10 +104,7 @@ def compressed_image_from_message(message) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     if data.size == 0:
         raise ValueError(f'compressed image ("{message.format}") has no data, expected an encoded picture')
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # for example a size beyond OpenCV's limit
-        image = None
+    image = imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError(
             f'compressed image ("{message.format}", {data.size} bytes, starting {bytes(data[:4]).hex(" ")}) cannot be '

@@ -5,12 +5,16 @@ safetensors, SQLite) have no coverage counters, so there it is a mutating fuzzer
 """
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import atheris
 
+# OpenCV takes 2^30 pixels, 3 GB, for granted; within this a limit of memory means something.
+os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(2**26)
+os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 with atheris.instrument_imports(include=["hmr_ros", "rosbags", "fuzz"]):
     from fuzz.targets import TARGETS
