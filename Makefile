@@ -7,6 +7,8 @@ VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 SOURCE ?=
 TEST_ARGS ?=
+SECONDS ?= 600
+TARGETS ?= compressed images cameras smpl_npz smpl_pickles checkpoints bags pictures
 
 # The first Python that will do; another one by `make PYTHON=/path/to/python`.
 PYTHON ?=
@@ -23,11 +25,12 @@ export VIRTUAL_ENV := $(VENV)
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test doctor clean distclean FORCE
+.PHONY: help setup demo test fuzz doctor clean distclean FORCE
 
 help:
 	@echo "make demo [SOURCE=...]  people in a picture, a video, a folder or a camera, through the live ROS 2 node"
 	@echo "make test               the whole test suite, on the installed package (TEST_ARGS='-k name' for a part)"
+	@echo "make fuzz               damaged and hostile input for every reader (SECONDS=600 for each of TARGETS='compressed images ...')"
 	@echo "make doctor             what is installed, what is missing, and what to do about it"
 	@echo "make setup              only set up .venv"
 	@echo "make clean, distclean   remove what was built; distclean: and .venv"
@@ -37,6 +40,18 @@ demo: setup
 
 test: setup
 	@cd test && $(BIN)/python -P -m pytest $(TEST_ARGS)
+
+# What crashes lies in build/fuzz/TARGET, and the next one runs all the same. atheris (setup.py, extra "fuzz") stays out of .venv.
+fuzz: setup build/fuzz/packages
+	@failed=; for target in $(TARGETS); do \
+	  echo "== $$target, $(SECONDS) s"; mkdir -p build/fuzz/$$target; \
+	  (cd test && PYTHONPATH=$(CURDIR)/build/fuzz/packages OMP_NUM_THREADS=1 $(BIN)/python -P fuzz/run.py $$target $(CURDIR)/build/fuzz/$$target \
+	    -max_total_time=$(SECONDS)) > build/fuzz/$$target.log 2>&1 || failed="$$failed $$target"; \
+	  grep -aE 'stat::number_of_executed_units|Uncaught|Error: |ERROR: libFuzzer|Test unit written' build/fuzz/$$target.log; \
+	done; [ -z "$$failed" ] || { echo "crashed:$$failed; see build/fuzz/*.log" >&2; exit 1; }
+
+build/fuzz/packages: $(VENV)/.requirements
+	@rm -rf $@ && $(BIN)/python -m pip install --quiet --no-deps --target $@ 'atheris>=2.3'
 
 doctor: setup
 	@$(BIN)/hmr-ros doctor

@@ -19,6 +19,7 @@ from hmr_ros.geometry import Intrinsics, project_pinhole, ray_rotation
 # distortion_model of CameraInfo → accepted numbers of coefficients
 MODELS = {"": (0,), "plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), "equidistant": (0, 4)}
 WIDEST = np.tan(np.radians(85))  # of a point's direction from the axis; beyond, a pinhole's coordinates mean nothing
+LARGEST = 1e6  # of a focal length or centre in pixels, and of a coefficient: far beyond every lens, and float32 holds what follows
 _STOP = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-10)
 _ROUND_TRIP = 1.0  # px: undistorted points that do not come back have no direction in this model
 
@@ -36,13 +37,14 @@ class Camera:
 
     def __post_init__(self):
         values = np.asarray(self.intrinsics, np.float64)
-        if values.shape != (4,) or not np.isfinite(values).all() or min(values[:2]) <= 0:
-            raise ValueError(f"intrinsics are {self.intrinsics}, expected Intrinsics(fx, fy, cx, cy) in pixels with fx, fy > 0")
+        if values.shape != (4,) or not np.isfinite(values).all() or min(values[:2]) < 1 / LARGEST or np.abs(values).max() > LARGEST:
+            raise ValueError(f"intrinsics are {self.intrinsics}, expected Intrinsics(fx, fy, cx, cy) in pixels with fx, fy > 0, and below {LARGEST:g}")
         if self.model not in MODELS:
             raise ValueError(f'distortion model is "{self.model}", expected one of {", ".join(m or "none" for m in MODELS)}')
-        if len(self.coefficients) not in MODELS[self.model] or not np.isfinite(self.coefficients).all():
+        within = np.abs(np.asarray(self.coefficients, np.float64)) <= LARGEST
+        if len(self.coefficients) not in MODELS[self.model] or not within.all():
             raise ValueError(f'distortion model "{self.model}" has coefficients {self.coefficients}, expected '
-                             f'{" or ".join(map(str, MODELS[self.model]))} finite numbers')  # fmt: skip
+                             f'{" or ".join(map(str, MODELS[self.model]))} finite numbers below {LARGEST:g}')  # fmt: skip
 
     @property
     def distorts(self) -> bool:

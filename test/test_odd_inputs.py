@@ -21,6 +21,7 @@ from PIL import Image
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.cli import main
 from hmr_ros.io.decode import compressed_image_from_message
+from hmr_ros.io.encoded import what_is_missing
 from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.io.sources import open_source
 from hmr_ros.io.videos import VideoFile, VideoWriter
@@ -156,10 +157,11 @@ def test_a_thumbnail_behind_a_tiff_is_ignored_and_named(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_a_cut_picture_is_no_whole_one(suffix, tmp_path):
-    """Decoders fill what is missing with grey, and OpenCV says nothing."""
+    """OpenCV 4 fills what is missing with grey and says nothing; OpenCV 5 refuses it."""
     data = cv2.imencode(suffix, PHOTO)[1].tobytes()
     thumbnail = b"\xff\xe1" + (len(data) + 2 & 0xFFFF).to_bytes(2, "big") + data if suffix == ".jpg" else b""  # has an end of its own
     cut = data[:2] + thumbnail + data[2:-100] if len(data) < 65000 else data[:-100]
+    assert what_is_missing(cut) and not what_is_missing(data)
     (tmp_path / f"cut{suffix}").write_bytes(cut)
     message = SimpleNamespace(format=suffix[1:].replace("jpg", "jpeg"), data=cut)
     with pytest.raises(ValueError, match="is cut, its end is missing|cannot be decoded"):

@@ -136,14 +136,17 @@ def _checked(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]
             "Get it from https://smpl.is.tue.mpg.de"
         )
     kinds = dict.fromkeys(("kintree_table", "f", "vertex_region", "vertex_mirror"), "iu") | {"metadata": "U"}
-    for key, array in arrays.items():
+    for key, array in list(arrays.items()):
         whole_numbers = array.dtype.kind == "f" and np.array_equal(array, np.round(array))
         if array.dtype.kind not in kinds.get(key, "iuf") and not (key in ("kintree_table", "f") and whole_numbers):
             raise BodyFileError(
                 f"body model {path}: {key} has type {array.dtype}, expected {'integers' if key in kinds else 'floats'}"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise BodyFileError(f"body model {path}: {key} has values that are not finite; the file is damaged")
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                arrays[key] = array = array.astype(np.float32)  # where a large float64 becomes infinite
+            if not np.isfinite(array).all():
+                raise BodyFileError(f"body model {path}: {key} has values that are not finite; the file is damaged")
     expect("v_template", ("V", 3))
     vertices = len(arrays["v_template"])
     expect("shapedirs", (vertices, 3, "at least 10"))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from hmr_ros.io.encoded import imdecode, what_is_missing
 from hmr_ros.io.report import ReadReport, printable
 
 
@@ -65,10 +66,7 @@ def read_picture(path: Path, report: ReadReport | None = None) -> np.ndarray:
     Values of more than 8 bits are stretched by the bit depth that holds the largest of them; ``report`` gets a note of it.
     """
     data = np.fromfile(path, np.uint8)
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
-    except cv2.error:  # a size that no memory holds, say
-        picture = None
+    picture = imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if picture is None:
         raise ValueError(f"{printable(path)} ({data.size} bytes) cannot be decoded, expected a picture")
     if report is not None and (cut := what_is_missing(data.tobytes())):
@@ -82,18 +80,6 @@ def read_picture(path: Path, report: ReadReport | None = None) -> np.ndarray:
     if report is not None:
         report.note(f"{printable(path.name)}: 16-bit values read as {depth}-bit (largest {picture.max()})")
     return to_8bit(picture, depth)
-
-
-def what_is_missing(data: bytes) -> str:
-    """Why an encoded picture is not whole, in words; "" for a whole one. Decoders fill the rest of a cut JPEG or PNG with grey."""
-    if data.startswith(b"\x89PNG"):
-        return "" if b"IEND" in data[-64:] or b"IEND" in data else "the PNG is cut, its end is missing"
-    if not data.startswith(b"\xff\xd8"):
-        return ""
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the scan may hold a thumbnail of their own
-        at += 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
-    return "" if data.find(b"\xff\xd9", at) >= 0 else "the JPEG is cut, its end is missing"
 
 
 def bit_depth_of(values: np.ndarray) -> int:
@@ -244,10 +230,7 @@ def _decoded(message, flags: int) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     if data.size == 0:
         raise ValueError(f'compressed image ("{message.format}") has no data, expected an encoded picture')
-    try:
-        image = cv2.imdecode(data, flags)
-    except cv2.error:  # for example a size beyond OpenCV's limit
-        image = None
+    image = imdecode(data, flags)
     cut = "" if image is None else what_is_missing(bytes(message.data))
     if image is None or cut:
         raise ValueError(
