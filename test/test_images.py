@@ -3,7 +3,6 @@
 import sys
 from array import array
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
