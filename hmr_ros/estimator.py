@@ -32,7 +32,7 @@ from hmr_ros.networks.regressor import BodyParameters, Regressor
 from hmr_ros.proxies import PersonProxies, ProxyExtractor
 from hmr_ros.proxies.registry import make_extractor
 from hmr_ros.refinement import Refiner
-from hmr_ros.runtime import CompiledModel, compile
+from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile
 from hmr_ros.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -74,11 +74,13 @@ class HumanMeshEstimator:
         flip_averaging: bool = False,
         regressor: str | None = "auto",
         extractor: str = "embedded",
+        precision: str = "fp32",
+        max_people: int = MAX_BATCH,
     ) -> HumanMeshEstimator:
         """Load detectors and checkpoint, by default the embedded ones.
 
-        backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
-        never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
+        backend: "auto" (TensorRT where it is there, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an explicit one
+        never falls back. precision: "fp32", "fp16" or "bf16" (runtime.compile), max_people: rows of the largest TensorRT engine. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.
@@ -86,7 +88,7 @@ class HumanMeshEstimator:
         Raises FileNotFoundError or ValueError that name what is wrong with a file, a name or a backend.
         """
         body_model = BodyModel.load(body_model)
-        options = {"backend": backend, "threads": threads}
+        options = {"backend": backend, "threads": threads, "precision": precision, "max_batch": max_people}
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
