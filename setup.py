@@ -46,8 +46,10 @@ EXTRAS = {
     "training": ["lightning-fabric>=2.4", "tensorboard>=2.14"],  # hmr-ros train: devices and processes; curves and pictures
     "bags": ["rosbags>=0.10"],
     "benchmarks": ["cdflib>=1,<2"],  # Human3.6M's positions; imported when they are read
+    "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],  # hmr-ros export --backend onnx: writes, and compares with torch
     "fuzz": ["atheris>=2.3"],  # make fuzz
-    "dev": ["lightning-fabric>=2.4", "tensorboard>=2.14", "pytest>=7", "hypothesis>=6", "rosbags>=0.10", "catkin-pkg", "cdflib>=1,<2", "joblib>=1.2,<2"],
+    "dev": ["lightning-fabric>=2.4", "tensorboard>=2.14", "pytest>=7", "hypothesis>=6", "rosbags>=0.10", "catkin-pkg", "cdflib>=1,<2", "joblib>=1.2,<2",
+            "onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
 }
 
 
