@@ -68,6 +68,103 @@ def test_both_backends_agree_with_the_module_for_every_batch_size(network, compi
         np.testing.assert_allclose(got, want.numpy(), atol=1e-5)  # float32, a few hundred additions
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tensors_give_the_same_as_arrays(compiled, batch):
+    arrays = inputs(batch)
+    results = compiled.tensors(*map(torch.from_numpy, arrays))
+    for tensor, array in zip(results, compiled(*arrays), strict=True):
+        assert isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32
+        np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+def test_wrong_tensors_are_named(compiled):
+    image, scale = map(torch.from_numpy, inputs(2))
+    with pytest.raises(ValueError, match="takes 2 inputs"):
+        compiled.tensors(image)
+    with pytest.raises(ValueError, match=r"'image' has shape \(2, 1, 32, 32\)"):
+        compiled.tensors(image[:, :1], scale)
+    with pytest.raises(ValueError, match="'scale' is .*complex64"):
+        compiled.tensors(image, scale.to(torch.complex64))
+    np.testing.assert_allclose(compiled.tensors(image.double(), scale.requires_grad_())[1], compiled.tensors(image, scale)[1], atol=1e-6)
+
+
+class HandsThrough(nn.Module):
+    """Its results are an input, a weight, and one tensor twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.ones(2, 4))
+
+    def forward(self, x):
+        y = x + 1
+        return x, self.weight, y, y
+
+
+def test_tensors_that_are_handed_through_are_copies():
+    module = HandsThrough()
+    model = runtime.compile(module, np.zeros((2, 4), np.float32), backend="torch")
+    given = torch.zeros(2, 4)
+    for result in model.tensors(given):
+        result += 10
+    assert not given.any()
+    for result, want in zip(model.tensors(given), (0, 1, 1, 1), strict=True):
+        assert (result == want).all()
+
+
+@pytest.mark.parametrize("backend, precision, words", [
+    ("torch", "fp16", "fp16 on CUDA only"), ("torch", "int8", "not int8"), ("openvino", "fp16", "not fp16"),
+    ("auto", "fp16", "nothing here can run Network in fp16: .*NVIDIA GPU.*OpenVINO.*CUDA only"),
+])  # fmt: skip
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_precision_that_is_not_there_is_refused_in_words(network, backend, precision, words):
+    with pytest.raises(runtime.BackendUnavailable, match=words):
+        runtime.compile(network, inputs(1), backend=backend, precision=precision)
+
+
+def test_bfloat16_runs_inside_and_float32_outside(network):
+    exact = runtime.compile(network, inputs(2), backend="torch")
+    models = [runtime.compile(network, inputs(2), backend="torch", precision="bf16")]
+    from hmr_ros.runtime.openvino_backend import ov
+
+    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        models.append(runtime.compile(network, inputs(2), backend="openvino", precision="bf16"))
+    else:
+        with pytest.raises(runtime.BackendUnavailable, match="no bfloat16 units"):
+            runtime.compile(network, inputs(2), backend="openvino", precision="bf16")
+    for model in models:
+        assert model.backend.endswith(" bf16")
+        for got, want in zip(model(*inputs(3)), exact(*inputs(3)), strict=True):
+            assert got.dtype == np.float32
+            assert 1e-5 < np.abs(got - want).max() < 5e-2 * max(1, np.abs(want).max())
+
+
+def test_int8_needs_nncf_and_calibration(network, monkeypatch):
+    monkeypatch.setattr("hmr_ros.runtime.openvino_backend.find_spec", lambda name: None)
+    with pytest.raises(runtime.BackendUnavailable, match="needs nncf.*pip install nncf"):
+        runtime.compile(network, inputs(1), backend="openvino", precision="int8", calibration=[inputs(1)])
+    monkeypatch.setattr("hmr_ros.runtime.openvino_backend.find_spec", lambda name: object())
+    with pytest.raises(ValueError, match="needs calibration"):
+        runtime.compile(network, inputs(1), backend="openvino", precision="int8")
+
+
+def test_int8_is_close_to_float32(network):
+    pytest.importorskip("nncf", reason="needs nncf")
+    samples = [inputs(1, seed) for seed in range(50)]
+    model = runtime.compile(network, inputs(2), backend="openvino", precision="int8", calibration=samples)
+    exact = runtime.compile(network, inputs(2), backend="openvino")
+    for got, want in zip(model(*inputs(3)), exact(*inputs(3)), strict=True):
+        assert 0 < np.abs(got - want).max() < 0.1 * max(1, np.abs(want).max())
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"precision": "fp8"}, "'fp8' is not one of"), ({"max_batch": 0}, "max_batch is 0"),
+    ({"engine_options": {"optimization_level": 5}}, "are TensorRT's"), ({"calibration": []}, "calibration is for precision='int8'"),
+])  # fmt: skip
+def test_options_that_mean_nothing_here_are_refused(network, options, words):
+    with pytest.raises(ValueError, match=words):
+        runtime.compile(network, inputs(1), backend="torch", **options)
+
+
 def test_results_belong_to_the_caller(compiled):
     first = compiled(*inputs(1, seed=1))
     kept = [r.copy() for r in first]

@@ -1,0 +1,148 @@
+"""What the networks cost and how far they are from torch in float32 on the CPU: torch, CUDA graphs and TensorRT, in fp32 and fp16, for 1, 4
+and 8 people. Run it on your GPU; docs/gpu.md says which figures are missing.
+
+    python benchmarks/gpu.py [--device cpu] [--json FILE]
+
+Each network alone, tensors on the device before and after; "numpy" is the same call with arrays, copies included. The first TensorRT run
+builds engines, which takes minutes and is not timed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hmr_ros import runtime
+from hmr_ros.commands.export import ExportConfig, Network, networks
+from hmr_ros.files import write_json
+from hmr_ros.runtime.parity import difference
+from hmr_ros.runtime.torch_backend import Flat, reduced
+
+PEOPLE = 1, 4, 8
+WARM_UP = 20  # calls; also for the GPU's clock
+
+
+@dataclass(frozen=True)
+class Config:
+    device: Literal["cuda", "cpu"] = "cuda"
+    calls: int = 200
+    networks: tuple[str, ...] = ()
+    """Some of them; without it all."""
+    checkpoint: Path | None = None
+    body_model: Path | None = None
+    json: Path | None = None
+
+
+def main() -> int:
+    config = tyro.cli(Config)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        print(f"no CUDA device: torch {torch.__version__} finds none; --device cpu times the CPU's backends", file=sys.stderr)
+        return 2
+    if config.device == "cpu" and torch.cuda.is_available():
+        print("there is a GPU, which torch would use: CUDA_VISIBLE_DEVICES= python benchmarks/gpu.py --device cpu", file=sys.stderr)
+        return 2
+    ways = [("torch", "fp32"), ("torch", "fp16"), ("torch CUDA graph", "fp32"), ("torch CUDA graph", "fp16"), ("tensorrt", "fp32"), ("tensorrt", "fp16")]
+    if config.device == "cpu":
+        ways = [("torch", "fp32"), ("openvino", "fp32"), ("torch", "bf16"), ("openvino", "bf16"), ("tensorrt", "fp32")]
+    console, rows = Console(soft_wrap=True, highlight=False), []
+    given = ExportConfig("onnx", checkpoint=config.checkpoint, body_model=config.body_model, networks=config.networks)
+    for name, network in networks(given):
+        for way, precision in ways:
+            with console.status(f"{name}: {way} {precision}"):
+                rows += [{"network": name, "way": way, "precision": precision, **row} for row in measure(network, way, precision, config)]
+    console.print(table_of(rows))
+    if config.json:
+        write_json(config.json, {**machine(config.device), "date": date.today().isoformat(), "calls": config.calls, "rows": rows})
+        print(f"written to {config.json}")
+    return 0
+
+
+def measure(network: Network, way: str, precision: str, config: Config) -> Iterator[dict]:
+    """A row for each number of people, or one that says why there is none."""
+    module, examples = network
+    try:
+        if way != "torch CUDA graph":
+            compiled = runtime.compile(module, examples, backend=way, precision=precision, max_batch=max(PEOPLE))
+    except (runtime.BackendUnavailable, RuntimeError) as error:
+        yield {"missing": str(error)}
+        return
+    for people in PEOPLE:
+        inputs = [torch.cat([e] * people)[:people].to(config.device) for e in examples]
+        with torch.inference_mode():
+            want = [w.numpy() for w in Flat(module)(*(i.cpu() for i in inputs))]
+        call = graphed(reduced(Flat(module), precision).to(config.device), inputs) if way == "torch CUDA graph" else compiled.tensors
+        row = {"people": people, "difference": max(difference([o.float().cpu().numpy() for o in call(*inputs)], want))}
+        row |= percentiles(lambda: call(*inputs), config)
+        if way != "torch CUDA graph":
+            arrays = [i.cpu().numpy() for i in inputs]
+            row["numpy_p50_ms"] = percentiles(lambda: compiled(*arrays), config)["p50_ms"]
+        yield row
+
+
+def graphed(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Callable[..., Sequence[torch.Tensor]]:
+    """The module for these shapes as a CUDA graph; results are overwritten by the next call."""
+    fixed = [i.clone() for i in inputs]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.inference_mode(), torch.cuda.stream(stream):
+        for _ in range(3):  # libraries choose their kernels and allocate
+            module(*fixed)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        outputs = module(*fixed)
+
+    def call(*given: torch.Tensor) -> Sequence[torch.Tensor]:
+        with torch.inference_mode():
+            for slot, tensor in zip(fixed, given):
+                slot.copy_(tensor)
+            graph.replay()
+        return outputs
+
+    return call
+
+
+def percentiles(call: Callable, config: Config) -> dict[str, float]:
+    times = []
+    for _ in range(WARM_UP + config.calls):
+        begin = time.perf_counter()
+        call()
+        if config.device == "cuda":
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - begin))
+    return {f"p{q}_ms": round(float(np.percentile(times[WARM_UP:], q)), 3) for q in (50, 95)}
+
+
+def machine(device: str) -> dict:
+    versions = {status.name: status.detail for status in runtime.available_backends()}
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda, "backends": versions}
+
+
+def table_of(rows: list[dict]) -> Table:
+    table = Table("network", "way", "precision", "people", "p50 ms", "p95 ms", "numpy p50 ms", "differs from torch by")
+    for row in rows:
+        head = row["network"], row["way"], row["precision"]
+        if "missing" in row:
+            table.add_row(*head, "-", "-", "-", "-", row["missing"])
+        else:
+            numpy = f"{row['numpy_p50_ms']:.2f}" if "numpy_p50_ms" in row else "-"
+            table.add_row(*head, str(row["people"]), f"{row['p50_ms']:.2f}", f"{row['p95_ms']:.2f}", numpy, f"{row['difference']:.1e}")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
