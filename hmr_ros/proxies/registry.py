@@ -52,8 +52,8 @@ def confident(recorded: dict | None) -> float:
 
 def depth_source(recorded: dict | None) -> str:
     """``PersonProxies.depth_source`` of an identity's proxies, without a depth camera. None: of proxies older than identities."""
-    recorded = recorded or {}
-    return recorded.get("depth_maps") or recorded.get("options", {}).get("depth", "coarse")
+    options = (recorded or {}).get("options")
+    return str((recorded or {}).get("depth_maps") or (options if isinstance(options, dict) else {}).get("depth", "coarse"))
 
 
 def _takes_files(kind: type, files: ProxyFiles) -> bool:
