@@ -65,10 +65,10 @@ def find_network(name: str | Path) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         _transformers()
-        from huggingface_hub import snapshot_download
+        from transformers.utils import cached_file
 
         try:
-            folder = Path(snapshot_download(str(name), local_files_only=True))
+            folder = Path(cached_file(str(name), WEIGHTS, local_files_only=True)).parent
         except Exception as error:  # names that cannot be one, and those that are not in the cache
             raise FileNotFoundError(f"depth_network {name} is no folder and not in Hugging Face's cache; expected {_EXPECTED}") from error
     if not (folder / WEIGHTS).is_file():
