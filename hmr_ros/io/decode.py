@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+
 class Encoding(NamedTuple):
     """``bits`` of a value, ``channels`` of a pixel, OpenCV's conversion of 8-bit pixels to BGR (None: they are BGR)."""
 
@@ -125,6 +126,8 @@ def compressed_image_from_message(message, *, bit_depth: int = 16) -> np.ndarray
         return _to_bgr(picture[..., None], content if mosaic else ENCODINGS["mono8"])
     if picture.shape[2] == 4:
         picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR)
+    elif picture.shape[2] != 3:
+        raise ValueError(f'compressed image ("{message.format}") has {picture.shape[2]} channels, expected 1, 3 or 4')
     # A codec's colours come out as BGR. Where the array that went in was RGB, they are swapped (as image_transport does it).
     swapped = (target or (declared if codec == "tiff" else "")).startswith("rgb")
     return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if swapped else picture
