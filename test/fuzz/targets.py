@@ -133,7 +133,7 @@ def read_picture_file(data: bytes) -> bool:
 
 
 def picture_file_seeds() -> list[bytes]:
-    return [packed(index) for index in range(len(_encoded()))]
+    return [packed(index) for index, name in enumerate(_encoded()) if not name.endswith((".hdr", ".pfm"))]  # floats are refused
 
 
 # ---- raw images and cameras -----------------------------------------------------------------------------------------
