@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.skeleton import LIMB_CHAINS, LIMB_KEYPOINTS, TORSO_KEYPOINTS
+from hmr_ros.skeleton import LIMB_CHAINS, LIMB_KEYPOINTS, LIMB_NAMES, TORSO_KEYPOINTS
+
+_IS_HIP = np.array([name.endswith("hip") for name in LIMB_NAMES])
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ def mesh_misses(body: BodyEstimate, config: JudgementConfig = JudgementConfig())
 
 def reliability(regressed: np.ndarray, away: np.ndarray, config: JudgementConfig = JudgementConfig()) -> np.ndarray:
     """A regressor's reliability (..., 12), reduced where a joint lies ``away`` (..., 12) metres from its confident detection, NaN where
-    there is none. The factor falls from 1 to 1 - ``doubt``; it never falls where a joint comes nearer, and never rises beyond 1."""
-    share = (np.nan_to_num(away) / config.doubt_distance) ** 2
+    there is none. The factor falls from 1 to 1 - ``doubt``; it never falls where a joint comes nearer, and never rises beyond 1. Hips
+    keep theirs: reliability is relative to the hips' midpoint, which moves with them [rendered]."""
+    share = np.where(_IS_HIP, 0, np.nan_to_num(away) / config.doubt_distance) ** 2
     return (regressed * (1 - config.doubt * share / (1 + share))).astype(np.float32)
 
 

@@ -3,46 +3,18 @@
 import sys
 from array import array
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("rclpy")
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from image_messages import CHANNELS, RAMP, TO_BGR, encoded, in_bits, message, mosaic, wide_message  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from hmr_ros.geometry import pinhole  # noqa: E402
-from hmr_ros.io.decode import compressed_image_from_message, depth_from_message, image_from_message  # noqa: E402
-from hmr_ros.ros.inputs import (  # noqa: E402
-    EVERYDAY,
-    ImageConverter,
-    image_to_message,
-    camera_from_message,
-    intrinsics_from_message,
-    intrinsics_to_message,
-)
-
-TO_BGR = {
-    "bgr8": lambda p: p,
-    "8UC3": lambda p: p,
-    "rgb8": lambda p: p[..., ::-1],
-    "bgra8": lambda p: p[..., :3],
-    "rgba8": lambda p: p[..., 2::-1],
-    "mono8": lambda p: np.repeat(p, 3, axis=2),
-    "8UC1": lambda p: np.repeat(p, 3, axis=2),
-}
-CHANNELS = {"bgr8": 3, "8UC3": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4, "mono8": 1, "8UC1": 1}
-
-
-def message(pixels, encoding, padding=0, extra=0):
-    """Image message of (H, W, C) bytes with ``padding`` bytes after each row and ``extra`` after the last."""
-    height, width, channels = pixels.shape
-    rows = np.full((height, width * channels + padding), 0xA5, np.uint8)
-    rows[:, : width * channels] = pixels.reshape(height, -1)
-    data = array("B", rows.tobytes() + b"\x5a" * extra)
-    return Image(height=height, width=width, encoding=encoding, step=rows.shape[1], data=data)
+from hmr_ros.io.decode import ENCODINGS, compressed_image_from_message, depth_from_message, image_from_message, to_8bit  # noqa: E402
+from hmr_ros.ros.inputs import EVERYDAY, ImageConverter, agreeing_encodings, image_remarks, image_to_message  # noqa: E402
 
 
 @settings(deadline=None)
@@ -108,7 +80,12 @@ def good():
         (lambda m: setattr(m, "width", 0), "0x4 pixels"),
         (lambda m: setattr(m, "height", 0), "6x0 pixels"),
         (lambda m: setattr(m, "encoding", "16UC1"), 'encoding "16UC1".*bgr8'),
-        (lambda m: setattr(m, "encoding", "bayer_rggb8"), "image_proc"),
+        (lambda m: setattr(m, "encoding", "16UC1"), "16UC1.*depth.*mono16.*bit_depth"),
+        (lambda m: setattr(m, "encoding", "32FC1"), "32FC1.*depth"),
+        (lambda m: setattr(m, "encoding", "16SC1"), "image_proc"),
+        (lambda m: (setattr(m, "encoding", "mono16"), setattr(m, "step", 11)), "step 11.*at least 12"),
+        (lambda m: (setattr(m, "encoding", "bayer_rggb8"), setattr(m, "height", 2)), "6x2 pixels.*at least 3x3"),
+        (lambda m: (setattr(m, "encoding", "bayer_grbg16"), setattr(m, "width", 1)), "1x4 pixels.*at least 3x3"),
         (lambda m: setattr(m, "encoding", ""), 'encoding ""'),
         (lambda m: setattr(m, "height", 2**31), "bytes of data"),
         (lambda m: (setattr(m, "encoding", "yuyv"), setattr(m, "width", 5)), "odd width of 5"),
@@ -121,47 +98,76 @@ def test_malformed_images_are_refused_with_what_was_found_and_expected(break_it,
         image_from_message(broken)
 
 
-def encoded(suffix, format, picture):
-    return CompressedImage(format=format, data=array("B", cv2.imencode(suffix, picture)[1].tobytes()))
+# ---- 16 bits and mosaics --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("bits", range(8, 17))
+def test_each_bit_depth_gives_the_8_bit_picture_back(bits):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for dtype in ("<u2", ">u2"):
+        np.testing.assert_array_equal(to_8bit(in_bits(grey, bits).astype(dtype), bits), grey)
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    np.testing.assert_array_equal(to_8bit(every, bits), np.minimum(np.rint(every * (255 / (2**bits - 1))), 255))
 
 
-@pytest.mark.parametrize("format", ["png", "bgr8; png compressed bgr8", "PNG"])
-def test_png_arrives_exactly(format):
-    picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(compressed_image_from_message(encoded(".png", format, picture)), picture)
+def test_what_has_no_bit_depth_is_refused():
+    with pytest.raises(ValueError, match="uint8, expected uint16"):
+        to_8bit(np.zeros((2, 2), np.uint8))
+    for bits in (7, 17):
+        with pytest.raises(ValueError, match=f"bit_depth is {bits}, expected 8 to 16"):
+            to_8bit(np.zeros((2, 2), np.uint16), bits)
 
 
-@pytest.mark.parametrize("format", ["jpeg", "jpg", "rgb8; jpeg compressed bgr8", "mono8; jpeg compressed "])
-def test_jpeg_arrives_with_its_colours_in_place(format):
-    picture = np.full((16, 16, 3), (200, 120, 40), np.uint8)
-    received = compressed_image_from_message(encoded(".jpg", format, picture))
-    np.testing.assert_allclose(received, picture, atol=4)  # lossy
-
-
-def test_orientation_tags_do_not_turn_the_pixels():
-    picture = np.zeros((16, 32, 3), np.uint8)
-    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: turn by 90 degrees
-    tagged = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
-    assert cv2.imdecode(np.frombuffer(tagged, np.uint8), cv2.IMREAD_COLOR).shape == (32, 16, 3)  # the tag is understood
-    received = compressed_image_from_message(CompressedImage(format="jpeg", data=array("B", tagged)))
-    assert received.shape == (16, 32, 3)
-
-
-@pytest.mark.parametrize(
-    "format, data, words",
-    [
-        ("jpeg", b"", "no data"),
-        ("jpeg", b"\xff\xd8\xff\xe0 cut", "starting ff d8 ff e0.*cannot be decoded"),
-        ("png", b"nonsense", "cannot be decoded"),
-        ("h264", b"\0\0\0\1", 'format "h264", expected jpeg or png'),
-        ("16UC1; compressedDepth png", b"\0" * 20, "compressedDepth"),
-    ],
+@settings(deadline=None)
+@given(
+    encoding=st.sampled_from(["mono16", "bgr16", "rgb16", "bgra16", "rgba16"]),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    padding=st.integers(0, 7),
+    bigendian=st.booleans(),
+    bits=st.integers(8, 16),
+    seed=st.integers(0, 1000),
 )
-def test_broken_compressed_images_are_refused(format, data, words):
-    with pytest.raises(ValueError, match=words):
-        compressed_image_from_message(CompressedImage(format=format, data=array("B", data)))
+def test_16_bit_pixels_arrive_whatever_padding_byte_order_and_bit_depth(encoding, size, padding, bigendian, bits, seed):
+    eight = encoding.replace("16", "8")
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, CHANNELS[eight]), dtype=np.uint8)
+    received = image_from_message(wide_message(in_bits(pixels, bits), encoding, padding, bigendian), bit_depth=bits)
+    assert received.dtype == np.uint8 and received.flags.c_contiguous
+    np.testing.assert_array_equal(received, TO_BGR[eight](pixels))
 
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("size", [(17, 23), (16, 22), (3, 3), (3, 22)])
+def test_mosaics_become_the_picture_that_they_were_taken_from(pattern, size):
+    """Interpolation is exact on a ramp but for rounding, and for the outermost pixels, which copy their neighbours: 2 levels."""
+    picture = RAMP[: size[0], : size[1]]
+    pixels = mosaic(picture, pattern)
+    eight = image_from_message(message(pixels[..., None], f"bayer_{pattern}8", padding=5))
+    np.testing.assert_allclose(eight.astype(int), picture, atol=2)
+    for bigendian in (False, True):
+        wide = wide_message(in_bits(pixels, 12), f"bayer_{pattern}16", 3, bigendian)
+        np.testing.assert_array_equal(image_from_message(wide, bit_depth=12), eight)
+
+
+def test_bit_depth_says_nothing_about_8_bit_images():
+    np.testing.assert_array_equal(image_from_message(message(RAMP, "bgr8"), bit_depth=12), RAMP)
+    np.testing.assert_array_equal(compressed_image_from_message(encoded(".png", "png", RAMP), bit_depth=12), RAMP)
+
+
+def test_the_converter_passes_its_bit_depth_on():
+    convert, grey = ImageConverter(bit_depth=12), RAMP[..., 0]
+    for sent in (wide_message(in_bits(grey, 12), "mono16"), encoded(".png", "mono16; png compressed ", in_bits(grey, 12))):
+        np.testing.assert_array_equal(convert(sent), np.repeat(grey[..., None], 3, 2))
+
+
+def test_16_bit_images_that_come_out_nearly_black_are_remarked():
+    values = in_bits(RAMP[..., 0], 12)
+    for sent in (wide_message(values, "mono16"), encoded(".png", "mono16; png compressed ", values)):
+        assert "bit_depth 16" in image_remarks(sent, ImageConverter()(sent), 16)[0]
+        assert image_remarks(sent, ImageConverter(bit_depth=12)(sent), 12) == []
+    night = message(np.zeros((8, 8, 3), np.uint8), "bgr8")
+    assert image_remarks(night, image_from_message(night), 16) == []
+
+
+# ---- cv_bridge ------------------------------------------------------------------------------------------------------
 
 CV_BRIDGES = {
     "right": "def convert(p, e): return {'bgr8': p, 'rgb8': p[..., ::-1], 'mono8': p.repeat(3, 2)}[e]",
@@ -218,6 +224,11 @@ def test_cv_bridge_gets_no_malformed_message(installed_cv_bridge):
     assert sys.modules["cv_bridge"].converted == []
 
 
+def test_cv_bridge_gets_no_16_bit_images_because_it_knows_no_bit_depth(monkeypatch):
+    monkeypatch.setattr("hmr_ros.ros.inputs._cv_bridge", lambda: image_from_message)  # it agrees on everything
+    assert agreeing_encodings() == [name for name, encoding in ENCODINGS.items() if encoding.bits == 8]
+
+
 def test_without_cv_bridge_opencv_converts(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     convert = ImageConverter()
@@ -234,94 +245,7 @@ def test_the_installed_cv_bridge_agrees_on_every_encoding_given_to_it():
         np.testing.assert_array_equal(convert(sent), image_from_message(sent))
 
 
-# ---- CameraInfo -----------------------------------------------------------------------------------------------------
-
-
-def test_camera_info_there_and_back():
-    camera = pinhole(640, 480, 60.0)
-    assert camera.fx == pytest.approx(320 / np.tan(np.pi / 6))
-    assert intrinsics_from_message(intrinsics_to_message(camera, 640, 480, Header()), 640, 480) == pytest.approx(camera)
-
-
-def test_a_rectified_image_takes_the_projection_matrix():
-    info = intrinsics_to_message(pinhole(640, 480, 60.0), 640, 480, Header())
-    info.p = [500.0, 0, 300, 0, 0, 510, 200, 0, 0, 0, 1, 0]
-    assert intrinsics_from_message(info, 640, 480, rectified=True) == pytest.approx((500, 510, 300, 200))
-
-
-def test_an_uncalibrated_camera_has_no_intrinsics():
-    assert intrinsics_from_message(CameraInfo(width=640, height=480), 640, 480) is None
-
-
-def test_a_smaller_copy_of_the_image_sees_points_at_the_same_relative_place():
-    info = intrinsics_to_message(pinhole(640, 480, 60.0), 640, 480, Header())
-    big, small = intrinsics_from_message(info, 640, 480), intrinsics_from_message(info, 320, 240)
-    x, z = 0.3, 2.0
-    u_big, u_small = big.fx * x / z + big.cx, small.fx * x / z + small.cx
-    assert (u_small + 0.5) / 320 == pytest.approx((u_big + 0.5) / 640)  # pixel centres are integers
-
-
-def test_region_of_interest_and_binning_move_the_principal_point():
-    info = intrinsics_to_message(pinhole(640, 480, 60.0), 640, 480, Header())
-    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 50, 320, 240
-    camera = intrinsics_from_message(info, 320, 240)
-    assert (camera.cx, camera.cy) == pytest.approx((319.5 - 100, 239.5 - 50))
-    info.roi.x_offset = info.roi.y_offset = info.roi.width = info.roi.height = 0
-    info.binning_x = info.binning_y = 2
-    assert intrinsics_from_message(info, 320, 240).fx == pytest.approx(pinhole(640, 480, 60.0).fx / 2)
-
-
-LENSES = {
-    "plumb_bob": (-0.31, 0.11, 1.2e-3, -6e-4, -0.02),
-    "rational_polynomial": (0.5, -0.2, 1e-4, 2e-4, 0.01, 0.8, -0.1, 0.02),
-    "equidistant": (0.02, -0.01, 0.003, -0.001),
-}
-
-
-@pytest.mark.parametrize("model", LENSES)
-def test_a_distorted_camera_with_region_of_interest_and_binning_sees_what_opencv_projects(model):
-    """OpenCV projects onto the full sensor; the region is cut out and its pixels are binned afterwards."""
-    info = intrinsics_to_message(pinhole(1280, 960, 70.0), 1280, 960, Header())
-    info.distortion_model, info.d = model, list(LENSES[model])
-    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 200, 120, 800, 600
-    info.binning_x = info.binning_y = 2
-    points = np.random.default_rng(0).uniform([-0.8, -0.6, 2], [0.8, 0.6, 4], (30, 3))
-    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
-    full = project(points[:, None], np.zeros(3), np.zeros(3), np.reshape(info.k, (3, 3)), np.array(info.d))[0].reshape(-1, 2)
-    expected = (full - [200, 120] + 0.5) / 2 - 0.5  # pixel centres are integers
-    camera = camera_from_message(info, 400, 300)
-    np.testing.assert_allclose(camera.project(points), expected, atol=1e-2)
-    directions, known = camera.directions(expected)
-    assert known.all()
-    np.testing.assert_allclose(directions, points[:, :2] / points[:, 2:], atol=1e-5)
-
-
-def test_rectified_images_have_no_distortion_and_unknown_models_are_refused():
-    info = intrinsics_to_message(pinhole(640, 480, 60.0), 640, 480, Header())
-    info.distortion_model, info.d = "plumb_bob", list(LENSES["plumb_bob"])
-    assert camera_from_message(info, 640, 480).distorts
-    assert not camera_from_message(info, 640, 480, rectified=True).distorts
-    info.distortion_model = "thin_prism"
-    with pytest.raises(ValueError, match="thin_prism.*rectified:=true"):
-        camera_from_message(info, 640, 480)
-    info.d = [0.0] * 5
-    assert not camera_from_message(info, 640, 480).distorts
-    info.distortion_model, info.d = "equidistant", []
-    assert camera_from_message(info, 640, 480).distorts  # a fisheye without coefficients is no pinhole
-
-
-def test_another_aspect_ratio_is_refused():
-    info = intrinsics_to_message(pinhole(640, 480, 60.0), 640, 480, Header())
-    with pytest.raises(ValueError, match="320x320 pixels, CameraInfo describes 640x480"):
-        intrinsics_from_message(info, 320, 320)
-
-
-def test_impossible_focal_lengths_are_refused():
-    info = intrinsics_to_message(pinhole(640, 480, 60.0), 640, 480, Header())
-    for wrong in (-500.0, float("nan")):
-        info.k[0] = wrong
-        with pytest.raises(ValueError, match="positive focal lengths"):
-            intrinsics_from_message(info, 640, 480)
+# ---- depth ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoding, kind, values", [

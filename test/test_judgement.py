@@ -15,6 +15,7 @@ from hmr_ros.training.data.rendered.scene import SceneConfig, SceneMaker
 
 LIMITS = JudgementConfig()
 LEFT_ARM, TORSO = [5, 7, 9], [5, 6, 11, 12]
+HIPS = [6, 7]  # of the twelve joints with a reliability
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +81,13 @@ def test_a_joint_far_from_its_detection_is_less_reliable_and_the_others_stay(bod
 
 def test_the_factor_falls_with_distance_from_one_and_ends_at_its_floor():
     away = np.concatenate([np.linspace(0, 3, 600), [1e3]])[:, None] * np.ones(12)
-    factor = reliability(np.ones((601, 12)), away)
+    factor = np.delete(reliability(np.ones((601, 12)), away), HIPS, axis=1)
     assert (np.diff(factor, axis=0) <= 0).all() and (factor[0] == 1).all()
-    half = reliability(np.ones(12), np.full(12, LIMITS.doubt_distance))
+    half = np.delete(reliability(np.ones(12), np.full(12, LIMITS.doubt_distance)), HIPS)
     np.testing.assert_allclose(half, 1 - LIMITS.doubt / 2, rtol=1e-6)
     np.testing.assert_allclose(factor[-1], 1 - LIMITS.doubt, rtol=1e-5)
     assert (reliability(np.ones(12), np.full(12, np.nan)) == 1).all()  # who has no detection is not doubted
+    assert (reliability(np.ones(12), away[-1])[HIPS] == 1).all()  # it is relative to the hips
 
 
 def test_a_gymnast_whose_mesh_stands_beside_the_trunk_is_not_shown(estimator, monkeypatch):

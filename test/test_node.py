@@ -280,6 +280,72 @@ def test_malformed_images_cost_one_line_and_nothing_else(peer, start):
     assert values()["backend"] == "fake" and float(values()["latency p50 [ms]"]) < 1000
 
 
+def test_mosaics_and_16_bit_images_are_seen_in_their_colours(peer, start):
+    """The blue of the first pixel is the number of people: with another pattern or bit depth it is another one."""
+    live = start("--ros-args", "-p", "bit_depth:=12")
+
+    def bayer(header):
+        rows = np.full((48, 64), 100, np.uint8)
+        rows[1::2, 1::2] = 3  # rggb: blue is in the odd rows' odd columns
+        return Image(header=header, height=48, width=64, encoding="bayer_rggb8", step=64, data=array("B", rows.tobytes()))
+
+    def mono(header):
+        rows = np.full((48, 64), round(4 / 255 * 4095), ">u2")
+        return Image(header=header, height=48, width=64, encoding="mono16", is_bigendian=1, step=128, data=array("B", rows.tobytes()))
+
+    assert len(peer.ask(bayer).bodies) == 3
+    assert len(peer.ask(mono).bodies) == 4
+    wait_for(lambda: peer.images.publish(depth_image(peer.header(), 2)) or 'encoding "16UC1", which is depth' in live.text(), live)
+    assert live.end() == 0 and "Traceback" not in live.text()
+
+
+def test_12_bits_taken_for_16_are_named_once(peer, start):
+    live = start("--ros-args", "-p", "image_transport:=compressed")
+    compressed = Peer(image_type=CompressedImage, image_topic="image/compressed")
+    try:
+
+        def png(header):
+            data = cv2.imencode(".png", np.full((48, 64), 2055, np.uint16))[1]  # white is 4095
+            return CompressedImage(header=header, format="mono16; png compressed ", data=array("B", data.tobytes()))
+
+        for _ in range(3):
+            assert len(compressed.ask(png).bodies) == 8  # nearly black, and so it is said
+    finally:
+        compressed.close()
+    assert live.text().count("images (mono16; png compressed ) are nearly black with bit_depth 16") == 1
+
+
+def test_what_is_wrong_with_camera_info_is_said_once(peer, start):
+    live = start("--ros-args", "-p", "rectified:=true", "-r", "camera_info:=/eye/info")
+    infos = peer.node.create_publisher(CameraInfo, "/eye/info", 5)
+    wait_for(infos.get_subscription_count, live)
+
+    def frame(header, info=None):
+        if info is not None:
+            info.header = header
+            infos.publish(info)
+        return image_to_message(picture(), header)
+
+    def ask_until(words, info=None):
+        wait_for(lambda: peer.ask(lambda header: frame(header, info)) and words in live.text(), live)
+        return [peer.ask(lambda header: frame(header, info)) for _ in range(3)][-1]
+
+    silent = "images come without CameraInfo on /eye/info: bodies have no position"
+    assert ask_until(silent).axes == "ray"
+    info = intrinsics_to_message(pinhole(64, 48, 60), 64, 48, Header())
+    info.p = [0.0] * 12
+    assert ask_until("CameraInfo.p has fx 0 and fy 0", info).axes == "ray"
+    double = "the image has 64x48 pixels, CameraInfo describes 128x96: it is taken for a scaled copy"
+    answer = ask_until(double, intrinsics_to_message(pinhole(128, 96, 60), 128, 96, Header()))
+    assert answer.axes == "camera" and answer.bodies[0].has_translation
+    for words in (silent, "CameraInfo.p has fx 0", double):
+        assert live.text().count(words) == 1, live.text()
+    lens = intrinsics_to_message(pinhole(64, 48, 60), 64, 48, Header())
+    lens.p[0] = float("nan")
+    assert ask_until("CameraInfo.p has fx nan", lens).axes == "ray"
+    assert live.end() == 0 and "Traceback" not in live.text() and "CameraInfo.k" not in live.text()
+
+
 def test_a_frame_that_fails_does_not_end_the_node(peer, start):
     live = start()
     peer.ask(lambda header: image_to_message(picture(), header))

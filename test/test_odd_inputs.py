@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -19,6 +20,8 @@ from PIL import Image
 
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.cli import main
+from hmr_ros.io.decode import compressed_image_from_message
+from hmr_ros.io.encoded import what_is_missing
 from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.io.sources import open_source
 from hmr_ros.io.videos import VideoFile, VideoWriter
@@ -150,6 +153,25 @@ def test_a_thumbnail_behind_a_tiff_is_ignored_and_named(tmp_path):
     (frame,), report = read_all(tmp_path / "scan.tif")
     np.testing.assert_array_equal(frame.picture, PHOTO)
     assert report.exit_code == 0 and "scan.tif: 1 further pages are ignored" in report.line()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_cut_picture_is_no_whole_one(suffix, tmp_path):
+    """OpenCV 4 fills what is missing with grey and says nothing; OpenCV 5 refuses it."""
+    data = cv2.imencode(suffix, PHOTO)[1].tobytes()
+    thumbnail = b"\xff\xe1" + (len(data) + 2 & 0xFFFF).to_bytes(2, "big") + data if suffix == ".jpg" else b""  # has an end of its own
+    cut = data[:2] + thumbnail + data[2:-100] if len(data) < 65000 else data[:-100]
+    assert what_is_missing(cut) and not what_is_missing(data)
+    (tmp_path / f"cut{suffix}").write_bytes(cut)
+    message = SimpleNamespace(format=suffix[1:].replace("jpg", "jpeg"), data=cut)
+    with pytest.raises(ValueError, match="is cut, its end is missing|cannot be decoded"):
+        compressed_image_from_message(message)
+    try:
+        _, report = read_all(tmp_path / f"cut{suffix}")
+    except ValueError as error:  # an OpenCV that refuses it
+        assert "cannot be decoded" in str(error)
+    else:
+        assert report.exit_code == 1 and "is cut, its end is missing" in report.line()
 
 
 # ---- upright --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""cv2.imdecode with bounds: what OpenCV would reserve for a few damaged bytes is refused before it does."""
+"""cv2.imdecode with bounds, and whether an encoded picture is whole: what OpenCV does not find out, or too late."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ def imdecode(data: np.ndarray, flags: int) -> np.ndarray | None:
         return cv2.imdecode(data, flags)
     except cv2.error:  # a size beyond OpenCV's limit, say
         return None
+
+
+def what_is_missing(data: bytes) -> str:
+    """Why an encoded picture is not whole, in words; "" for a whole one. Decoders fill the rest of a cut JPEG or PNG with grey."""
+    if data.startswith(b"\x89PNG"):
+        return "" if b"IEND" in data[-64:] or b"IEND" in data else "the PNG is cut, its end is missing"
+    if not data.startswith(b"\xff\xd8"):
+        return ""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the scan may hold a thumbnail of their own
+        at += 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+    return "" if data.find(b"\xff\xd9", at) >= 0 else "the JPEG is cut, its end is missing"
 
 
 def _claims_too_much(data: np.ndarray) -> bool:

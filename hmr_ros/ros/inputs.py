@@ -20,6 +20,8 @@ from hmr_ros.geometry import Intrinsics
 from hmr_ros.io.decode import ENCODINGS, checked_rows, compressed_image_from_message, image_from_message
 
 EVERYDAY = {"bgr8", "rgb8", "mono8"}  # a cv_bridge that gets one of these wrong is not trusted with anything
+NEARLY_BLACK = 16  # of 255: where 12-bit values are taken for 16-bit ones white is here
+NO_POSITIONS = 'bodies have no position, axes "ray"'
 
 # ---- images ---------------------------------------------------------------------------------------------------------
 
@@ -29,26 +31,36 @@ class ImageConverter:
 
     cv_bridge converts the encodings ``bridged``: those that it converts exactly as :func:`image_from_message` does. That is
     found out in a process of its own, because a cv_bridge built for another numpy does not only raise, it can crash. Without
-    a working one ``bridged`` is empty.
+    a working one ``bridged`` is empty. ``bit_depth``: of 16-bit values (io/decode.py).
     """
 
-    def __init__(self):
+    def __init__(self, bit_depth: int = 16):
+        self.bit_depth = bit_depth
         self.bridged = _bridged_encodings()
         self._through_cv_bridge = _cv_bridge() if self.bridged else None
 
     def __call__(self, message: Image | CompressedImage) -> np.ndarray:
         """The picture; it may share memory with the message. ValueError for one that cannot be converted (io/decode.py)."""
         if isinstance(message, CompressedImage):
-            return compressed_image_from_message(message)
+            return compressed_image_from_message(message, bit_depth=self.bit_depth)
         if message.encoding in self.bridged:
             rows = checked_rows(message)  # cv_bridge would read past them
             if rows.strides[0] == rows.shape[1]:
                 return self._through_cv_bridge(message)
-        return image_from_message(message)
+        return image_from_message(message, bit_depth=self.bit_depth)
 
     def __str__(self) -> str:
         """Who converts, for the log and `hmr-ros doctor`."""
         return f"cv_bridge ({', '.join(sorted(self.bridged))}), OpenCV for the rest" if self.bridged else "OpenCV"
+
+
+def image_remarks(message: Image | CompressedImage, image: np.ndarray, bit_depth: int) -> list[str]:
+    """What seems wrong with the converted ``image`` (H, W, 3) of a message, a line for the log each."""
+    encoding = message.format if isinstance(message, CompressedImage) else message.encoding
+    if "16" not in encoding or np.percentile(image[::8, ::8], 99) > NEARLY_BLACK:
+        return []
+    return [f"images ({encoding}) are nearly black with bit_depth {bit_depth}, expected the bits that the camera has; set the parameter "
+            "bit_depth (12 for many industrial cameras)"]  # fmt: skip
 
 
 def image_to_message(image: np.ndarray, header) -> Image:
@@ -86,10 +98,15 @@ def _bridged_encodings() -> frozenset[str]:
 
 
 def agreeing_encodings() -> list[str]:
-    """Encodings of a small random picture that cv_bridge and io/decode.py convert alike. Runs in the probe's process."""
+    """8-bit encodings of a small random picture that cv_bridge and io/decode.py convert alike: it knows no bit depth.
+
+    Runs in the probe's process.
+    """
     through_cv_bridge = _cv_bridge()
     agreeing = []
-    for encoding, (channels, _) in ENCODINGS.items():
+    for encoding, (bits, channels, _) in ENCODINGS.items():
+        if bits > 8:
+            continue
         data = np.random.default_rng(0).integers(0, 256, (4, 6 * channels), dtype=np.uint8)
         message = Image(height=4, width=6, encoding=encoding, step=6 * channels, data=array("B", data.tobytes()))
         try:
@@ -105,34 +122,62 @@ def agreeing_encodings() -> list[str]:
 
 
 def camera_from_message(info: CameraInfo, width: int, height: int, rectified: bool = False) -> Camera | None:
-    """The camera of an image of ``width`` x ``height`` pixels; None where it is uncalibrated (K all zeros).
+    """The camera of an image of ``width`` x ``height`` pixels; None where it is uncalibrated (focal lengths of 0).
 
     Raw images have K and the lens distortion, ``rectified`` ones P and none. Raises ValueError as
-    :func:`intrinsics_from_message`, and for a distortion model that is not known.
+    :func:`intrinsics_from_message`, and for a distortion model that is not known, with coefficients or without: a lens of unknown
+    kind is no pinhole. An empty distortion_model is none.
     """
     intrinsics = intrinsics_from_message(info, width, height, rectified)
     if intrinsics is None:
         return None
     model, coefficients = info.distortion_model, tuple(float(value) for value in info.d)
-    if rectified or (model != "equidistant" and not any(coefficients)):
+    if rectified or (model in MODELS and model != "equidistant" and not any(coefficients)):
         return Camera(intrinsics)
     if not model or model not in MODELS:
         raise ValueError(
             f'CameraInfo has distortion_model "{model}" with coefficients {coefficients}, expected one of '
-            f'{", ".join(name for name in MODELS if name)}; rectify the images (image_proc) and use rectified:=true'
+            f'{", ".join(name for name in MODELS if name)}, or "" without coefficients where nothing is distorted; '
+            "rectify the images (image_proc) and use rectified:=true"
         )
     return Camera(intrinsics, model, coefficients)
 
 
+def camera_remarks(info: CameraInfo, width: int, height: int, rectified: bool = False) -> list[str]:
+    """What :func:`camera_from_message` misses or assumes for an image of ``width`` x ``height`` pixels, a line for the log each."""
+    if _focal_lengths(info, rectified) == (0, 0):
+        matrix, images, other = ("p", "rectified", "false") if rectified else ("k", "raw", "true")
+        return [f"CameraInfo.{matrix} has fx 0 and fy 0 (uncalibrated camera), expected the matrix of {images} images (rectified:="
+                f"{str(rectified).lower()}): {NO_POSITIONS}; publish CameraInfo.{matrix}, or use rectified:={other}"]  # fmt: skip
+    described = described_size(info)
+    if described is None:
+        return [f"CameraInfo has a size of {info.width}x{info.height}, expected the {width}x{height} of the image: its matrix is taken as it "
+                "is; publish width and height"]  # fmt: skip
+    if abs(described[0] - width) >= 1 or abs(described[1] - height) >= 1:
+        return [f"the image has {width}x{height} pixels, CameraInfo describes {described[0]:g}x{described[1]:g}: it is taken for a scaled "
+                "copy of the whole view, its focal lengths are scaled; where it is a crop publish its CameraInfo, or positions are wrong"]  # fmt: skip
+    return []
+
+
+def described_size(info: CameraInfo) -> tuple[float, float] | None:
+    """Width and height of the images that ``info`` describes: its region of interest, binned. None where it does not say."""
+    width, height = info.roi.width or info.width, info.roi.height or info.height
+    return (width / max(info.binning_x, 1), height / max(info.binning_y, 1)) if width and height else None
+
+
+def _focal_lengths(info: CameraInfo, rectified: bool) -> tuple[float, float]:
+    return (float(info.p[0]), float(info.p[5])) if rectified else (float(info.k[0]), float(info.k[4]))
+
+
 def intrinsics_from_message(info: CameraInfo, width: int, height: int, rectified: bool = False) -> Intrinsics | None:
-    """Intrinsics of an image of ``width`` x ``height`` pixels; None where the camera is uncalibrated (K all zeros).
+    """Intrinsics of an image of ``width`` x ``height`` pixels; None where the camera is uncalibrated (focal lengths of 0).
 
     K describes the raw image, P the rectified one (``rectified``). Region of interest and binning are taken into account.
     An image of another size than that is taken for a scaled copy if its aspect ratio agrees (to a pixel), and the
     intrinsics are scaled with it; otherwise ValueError: a crop of unknown place has unknown intrinsics.
     """
-    matrix, stride = (info.p, 4) if rectified else (info.k, 3)
-    fx, cx, fy, cy = (float(matrix[i]) for i in (0, 2, stride + 1, stride + 2))
+    fx, fy = _focal_lengths(info, rectified)
+    cx, cy = (float(info.p[2]), float(info.p[6])) if rectified else (float(info.k[2]), float(info.k[5]))
     if fx == 0 and fy == 0:
         return None
     if not (math.isfinite(fx + fy + cx + cy) and fx > 0 and fy > 0):
@@ -143,16 +188,15 @@ def intrinsics_from_message(info: CameraInfo, width: int, height: int, rectified
     binning_x, binning_y = max(info.binning_x, 1), max(info.binning_y, 1)
     # A P matrix already refers to the full rectified image, as K does: both move with the region of interest.
     cx, cy = cx - info.roi.x_offset, cy - info.roi.y_offset
-    full_width = (info.roi.width or info.width) / binning_x
-    full_height = (info.roi.height or info.height) / binning_y
     fx, fy = fx / binning_x, fy / binning_y
     cx, cy = (cx + 0.5) / binning_x - 0.5, (cy + 0.5) / binning_y - 0.5
-    if full_width <= 0 or full_height <= 0:  # drivers that fill K only
+    described = described_size(info)
+    if described is None:  # drivers that fill K only
         return Intrinsics(fx, fy, cx, cy)
-    scale_x, scale_y = width / full_width, height / full_height
-    if abs(scale_x * full_height - height) > 1 and abs(scale_y * full_width - width) > 1:
+    scale_x, scale_y = width / described[0], height / described[1]
+    if abs(scale_x * described[1] - height) > 1 and abs(scale_y * described[0] - width) > 1:
         raise ValueError(
-            f"the image has {width}x{height} pixels, CameraInfo describes {full_width:g}x{full_height:g}: expected the "
+            f"the image has {width}x{height} pixels, CameraInfo describes {described[0]:g}x{described[1]:g}: expected the "
             "same size or the same aspect ratio; remap camera_info to the topic beside the image"
         )
     return Intrinsics(fx * scale_x, fy * scale_y, (cx + 0.5) * scale_x - 0.5, (cy + 0.5) * scale_y - 0.5)

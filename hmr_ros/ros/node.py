@@ -25,7 +25,7 @@ from hmr_ros.estimate import Bodies
 from hmr_ros.io.decode import depth_from_message
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
-from hmr_ros.ros.inputs import ImageConverter, camera_from_message, image_to_message
+from hmr_ros.ros.inputs import NO_POSITIONS, ImageConverter, camera_from_message, camera_remarks, image_remarks, image_to_message
 from hmr_ros.ros.markers import MarkerSerializer
 from hmr_ros.ros.newest_frame import NewestFrameWorker
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
@@ -35,7 +35,7 @@ DEPTH_TOLERANCE_NS = 20_000_000  # between an image and the depth image that is 
 DEPTH_WAIT_S = 0.05  # for a depth image that is not here yet: drivers align it after the image is out
 THROTTLE_S = 5.0  # one line of a repeated complaint in this time
 STOP_SECONDS = 1.5  # wait for the frame in work at most so long; launch sends SIGTERM five seconds after SIGINT
-SILENCE_S = 3.0  # without images for so long, /diagnostics warns
+SILENCE_S = 3.0  # without images for so long, /diagnostics warns; images without CameraInfo for so long, the log does
 RESULTS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)  # RViz asks for reliable
 LATCHED = QoSProfile(
     depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
@@ -119,6 +119,7 @@ class LiveNode(LifecycleNode):
         self._warned: set[str] = set()
         self._depth_images = StampedBuffer()
         self._last_image = time.monotonic()
+        self._first_image: float | None = None
         self._stream = self._estimator.stream()
         self._worker = NewestFrameWorker(self._process, self._report_failure)
         self._subscribe()
@@ -146,7 +147,7 @@ class LiveNode(LifecycleNode):
         parameters = self._settings = read_parameters(self)
         begin = time.monotonic()
         self._estimator = self._estimator_factory(parameters)
-        self._to_image = ImageConverter()
+        self._to_image = ImageConverter(bit_depth=parameters.bit_depth)
         self._bodies = self.create_lifecycle_publisher(BodyArray, "bodies", RESULTS)
         self._body_model = self.create_lifecycle_publisher(BodyModel, "body_model", LATCHED)
         self._markers = self.create_lifecycle_publisher(MarkerArray, "markers", RESULTS)
@@ -218,15 +219,19 @@ class LiveNode(LifecycleNode):
     def _process(self, frame) -> None:
         """In the worker: one image becomes one BodyArray, then markers and overlay for those who listen."""
         message, arrival = frame
+        if self._first_image is None:
+            self._first_image = arrival
         try:
             image = self._to_image(message)
         except ValueError as error:
             self._malformed += 1
             self.get_logger().error(str(error), throttle_duration_sec=THROTTLE_S)
             return
+        for remark in image_remarks(message, image, self._settings.bit_depth):
+            self._warn_once(remark)
         header = message.header
         stamp = header.stamp.sec + 1e-9 * header.stamp.nanosec
-        camera, depth = self._camera(image), self._depth(header.stamp, image)
+        camera, depth = self._camera(image, arrival), self._depth(header.stamp, image)
         bodies = self._publishable(self._stream(image, stamp, depth=depth, intrinsics=camera, stature=self._settings.stature or None))
         self._bodies.publish(messages.body_array_message(
             bodies, header, self._estimator.reliability_source, self.get_parameter("publish_vertices").value,
@@ -256,18 +261,21 @@ class LiveNode(LifecycleNode):
         lost = len(bodies) - len(finite)
         return Bodies(finite, bodies.too_few_joints, bodies.not_finite + lost, bodies.mesh_misses, bodies.detected)
 
-    def _camera(self, image: np.ndarray) -> Camera | None:
+    def _camera(self, image: np.ndarray, arrival: float) -> Camera | None:
         info = self._camera_info
         if info is None:
+            if arrival - self._first_image > SILENCE_S:
+                self._warn_once(f"images come without CameraInfo on {self.resolve_topic_name('camera_info')}: {NO_POSITIONS}; remap camera_info "
+                                "to the topic beside the image, or calibrate the camera")  # fmt: skip
             return None
         height, width = image.shape[:2]
         try:
             camera = camera_from_message(info, width, height, self._settings.rectified)
         except ValueError as error:
-            self.get_logger().warning(f"no translations: {error}", throttle_duration_sec=THROTTLE_S)
+            self.get_logger().warning(f"{NO_POSITIONS}: {error}", throttle_duration_sec=THROTTLE_S)
             return None
-        if camera is None:
-            self._warn_once("CameraInfo is all zeros (uncalibrated camera): bodies have no translation")
+        for remark in camera_remarks(info, width, height, self._settings.rectified):
+            self._warn_once(remark)
         return camera
 
     def _depth(self, stamp, image: np.ndarray) -> np.ndarray | None:

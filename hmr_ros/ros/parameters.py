@@ -23,7 +23,7 @@ class LiveParameters:
 
     autostart: bool = _parameter(True, "configure and activate without being asked", fixed=True)
     image_transport: str = _parameter(
-        "raw", "raw: sensor_msgs/Image on `image`; compressed: jpeg or png on `image/compressed`",
+        "raw", "raw: sensor_msgs/Image on `image`; compressed: jpeg, png or tiff on `image/compressed`",
         choices=("raw", "compressed"),
     )  # fmt: skip
     image_reliability: str = _parameter(
@@ -31,6 +31,9 @@ class LiveParameters:
         choices=("best_effort", "reliable"),
     )  # fmt: skip
     rectified: bool = _parameter(False, "the images are rectified: intrinsics from CameraInfo.p, no distortion; false: k and d")
+    bit_depth: int = _parameter(
+        16, "bits of the camera where images have 16-bit values (mono16, rgb16, bayer_rggb16 and others): 2^bit_depth - 1 is white", span=(8, 16)
+    )
     use_depth: bool = _parameter(
         False, "subscribe depth images aligned with the images on `depth` (16UC1 in mm or 32FC1 in m): distance, stature, depth proxy"
     )
