@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotvec_from_matrix
+from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotvec_from_matrix, weak_perspective
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS
 
@@ -23,6 +23,8 @@ class RefinementConfig:
     keypoint_sigma: float = 0.03  # metres: what a confident detection is trusted to
     outlier: float = 0.15  # metres: a joint this far off has half weight
     limb_sigma: float = 0.1  # radians: how far hips, knees, shoulders and elbows may turn
+    camera_weight: float = 0.01  # of where the regressed camera sees a joint, against a detection of confidence 1: on truncated people it
+    # halves the spread of distances (benchmarks/truncation_stability.py)
     trunk_sigma: float = 0.04  # radians: the same for pelvis, spine, collars, neck and head
 
 
@@ -96,12 +98,14 @@ class Refiner:
         return residual, confidence / (1 + (residual**2).sum(-1) / self.config.outlier**2) ** 2
 
     def _fit_cameras(self, posed, fitted, regressed, targets, confidence):
-        """Weak-perspective cameras refitted to the joints; the regressed ones where the joints are too few, or lead too far away."""
+        """Weak-perspective cameras refitted to the joints, and weakly to where the regressed ones see them, which decides where the joints
+        are few or close together; the regressed ones where that leads too far away."""
         keypoints = posed[-1]
-        enough = (confidence > 0).sum(-1, keepdims=True) >= 6
+        seen = weak_perspective(keypoints, regressed)
+        weak = np.full(confidence.shape, self.config.camera_weight)
         for _ in range(3):
             _, weight = self._residual(keypoints, fitted, targets, confidence)
-            fitted = fit_weak_camera(keypoints, targets, weight)
+            fitted = fit_weak_camera(*(np.concatenate(two, axis=1) for two in ((keypoints, keypoints), (targets, seen), (weight, weak))))
             ratio = fitted[:, :1] / regressed[:, :1]
-            fitted = np.where(enough & (ratio > 0.5) & (ratio < 2.0), fitted, regressed)
+            fitted = np.where((ratio > 0.5) & (ratio < 2.0), fitted, regressed)
         return fitted.astype(np.float32)
