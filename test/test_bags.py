@@ -156,6 +156,15 @@ def test_what_is_no_message_is_skipped_and_the_others_are_read(tmp_path):
     assert any("2 bytes, expected sensor_msgs/msg/Image" in why for why in report.skipped.values())
 
 
+def test_a_topic_whose_name_is_no_text_is_no_topic(tmp_path):
+    path = write_bag(tmp_path / "bag", plugin="sqlite", topics=("/a/image", "/b/image"))
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE topics SET name = CAST(name AS BLOB) WHERE id = 1")
+    database.close()
+    with Bag(path) as bag:
+        assert bag.topic == "/b/image"
+
+
 # ---- errors that name the right thing -------------------------------------------------------------------------------
 
 

@@ -183,9 +183,11 @@ class Bag:
 
     def _choose(self, path: Path, wanted: str) -> None:
         counts: dict[Topic, int | None] = {}
-        for topic, count in ((topic, count) for _, recording in self._recordings for topic, count in recording.topics.items()):
-            before = counts.get(topic, 0)
-            counts[topic] = None if before is None or count is None else before + count
+        for _, recording in self._recordings:
+            for topic, count in recording.topics.items():
+                if all(isinstance(text, str) for text in topic):  # in a damaged database it may be anything
+                    before = counts.get(topic, 0)
+                    counts[topic] = None if before is None or count is None else before + count
         images = {topic.name: topic for topic in counts if topic.type in IMAGE_TYPES}
         if wanted not in images and (wanted or len(images) != 1):
             raise ValueError(self._no_choice(path, wanted, sorted(images), {topic.name: topic.type for topic in counts}))
