@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import struct
 
 import numpy as np
 import pytest
@@ -136,6 +137,39 @@ def test_an_index_that_is_gone_costs_nothing(tmp_path):
     path.write_bytes(path.read_bytes()[:-37] + b"\x02\x14" + bytes(27) + b"\x89MCAP0\r\n")  # a footer without a summary
     numbers, report = read(path)
     assert numbers == [0, 1, 2, 3, 4] and report.exit_code == 0 and "without its index" in report.line()
+
+
+def test_a_recording_without_chunks_is_read_though_its_topics_are_interleaved(tmp_path):
+    path = write_bag(tmp_path / "bag", times=[START + i * 10**8 for i in (0, 2, 1, 4, 3)])
+    chunk = read_chunk(path)
+
+    def record(operation, content):
+        return struct.pack("<BQ", operation, len(content)) + content
+
+    magic, head = b"\x89MCAP0\r\n", record(1, struct.pack("<I", 4) + b"ros2" + struct.pack("<I", 0))
+    data = magic + head + chunk + record(0x0F, bytes(4))
+    statistics = record(0x0B, struct.pack("<QHIIIIQQIHQ", 5, 1, 1, 0, 0, 0, START, START + 4 * 10**8, 10, 1, 5))
+    path.write_bytes(data + definitions(chunk) + statistics + record(2, struct.pack("<QQI", len(data), 0, 0)) + magic)
+    numbers, report = read(path)
+    assert numbers == [0, 1, 2, 3, 4] and (report.promised, report.exit_code) == (5, 0), report
+
+
+def read_chunk(path):
+    """The content of the only chunk of an uncompressed MCAP file."""
+    content = path.read_bytes()
+    at = 8 + 9 + struct.unpack_from("<Q", content, 9)[0]
+    operation, _, _, _, size, _, name = struct.unpack_from("<BQQQQII", content, at)
+    assert (operation, name) == (6, 0)
+    begin = at + 9 + 8 + 8 + 8 + 4 + 4 + 8
+    return content[begin : begin + size]
+
+
+def definitions(chunk):
+    """The schema and channel that stand before the first message."""
+    at = 0
+    while chunk[at] != 5:
+        at += 9 + struct.unpack_from("<Q", chunk, at + 1)[0]
+    return chunk[:at]
 
 
 def test_messages_in_a_write_ahead_log_are_reported(tmp_path):
