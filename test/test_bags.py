@@ -199,6 +199,15 @@ def test_a_topic_whose_name_is_no_text_is_no_topic(tmp_path):
         assert bag.topic == "/b/image"
 
 
+def test_a_message_that_belongs_to_no_topic_is_lost(tmp_path):
+    path = write_bag(tmp_path / "bag", plugin="sqlite")
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE messages SET topic_id = 99 WHERE id = 2")
+    database.close()
+    numbers, report = read(path)
+    assert numbers == [0, 2, 3, 4] and report.exit_code == 1 and "it counts 5 messages, but 4 by topics" in report.line()
+
+
 # ---- errors that name the right thing -------------------------------------------------------------------------------
 
 
@@ -350,6 +359,21 @@ def test_no_damage_is_a_crash_a_wait_or_a_silent_loss(bags, tmp_path, number, ed
     images = [message for message in messages if message.type != INFO_TYPE]
     assert report.read == len(images) <= 5 and "\n" not in report.line()
     assert len(images) == 5 or report.exit_code > 0, report
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=edits, share=st.one_of(st.just(1.0), st.floats(0, 1)))
+def test_no_damage_of_metadata_is_a_crash_or_a_loss(tmp_path_factory, edits, share):
+    folder = tmp_path_factory.mktemp("bag")
+    path = write_bag(folder / "bag").parent / "metadata.yaml"
+    content = bytearray(path.read_bytes())
+    for place, new in edits:
+        at = int(place * len(content))
+        content[at : at + len(new)] = new[: len(content) - at]
+    path.write_bytes(content[: int(share * len(content))])
+    report = ReadReport()
+    images = list(image_messages(path.parent, report=report))
+    assert len(images) == report.read == 5 and "\n" not in report.line()
 
 
 def test_an_open_bag_can_be_read_again(tmp_path):
