@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import struct
 
 import numpy as np
 import pytest
@@ -138,6 +139,39 @@ def test_an_index_that_is_gone_costs_nothing(tmp_path):
     assert numbers == [0, 1, 2, 3, 4] and report.exit_code == 0 and "without its index" in report.line()
 
 
+def test_a_recording_without_chunks_is_read_though_its_topics_are_interleaved(tmp_path):
+    path = write_bag(tmp_path / "bag", times=[START + i * 10**8 for i in (0, 2, 1, 4, 3)])
+    chunk = read_chunk(path)
+
+    def record(operation, content):
+        return struct.pack("<BQ", operation, len(content)) + content
+
+    magic, head = b"\x89MCAP0\r\n", record(1, struct.pack("<I", 4) + b"ros2" + struct.pack("<I", 0))
+    data = magic + head + chunk + record(0x0F, bytes(4))
+    statistics = record(0x0B, struct.pack("<QHIIIIQQIHQ", 5, 1, 1, 0, 0, 0, START, START + 4 * 10**8, 10, 1, 5))
+    path.write_bytes(data + definitions(chunk) + statistics + record(2, struct.pack("<QQI", len(data), 0, 0)) + magic)
+    numbers, report = read(path)
+    assert numbers == [0, 1, 2, 3, 4] and (report.promised, report.exit_code) == (5, 0), report
+
+
+def read_chunk(path):
+    """The content of the only chunk of an uncompressed MCAP file."""
+    content = path.read_bytes()
+    at = 8 + 9 + struct.unpack_from("<Q", content, 9)[0]
+    operation, _, _, _, size, _, name = struct.unpack_from("<BQQQQII", content, at)
+    assert (operation, name) == (6, 0)
+    begin = at + 9 + 8 + 8 + 8 + 4 + 4 + 8
+    return content[begin : begin + size]
+
+
+def definitions(chunk):
+    """The schema and channel that stand before the first message."""
+    at = 0
+    while chunk[at] != 5:
+        at += 9 + struct.unpack_from("<Q", chunk, at + 1)[0]
+    return chunk[:at]
+
+
 def test_messages_in_a_write_ahead_log_are_reported(tmp_path):
     path = write_bag(tmp_path / "bag", plugin="sqlite")
     path.with_name(path.name + "-wal").write_bytes(b"something")
@@ -163,6 +197,15 @@ def test_a_topic_whose_name_is_no_text_is_no_topic(tmp_path):
     database.close()
     with Bag(path) as bag:
         assert bag.topic == "/b/image"
+
+
+def test_a_message_that_belongs_to_no_topic_is_lost(tmp_path):
+    path = write_bag(tmp_path / "bag", plugin="sqlite")
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE messages SET topic_id = 99 WHERE id = 2")
+    database.close()
+    numbers, report = read(path)
+    assert numbers == [0, 2, 3, 4] and report.exit_code == 1 and "it counts 5 messages, but 4 by topics" in report.line()
 
 
 # ---- errors that name the right thing -------------------------------------------------------------------------------
@@ -316,6 +359,21 @@ def test_no_damage_is_a_crash_a_wait_or_a_silent_loss(bags, tmp_path, number, ed
     images = [message for message in messages if message.type != INFO_TYPE]
     assert report.read == len(images) <= 5 and "\n" not in report.line()
     assert len(images) == 5 or report.exit_code > 0, report
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=edits, share=st.one_of(st.just(1.0), st.floats(0, 1)))
+def test_no_damage_of_metadata_is_a_crash_or_a_loss(tmp_path_factory, edits, share):
+    folder = tmp_path_factory.mktemp("bag")
+    path = write_bag(folder / "bag").parent / "metadata.yaml"
+    content = bytearray(path.read_bytes())
+    for place, new in edits:
+        at = int(place * len(content))
+        content[at : at + len(new)] = new[: len(content) - at]
+    path.write_bytes(content[: int(share * len(content))])
+    report = ReadReport()
+    images = list(image_messages(path.parent, report=report))
+    assert len(images) == report.read == 5 and "\n" not in report.line()
 
 
 def test_an_open_bag_can_be_read_again(tmp_path):

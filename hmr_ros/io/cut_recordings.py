@@ -22,6 +22,7 @@ from hmr_ros.io.report import printable
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX, _STATISTICS, _LAST = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x0B, 0x0F
 _PRIVATE = 0x80  # and above: records that applications define
 _MAGIC_SIZE = 8
+_MESSAGE_HEAD = 22  # bytes before its data: channel, sequence, two times
 
 
 class Topic(NamedTuple):
@@ -57,7 +58,7 @@ class CutMcap:
         self._channels: dict[int, Topic] = {}
         self.problems: list[str] = []
         self.notes = [f"{printable(path.name)} was read without its index: {why}"]
-        found = Counter(channel for channel, _, _ in self._walk())
+        found = Counter(channel for channel, _, _ in self._walk(data=False))
         counts: dict[Topic, int] = Counter()
         for channel, topic in self._channels.items():
             counts[topic] += max(found[channel], self._indexed[channel], self._stated.get(channel, 0))
@@ -69,20 +70,20 @@ class CutMcap:
             if (topic := self._channels.get(channel)) in wanted and topic is not None:
                 yield topic, time, raw
 
-    def _walk(self) -> Iterator[tuple[int, int, bytes]]:
-        """Channel, time and data of the messages; fills what is known of the file."""
+    def _walk(self, data: bool = True) -> Iterator[tuple[int, int, bytes]]:
+        """Channel, time and, where wanted, data of the messages; fills what is known of the file."""
         self._indexed: Counter[int] = Counter()  # messages by the index behind each chunk
         self._stated: dict[int, int] = {}  # and by the statistics at the end
         self._found: list[str] = []
         with open(self._path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(_MAGIC_SIZE)
-            yield from self._records(file, size)
+            yield from self._records(file, size, data)
         for problem in self._found:
             if problem not in self.problems:
                 self.problems.append(problem)
 
-    def _records(self, file: BinaryIO, end: int, chunk_at: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+    def _records(self, file: BinaryIO, end: int, data: bool, chunk_at: int | None = None) -> Iterator[tuple[int, int, bytes]]:
         """Of the file, or of the chunk that begins at byte ``chunk_at``."""
         place = "" if chunk_at is None else f" of the chunk at byte {chunk_at}"
         while True:
@@ -97,18 +98,20 @@ class CutMcap:
             if not (0 < operation <= _LAST or operation >= _PRIVATE) or (chunk_at is not None and operation not in (_SCHEMA, _CHANNEL, _MESSAGE)):
                 self._found.append(f"it is damaged at byte {at}{place}: a record of unknown type {operation:#04x}")
                 return
-            content = file.read(min(size, end - at - 9))
-            whole = len(content) == size
+            there = min(size, end - at - 9)
+            whole = there == size
             if not whole:
-                self._found.append(f"it is cut: of the record at byte {at}{place} {len(content)} of {size} bytes are there")
+                self._found.append(f"it is cut: of the record at byte {at}{place} {there} of {size} bytes are there")
+            content = file.read(there if data or operation != _MESSAGE else min(there, _MESSAGE_HEAD))
+            file.seek(at + 9 + there)
             if operation == _FOOTER and whole:
                 return
             try:
                 if operation == _CHUNK:
-                    yield from self._chunk(content, at)
+                    yield from self._chunk(content, at, data)
                 elif operation == _MESSAGE and whole:
                     channel, _, time, _ = struct.unpack_from("<HIQQ", content)
-                    yield channel, time, content[22:]
+                    yield channel, time, content[_MESSAGE_HEAD:]
                 elif whole:
                     self._take(operation, content)
             except (struct.error, ValueError) as error:
@@ -116,7 +119,7 @@ class CutMcap:
             if not whole:
                 return
 
-    def _chunk(self, content: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
+    def _chunk(self, content: bytes, at: int, data: bool) -> Iterator[tuple[int, int, bytes]]:
         size, crc = struct.unpack_from("<QI", content, 16)
         compression, after = _text(content, 28)
         packed = content[after + 8 : after + 8 + struct.unpack_from("<Q", content, after)[0]]
@@ -125,7 +128,7 @@ class CutMcap:
             self._found.append(f"the chunk at byte {at} is damaged: its checksum is wrong")
         if len(raw) != size:
             self._found.append(f"the chunk at byte {at} is damaged: it has {len(raw)} of {size} bytes")
-        yield from self._records(BytesIO(raw), len(raw), at)
+        yield from self._records(BytesIO(raw), len(raw), data, at)
 
     def _take(self, operation: int, content: bytes) -> None:
         """Of the copies in chunks and summary the first one counts."""

@@ -88,6 +88,11 @@ class _Indexed:
         stack.callback(self._reader.close)
         self._take_topics(self._reader.metadata.message_count)
 
+    @property
+    def has_chunks(self) -> bool:
+        """Of MCAP; a recorder that is told to write fast makes none."""
+        return bool(self._reader.chunks)
+
     def _take_topics(self, total: int) -> None:
         self.problems: list[str] = []
         self.notes: list[str] = []
@@ -125,7 +130,12 @@ class _Ros1(_Indexed):
 
 def _indexed_or_cut(kind: str, path: Path, stack: ExitStack) -> Recording:
     try:
-        return _Indexed(".mcap", path, stack) if kind == "mcap" else _Indexed(".db3", _plainly_named(path, stack), stack)
+        if kind == "sqlite":
+            return _Indexed(".db3", _plainly_named(path, stack), stack)
+        recording = _Indexed(".mcap", path, stack)
+        if not recording.has_chunks:  # rosbags ends at messages that are not in the order of their times, recorders write such
+            return CutMcap(path, "it has none")
+        return recording
     except Exception as error:  # whatever rosbags stumbles over
         return CutMcap(path, reason(error, path)) if kind == "mcap" else CutSqlite(path, reason(error, path), stack)
 
