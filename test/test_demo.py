@@ -58,12 +58,12 @@ def test_a_folder_with_a_broken_picture_and_pictures_of_one_name_gives_an_overla
         cv2.imwrite(str(tmp_path / "pictures" / name), shown)
     (tmp_path / "pictures" / "a.jpg").write_bytes(b"no picture")
     code, output = demo(tmp_path, "--source", str(tmp_path / "pictures"))
-    assert code == 0, output
+    assert code == 1 and "2 of 2 pictures read, 1 skipped: a.jpg (no picture or video" in output, output
     plain, mirrored = (cv2.imread(str(tmp_path / "out" / f"{name}.overlay.png")).astype(int) for name in ("b", "b-2"))
     assert np.abs(plain - picture).mean() < np.abs(plain - picture[:, ::-1]).mean()
     assert np.abs(mirrored - picture[:, ::-1]).mean() < np.abs(mirrored - picture).mean()
     log = (tmp_path / "out" / "replay.log").read_text()
-    assert "a.jpg (10 bytes) cannot be decoded" in log and "Traceback" not in log
+    assert "skipped: a.jpg (no picture or video" in log and "Traceback" not in log
 
 
 @pytest.mark.slow

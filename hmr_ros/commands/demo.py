@@ -6,13 +6,14 @@ It has a ROS domain of its own, not visible beyond this machine, so that it neve
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -65,7 +66,7 @@ class ChildFailed(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if meshes were received, 1 if not, 130 after Ctrl-C. ValueError for a source that cannot be shown."""
+    """0 if meshes were received and all of the sources was read, 1 if not, 130 after Ctrl-C. ValueError for a source that cannot be shown."""
     stop = stop_event()
     options = tyro.cli(Demo, args=argv, prog="hmr-ros demo")
     sources = [open_source(s) for s in ([options.source] if options.source else embedded_media())]
@@ -87,10 +88,13 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows:
         for path in row.files:
             console.print(f"wrote {printable(path)}", markup=False, highlight=False, soft_wrap=True)
+    incomplete = [row for row in rows if row.reading and row.reading["exit_code"]]
+    for row in incomplete:
+        console.print(f"{row.name}: {row.reading['line']}", highlight=False, soft_wrap=True)
     if not any(row.meshes for row in rows):
         console.print("no mesh was received", style="red", highlight=False)
         return 1
-    return 0
+    return 1 if incomplete else 0
 
 
 def embedded_media() -> list[str]:
@@ -134,10 +138,10 @@ class Children:
         self._running[name] = child
         return child
 
-    def check(self, name: str, may_end: bool = False) -> None:
-        """ChildFailed if the child ``name`` has ended, with an error or when it should not."""
+    def check(self, name: str) -> None:
+        """ChildFailed if the child ``name`` has ended."""
         code = self._running[name].poll()
-        if code is not None and not (may_end and code == 0):
+        if code is not None:
             self.fail(name, f"ended with exit code {code}")
 
     def fail(self, name: str, what: str) -> None:
@@ -176,6 +180,7 @@ class Row:
     latencies: list[float]
     reprojection: list[tuple[float, float]]
     files: list[Path]
+    reading: dict | None = None  # what became of the source: the summary of `hmr-ros replay`
 
 
 def show(sources: list[Source], options: Demo, children: Children, console: Console, stop: StopEvent) -> list[Row]:
@@ -200,8 +205,8 @@ def show(sources: list[Source], options: Demo, children: Children, console: Cons
         for source in sources:
             if stop.is_set():
                 break
-            session = play(source, options, collector, children, console, ros, stop)
-            rows.append(write(source, session, collector.model, options.out))
+            session, reading = play(source, options, collector, children, console, ros, stop)
+            rows.append(replace(write(source, session, collector.model, options.out), reading=reading))
     finally:
         spinner.stop()
         collector.destroy_node()
@@ -221,10 +226,13 @@ def wait_until(condition, seconds: float, stop: StopEvent, children: Children) -
 
 
 def play(source, options: Demo, collector, children: Children, console: Console, ros: list[str], stop):
-    """Replay ``source`` from another process until its end; returns the collector's session."""
+    """Replay ``source`` from another process until its end; returns the collector's session and the summary of `hmr-ros replay`."""
     session = collector.begin()
     limits = {"picture": ["--loop", "--max-frames", str(PICTURE_FRAMES)], "folder": ["--rate", str(FOLDER_RATE)]}
     arguments = [source.name, "--subscribers", "2", "--max-seconds", str(options.seconds), *limits.get(source.kind, [])]
+    summary = options.out / "replay.json"
+    summary.unlink(missing_ok=True)
+    arguments += ["--json", str(summary)]
     begin = time.monotonic()
     child = children.start("replay", [*arguments, *ros])
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn()
@@ -238,15 +246,16 @@ def play(source, options: Demo, collector, children: Children, console: Console,
             progress.update(task, completed=session.images, count=f"{session.images} images, {answered} answered")
             if time.monotonic() - begin > options.seconds + 60:
                 children.fail("replay", "does not end")
-        if not stop.is_set():
-            children.check("replay", may_end=True)
+        reading = json.loads(summary.read_text()) if summary.is_file() else None
+        if not stop.is_set() and (reading is None or child.poll() not in (0, 1)):  # 1: something was lost, the rest is shown
+            children.check("replay")
         deadline = time.monotonic() + LAST_ANSWER_SECONDS
         while collector.waiting() and time.monotonic() < deadline and not stop.wait(0.05):
             children.check("live")
         answered = len(session.answers)
         progress.update(task, total=session.images, completed=session.images,
                         count=f"{session.images} images, {answered} answered")  # fmt: skip
-    return session
+    return session, reading
 
 
 # ---- results --------------------------------------------------------------------------------------------------------
