@@ -164,7 +164,7 @@ def test_share_holds_what_ros_tools_look_for():
 
 ROSDEP = {"numpy": "python3-numpy", "cv2": "python3-opencv", "scipy": "python3-scipy", "yaml": "python3-yaml",
           "matplotlib": "python3-matplotlib", "rich": "python3-rich", "PIL": "python3-pil"}  # fmt: skip
-PIP = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
+PIP = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "ruamel": "ruamel.yaml"}
 OPTIONAL = {"torch_tensorrt", "pytorch3d", "tensorrt"}  # used where they are found
 
 
