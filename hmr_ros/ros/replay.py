@@ -98,7 +98,7 @@ def replay(node, source: Source, options: Replay, stop: StopEvent) -> int:
         report, code = replace(report, promised=count, read=count), 0
         report.note("stopped before the end, as asked")
     if options.json:
-        write_json(options.json, report.as_json() | {"exit_code": code})
+        write_json(options.json, report.as_json() | {"exit_code": code, "line": report.line()})
     if count == 0 and code:
         node.get_logger().error(f"{printable(source.name)} gave no image: {report.line()}")
         return code
