@@ -178,7 +178,7 @@ def imported_modules(*folders):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"hmr_ros", "__future__"}
+    return names - set(sys.stdlib_module_names) - {"hmr_ros", "__future__", "compression"}  # the last is in the library from 3.14 on
 
 
 def canonical(requirement):
