@@ -38,6 +38,8 @@ def test_every_seed_of_a_target_is_read_and_its_halves_do_no_harm(name):
 # Inputs that crashed: target, bytes.
 FOUND = [
     # fx of 9e304: projected pixels were infinite
+    # k1 of -129433: the image folds back at once, and projected pixels were NaN
+    ("cameras", "0200000000000000407f400000000000407f40f600000000f873400000000000f06d40089a0000999999ffc099b9"),
     ("cameras", "000100ff0000000000407f400000000000407f400000000000f873400000000000f8734000"),
     # a shape coefficient of float64 that is infinite in float32
     ("smpl_npz", packed(1, 3, word(200), 7, b"\xff\xff\xff\xff\xff\xff\xef\x7f").hex()),
