@@ -1,0 +1,9 @@
+"""MoveNet MultiPose and BlazePose as torch modules: the same networks as the model files, for every backend that takes a torch module.
+
+Their weights are read out of the model files themselves (weights.py); outputs equal OpenVINO's on these files (test_torch_detectors.py).
+"""
+
+from hmr_ros.proxies.torch_modules.blazepose import BlazePoseNet, BlazePoseOutputs
+from hmr_ros.proxies.torch_modules.movenet import MoveNetMaps, MoveNetMultiPose, MoveNetTrunk, decode
+
+__all__ = ["BlazePoseNet", "BlazePoseOutputs", "MoveNetMaps", "MoveNetMultiPose", "MoveNetTrunk", "decode"]
