@@ -1,11 +1,11 @@
 """Index of a detector's weights: where its torch module finds them in the model file that OpenVINO reads.
 
-    .venv/bin/python tools/index_weights.py              # writes hmr_ros/assets/movenet_multipose.weights.json, pose_landmark_full.weights.json
-    .venv/bin/python tools/index_weights.py --check      # compares only
+    python tools/index_weights.py              # writes movenet_multipose.weights.json and pose_landmark_full.weights.json
+    python tools/index_weights.py --check      # compares only; exit code 1 where an index and its model file differ
 
-OpenVINO reads the model file. Its convolutions, in the file's order, and those of the torch module, in the module's order, are matched by kind
-and shape; the float16 numbers of each are looked up in the file's bytes. An index is written only where the module's outputs on a picture then
-equal OpenVINO's, so a wrong match cannot pass.
+OpenVINO reads the model file. Its convolutions, in the file's order, and those of the torch module, in the module's order, are matched by
+shape; the float16 numbers of each are looked up in the file's bytes. An index stays only where the module's outputs on a picture then equal
+OpenVINO's, so a wrong match cannot pass.
 """
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def index(name: str) -> dict:
         if not isinstance(convolution, nn.Conv2d):
             continue
         shape = tuple(convolution.weight.shape)
-        position = next(i for i, (weights, bias) in enumerate(layers) if weights.shape == shape and (bias is None) == (convolution.bias is None))
-        weights, bias = layers.pop(position)
+        biased = convolution.bias is not None
+        weights, bias = layers.pop(next(i for i, (w, b) in enumerate(layers) if w.shape == shape and (b is not None) == biased))
         stored = weights.transpose(axes(order["depthwise" if shape[1] == 1 else "convolution"]))
         offsets[f"{key}.weight"] = find(stored, data)
         if bias is not None:
@@ -110,7 +110,7 @@ def check(name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit code 1 where an index and the model file differ")
+    parser.add_argument("--check", action="store_true", help="write nothing")
     args = parser.parse_args()
     for name in DETECTORS:
         path, text = ASSETS / f"{name}.weights.json", json.dumps(index(name), indent=0) + "\n"

@@ -40,7 +40,8 @@ class BlazePoseNet(nn.Module):
             _block(88, 144, 528, 5, 2), *(_block(144, 144, 864, 5) for _ in range(3)),
             convolution(144, 864), nn.ReLU6(), depthwise(864), nn.ReLU6(),
         )  # fmt: skip
-        self.lateral_32, self.lateral_16, self.lateral_8, self.lateral_4 = separable(864, 48), separable(88, 48), separable(32, 48), separable(24, 48)
+        self.lateral_32, self.lateral_16 = separable(864, 48), separable(88, 48)
+        self.lateral_8, self.lateral_4 = separable(32, 48), separable(24, 48)
         self.heatmaps = convolution(48, 39)
         self.mask_4, self.mask_2 = separable(48, 8), separable(16, 8)
         self.refine_2 = nn.Sequential(_Residual(8), _Residual(8))

@@ -1,4 +1,4 @@
-"""MoveNet MultiPose Lightning (Google): MobileNetV2 1.5x, a feature pyramid, six heads as in CenterNet (Zhou et al. 2019), and their decoding.
+"""MoveNet MultiPose Lightning (Google): MobileNetV2, a feature pyramid, six heads as in CenterNet (Zhou et al. 2019), their decoding.
 
 The decoding is a part of the published network: the six best centres; from each centre a first guess of its keypoints; near each guess
 the maximum of the keypoint's heatmap. Its numbers are float16 in the model file, hence their digits.
@@ -85,8 +85,8 @@ class MoveNetMultiPose(nn.Module):
         return read_weights(cls, "movenet_multipose")
 
     def forward(self, input: Tensor) -> Tensor:
-        """input (N, H, W, 3) RGB, float, 0..255, H and W multiples of 32 → (N, 6, 56), best first: 17 x (y, x, score) in COCO-17 order, then
-        ymin, xmin, ymax, xmax, score, as fractions of the image's height and width."""
+        """input (N, H, W, 3) RGB, float, 0..255, H and W multiples of 32 → (N, 6, 56), best centre first: 17 x (y, x, score) in COCO-17
+        order, then ymin, xmin, ymax, xmax, score, as fractions of the image's height and width."""
         return decode(self.trunk(input))
 
 
@@ -94,6 +94,7 @@ def decode(maps: MoveNetMaps) -> Tensor:
     """The people (N, 6, 56) of `MoveNetMultiPose`. In single precision at least: places are not to be rounded."""
     center, box_size, box_offset, heatmaps, first_guess, offset = (map.flatten(2) for map in maps)
     height, width = maps.center.shape[2:]
+    rows, columns = (torch.arange(length, device=center.device, dtype=center.dtype) for length in (height, width))
 
     local_maximum = F.max_pool2d(maps.center, 5, 1, 2).flatten(2)
     peaks = torch.where((center - local_maximum).abs() < 1e-6, center, 0)
@@ -106,16 +107,16 @@ def decode(maps: MoveNetMaps) -> Tensor:
     near, far = (middle - half).transpose(1, 2), (middle + half).transpose(1, 2)  # (N, 2, 6)
 
     guess = cell + _at(first_guess, place)  # (N, 17, 6, 2)
-    variance = _VARIANCE * min(height, width)
-    rows, columns = (
-        _closeness(guess[..., axis], near[:, None, axis], far[:, None, axis], length, variance) for axis, length in enumerate((height, width))
+    variance = _VARIANCE * (torch.minimum(rows[-1], columns[-1]) + 1)  # of the shorter side; a Python min() would be frozen by tracing
+    down, across = (
+        _closeness(guess[..., axis], near[:, None, axis], far[:, None, axis], cells, variance) for axis, cells in enumerate((rows, columns))
     )
-    weights = rows[..., :, None] * columns[..., None, :]  # (N, 17, 6, h, w)
+    weights = down[..., :, None] * across[..., None, :]  # (N, 17, 6, h, w)
     found = (maps.heatmaps[:, :, None] * weights).flatten(3).argmax(3)  # (N, 17, 6)
     y, x = found.div(width, rounding_mode="floor"), found.remainder(width)
     keypoints = torch.stack([y, x], dim=-1) + _at(offset, found)  # (N, 17, 6, 2)
     # Confident is what lies near anybody's guess, not only near the own one.
-    shared = (_of_everybody(rows, y) * _of_everybody(columns, x)).amax(2)
+    shared = (_of_everybody(down, y) * _of_everybody(across, x)).amax(2)
     score = heatmaps.gather(2, found) * shared  # (N, 17, 6)
 
     visible = torch.where(score > _VISIBLE, score, 0)
@@ -125,9 +126,8 @@ def decode(maps: MoveNetMaps) -> Tensor:
     return torch.cat([keypoints.transpose(1, 2).flatten(2), torch.stack([*corners, person_score], dim=-1)], dim=2)
 
 
-def _closeness(guess: Tensor, near: Tensor, far: Tensor, length: int, variance: float) -> Tensor:
+def _closeness(guess: Tensor, near: Tensor, far: Tensor, cells: Tensor, variance: Tensor) -> Tensor:
     """Along one axis: Gaussian around the guesses (N, 17, 6), nothing outside the people's boxes (N, 1, 6) → (N, 17, 6, length)."""
-    cells = torch.arange(length, device=guess.device, dtype=guess.dtype)
     inside = (cells >= near[..., None]) & (cells < far[..., None])
     return torch.exp(-((cells - guess[..., None]) ** 2) / variance) * inside
 

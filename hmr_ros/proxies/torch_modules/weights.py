@@ -1,7 +1,7 @@
 """Weights of a torch module, read out of the model file that it equals: no copy of them is shipped, and the two cannot drift apart.
 
-Beside the model file lies an index, ``NAME.weights.json``, written by tools/index_weights.py: where in the file each tensor's float16 numbers
-begin, and in which order the axes of weights stand there.
+Beside the model file lies an index, ``NAME.weights.json``, written by tools/index_weights.py: where in the file each tensor's float16
+numbers begin, and in which order the axes of weights stand there.
 """
 
 from __future__ import annotations
