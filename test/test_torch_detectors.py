@@ -1,6 +1,5 @@
 """MoveNet and BlazePose as torch modules equal the model files on OpenVINO, on real people, however they are executed."""
 
-import json
 import warnings
 from importlib.resources import files
 
@@ -208,14 +207,14 @@ def test_movenet_as_a_torch_module_runs_on_openvino_and_may_be_decoded_afterward
 
 
 def test_an_index_of_weights_refuses_another_file(tmp_path, monkeypatch):
-    (tmp_path / "assets").mkdir()
-    index = json.loads((ASSETS / "pose_landmark_full.weights.json").read_text())
-    data = bytearray((ASSETS / index["file"]).read_bytes())
+    name = "pose_landmark_full.tflite"
+    data = bytearray((ASSETS / name).read_bytes())
     data[len(data) // 2] ^= 1
-    (tmp_path / "assets" / index["file"]).write_bytes(data)
-    (tmp_path / "assets" / "pose_landmark_full.weights.json").write_text(json.dumps(index))
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / name).write_bytes(data)
+    (tmp_path / "proxies").symlink_to(files("hmr_ros") / "proxies")
     monkeypatch.setattr(weights, "files", lambda package: tmp_path)
-    with pytest.raises(ValueError, match="pose_landmark_full.tflite has SHA-256 .*: the file is damaged or another one; install hmr_ros"):
+    with pytest.raises(ValueError, match=f"{name} has SHA-256 .*: the file is damaged or another one; install hmr_ros again"):
         BlazePoseNet.load()
 
 

@@ -1,6 +1,6 @@
 """Index of a detector's weights: where its torch module finds them in the model file that OpenVINO reads.
 
-    python tools/index_weights.py              # writes movenet_multipose.weights.json and pose_landmark_full.weights.json
+    python tools/index_weights.py              # writes hmr_ros/proxies/torch_modules/*.json
     python tools/index_weights.py --check      # compares only; exit code 1 where an index and its model file differ
 
 OpenVINO reads the model file. Its convolutions, in the file's order, and those of the torch module, in the module's order, are matched by
@@ -27,7 +27,7 @@ from hmr_ros.proxies.torch_modules import BlazePoseNet, MoveNetMultiPose  # noqa
 from hmr_ros.proxies.torch_modules.weights import axes  # noqa: E402
 from hmr_ros.runtime.openvino_backend import ov  # noqa: E402
 
-ASSETS = ROOT / "hmr_ros" / "assets"
+ASSETS, INDICES = ROOT / "hmr_ros" / "assets", ROOT / "hmr_ros" / "proxies" / "torch_modules"
 # module, model file, file of its weights, order of axes in there
 DETECTORS = {
     "movenet_multipose": (MoveNetMultiPose, ".xml", ".bin", {"convolution": "OIHW", "depthwise": "OIHW"}),
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing")
     args = parser.parse_args()
     for name in DETECTORS:
-        path, text = ASSETS / f"{name}.weights.json", json.dumps(index(name), indent=0) + "\n"
+        path, text = INDICES / f"{name}.json", json.dumps(index(name), indent=0) + "\n"
         before = path.read_text() if path.is_file() else None
         if args.check and before != text:
             sys.exit(f"{path.name} is not the index of the model file beside it: run tools/index_weights.py")

@@ -1,6 +1,6 @@
 """Weights of a torch module, read out of the model file that it equals: no copy of them is shipped, and the two cannot drift apart.
 
-Beside the model file lies an index, ``NAME.weights.json``, written by tools/index_weights.py: where in the file each tensor's float16
+Beside this module lies an index of each, ``NAME.json``, written by tools/index_weights.py: where in the model file each tensor's float16
 numbers begin, and in which order the axes of weights stand there.
 """
 
@@ -21,18 +21,18 @@ _AXES = "OIHW"  # torch's order of a convolution's weights
 
 
 def read_weights(make: Callable[[], Network], name: str) -> Network:
-    """``make()`` in evaluation mode with the weights that hmr_ros/assets/NAME.weights.json points at, widened to float32.
+    """``make()`` in evaluation mode with the weights that NAME.json points at in a file of hmr_ros/assets, widened to float32.
 
     ValueError where the file is not the one that was indexed.
     """
-    assets = files("hmr_ros") / "assets"
-    index = json.loads((assets / f"{name}.weights.json").read_text())
-    data = (assets / index["file"]).read_bytes()
+    package = files("hmr_ros")
+    index = json.loads((package / "proxies" / "torch_modules" / f"{name}.json").read_text())
+    data = (package / "assets" / index["file"]).read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     if digest != index["sha256"]:
         raise ValueError(
-            f"hmr_ros/assets/{index['file']} has SHA-256 {digest[:12]}..., {name}.weights.json expects {index['sha256'][:12]}...: "
-            "the file is damaged or another one; install hmr_ros again"
+            f"hmr_ros/assets/{index['file']} has SHA-256 {digest[:12]}..., expected {index['sha256'][:12]}...: the "
+            "file is damaged or another one; install hmr_ros again"
         )
     with torch.device("meta"):
         network = make()
