@@ -78,7 +78,7 @@ class HumanMeshEstimator:
         """Load detectors and checkpoint, by default the embedded ones.
 
         backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
-        never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
+        never falls back. It runs the regressor, the body and the detectors; with "auto" the embedded detectors run on OpenVINO.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.
@@ -90,7 +90,8 @@ class HumanMeshEstimator:
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
-        estimator = cls(make_extractor(extractor, threads, flip_averaging, regressor.depth_size), regressor, body_model, body)
+        proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, backend=backend)
+        estimator = cls(proxies, regressor, body_model, body)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
 

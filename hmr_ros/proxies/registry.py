@@ -1,12 +1,15 @@
 """Proxy extractors by name, each with an identity that shards and the checkpoints trained from them carry.
 
 To add one: a class in a module of this folder with ``name``, ``Config`` (a frozen dataclass of its thresholds and options, with
-``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config), and its entry below.
+``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config) or
+(threads, config, backend), and its entry below. The identity knows no backend: whatever runs an extractor's networks, its proxies are
+the same but for rounding.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import asdict, replace
 from functools import cache
 from importlib import import_module
@@ -18,12 +21,15 @@ EXTRACTORS = {"embedded": "hmr_ros.proxies.embedded:EmbeddedExtractor"}
 DEFAULT = "embedded"
 
 
-def make_extractor(name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int = 0) -> ProxyExtractor:
+def make_extractor(
+    name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int = 0, backend: str = "auto"
+) -> ProxyExtractor:
     """A registered extractor with its networks loaded. ``threads``: of the CPU, None: the runtime's choice. ``flip``: people also get
     their proxies of the flipped image, for flip test-time augmentation. ``size``: px, mask and depth are no smaller, 0: as large as usual.
-    ValueError for another name."""
+    ``backend``: what runs its networks, where it has any. ValueError for another name."""
     kind = _class(name)
-    return kind(threads, _config(kind, flip, size))
+    options = {"backend": backend} if "backend" in inspect.signature(kind).parameters else {}
+    return kind(threads, _config(kind, flip, size), **options)
 
 
 def identity(name: str = DEFAULT, flip: bool = False, size: int = 0) -> dict:
