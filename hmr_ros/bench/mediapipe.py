@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -38,10 +39,10 @@ def prepare(venv: Path, say=print) -> Path:
     Raises ValueError where the folder is something else, or MediaPipe cannot be installed into it.
     """
     python = venv / "bin" / "python"
-    by_hand = " && ".join(" ".join(f"'{word}'" if set(word) & set("<= ") else word for word in command) for command in install_commands(venv))
+    by_hand = " && ".join(map(shlex.join, install_commands(venv)))
     if not venv.exists():
         for command in install_commands(venv):
-            say(" ".join(command))
+            say(shlex.join(command))
             done = subprocess.run(command, capture_output=True, text=True, env=environment())
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -53,7 +54,7 @@ def prepare(venv: Path, say=print) -> Path:
     done = subprocess.run([str(python), "-I", "-c", code], capture_output=True, text=True, env=environment())
     if done.stdout.strip() != VERSION:
         found = done.stdout.strip() or "no MediaPipe"
-        raise ValueError(f"{venv} has {found}, expected MediaPipe {VERSION}: {' '.join(install_commands(venv)[1])}")
+        raise ValueError(f"{venv} has {found}, expected MediaPipe {VERSION}: {shlex.join(install_commands(venv)[1])}")
     return python
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hmr_ros.palette import PEOPLE
 from hmr_ros.files import atomic_write
+from hmr_ros.palette import PEOPLE
 
 # What is to be reached on two x86-64 cores without a GPU at 640x480: largest ratio or time.
 RATIO_ONE_PERSON = 0.7  # of MediaPipe Pose's frame
@@ -50,7 +50,7 @@ def tables(result: dict) -> list[Table]:
     made = []
     if "estimator" in result:
         rows = {
-            "frame p50 / p95 / p99, ms": lambda r: _triple(r),
+            "frame p50 / p95 / p99, ms": _triple,
             "networks' own time, p50, ms": lambda r: _number(r["networks_p50_ms"]),
             "networks' share of all frames": lambda r: f"{r['networks_percent']:.0f} %",
             "people detected / with a body": lambda r: f"{r['people_detected']:.1f} / {r['people_with_a_body']:.1f}",
@@ -61,7 +61,7 @@ def tables(result: dict) -> list[Table]:
         made.append(_by_clip("estimator, steady state", result["estimator"], rows))
     if "node" in result:
         rows = {
-            "highest rate with 5 % lost at most, Hz": lambda r: _number(r["highest_sustained_hz"]),
+            "highest rate with 5 % lost at most, Hz": lambda r: _number(r.get("highest_sustained_hz")),
             "in turns: image to BodyArray p50, ms": lambda r: _number(r["in_turns"]["node"]["p50_ms"]),
             "in turns: over the estimator p50, ms": lambda r: _number(r["in_turns"]["added_p50_ms"]),
         }
@@ -103,38 +103,51 @@ def _triple(percentiles: dict | None, digits: int = 1) -> str:
     return "-" if percentiles is None else " / ".join(_number(percentiles[name], digits) for name in ("p50_ms", "p95_ms", "p99_ms"))
 
 
-def plot(result: dict, path: Path) -> None:
-    """PNG: left a frame's time with what the networks take of it, right the node's latency over the rate at which it is fed."""
+def plot(result: dict, path: Path) -> Path | None:
+    """PNG of what was measured: a frame's time with what the networks take of it, and the node's latency over the rate at which it is fed.
+
+    None, and no file, where neither was measured.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    blue, orange, green, pink = ([part / 255 for part in colour] for colour in PEOPLE[:4])
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    panels = [(draw, result[mode]) for mode, draw in (("estimator", _draw_frames), ("node", _draw_rates)) if mode in result]
+    if not panels:
+        return None
+    figure = Figure(figsize=(4.5 * len(panels), 3), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    labels = []
-    for clip, r in result.get("estimator", {}).items():
-        bars = [(f"hmr_ros, {clip}", r, blue)] + ([(f"MediaPipe Pose, {clip}", r["mediapipe"], orange)] if "mediapipe" in r else [])
-        for label, times, colour in bars:
-            left.barh(len(labels), times["p50_ms"], color=colour, height=0.7)
-            left.plot([times["p50_ms"], times["p95_ms"]], [len(labels)] * 2, color="0.3", linewidth=1.5, marker="|")
-            if times is r:
-                left.barh(len(labels), r["networks_p50_ms"], color=green, height=0.3)
-            labels.append(label)
-    left.set_yticks(range(len(labels)), labels)
-    left.invert_yaxis()
-    left.set(xlabel="ms a frame: median, line to p95; green: networks", xlim=(0, None))
-    for (clip, r), colour in zip(result.get("node", {}).items(), (blue, pink, green, orange)):
-        rates = [(float(rate), found) for rate, found in r["rates"].items() if found["latency_p50_ms"] is not None]
-        right.plot([rate for rate, _ in rates], [found["latency_p50_ms"] for _, found in rates], color=colour, marker="o", label=f"{clip}, p50")
-        right.plot([rate for rate, _ in rates], [found["latency_p95_ms"] for _, found in rates], color=colour, marker="o", fillstyle="none", ls=":",
-                   label=f"{clip}, p95")  # fmt: skip
-        if r["highest_sustained_hz"]:
-            right.axvline(r["highest_sustained_hz"], color=colour, linewidth=0.8)
-    right.set(xlabel="images a second; vertical: 5 % lost", ylabel="ms from image to BodyArray", xlim=(0, None), ylim=(0, None))
-    if result.get("node"):
-        right.legend(fontsize="small", frameon=False)
-    for axes in (left, right):
+    for axes, (draw, measured) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        draw(axes, measured)
         axes.spines[["top", "right"]].set_visible(False)
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=110)
+    return path
+
+
+BLUE, ORANGE, GREEN, PINK = ([part / 255 for part in colour] for colour in PEOPLE[:4])
+
+
+def _draw_frames(axes, clips: dict[str, dict]) -> None:
+    labels = []
+    for clip, ours in clips.items():
+        bars = [(f"hmr_ros, {clip}", ours, BLUE)] + ([(f"MediaPipe Pose, {clip}", ours["mediapipe"], ORANGE)] if "mediapipe" in ours else [])
+        for label, times, colour in bars:
+            axes.barh(len(labels), times["p50_ms"], color=colour, height=0.7)
+            axes.plot([times["p50_ms"], times["p95_ms"]], [len(labels)] * 2, color="0.3", linewidth=1.5, marker="|")
+            if times is ours:
+                axes.barh(len(labels), ours["networks_p50_ms"], color=GREEN, height=0.3)
+            labels.append(label)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.set(xlabel="ms a frame: median, line to p95; green: networks", xlim=(0, None))
+
+
+def _draw_rates(axes, clips: dict[str, dict]) -> None:
+    for (clip, found), colour in zip(clips.items(), (BLUE, ORANGE, GREEN, PINK) * len(clips)):
+        rates = [(float(rate), row) for rate, row in found["rates"].items() if row["latency_p50_ms"] is not None]
+        for name, style in (("p50", {}), ("p95", {"fillstyle": "none", "linestyle": ":"})):
+            axes.plot([rate for rate, _ in rates], [row[f"latency_{name}_ms"] for _, row in rates], color=colour, marker="o", label=f"{clip}, {name}", **style)
+        if found.get("highest_sustained_hz"):
+            axes.axvline(found["highest_sustained_hz"], color=colour, linewidth=0.8)
+    axes.set(xlabel="images a second; vertical: 5 % of them lost", ylabel="ms from image to BodyArray", xlim=(0, None), ylim=(0, None))
+    axes.legend(fontsize="small", frameon=False)

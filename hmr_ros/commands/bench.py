@@ -39,7 +39,7 @@ SCHEMA = 1
 WARM_UP_FRAMES = 20
 BLOCK = 25  # frames in which two methods take turns
 TURNS = 100  # frames of which estimator and node take turns, one by one
-WARM_STARTS = 3
+SEARCH_FRAMES = 40  # at least so many in each step of the rate search: 5 % of them are two frames
 WARM_UP_SECONDS = 1.0  # of every run through the node
 START_EVERY = 0.05  # seconds between frames while the node starts
 ANSWER_SECONDS = 10.0
@@ -60,7 +60,11 @@ class Bench:
     seconds: float = 5.0
     """Of the clip's time in each run."""
     rates: tuple[float, ...] = (10.0, 15.0, 30.0)
-    """Hz at which frames are played into the node, after the highest sustained rate has been found."""
+    """Hz at which frames are played into the node."""
+    search: bool = True
+    """Find the highest rate at which the node loses 5 % of the frames at most, first of all."""
+    starts: int = 3
+    """How often the node is started to see how long it takes until its first result, and once more without caches; 0: not at all."""
     size: tuple[int, int] = (640, 480)
     """Width and height into which frames are scaled; 0 0: as they are."""
     backend: str = "auto"
@@ -79,7 +83,7 @@ class Bench:
     """The result, with the plot beside it as .png; without it OUT/bench.json."""
 
     def __post_init__(self):
-        for name, low in (("runs", 1), ("seconds", 0.2), ("threads", 0), ("soak", 0)):
+        for name, low in (("runs", 1), ("seconds", 0.2), ("threads", 0), ("starts", 0), ("soak", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name} is {getattr(self, name)}, expected at least {low}")
         if not all(0 < rate <= 240 for rate in self.rates):
@@ -105,8 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     result: dict = {
         "schema": SCHEMA, "command": shlex.join(["hmr-ros", "bench", *argv]), "date": date.today().isoformat(), "hmr_ros": __version__,
         "machine": machine(), "versions": versions() | ({"mediapipe": VERSION} if python else {}),
-        "options": {name: [str(v) for v in value] if isinstance(value, tuple) else value for name, value in asdict(options).items()
-                    if name not in ("out", "json", "mediapipe_venv")},
+        "options": {name: value for name, value in asdict(options).items() if name not in ("out", "json", "mediapipe_venv")},
         "clips": {clip.name: clip.describe() for clip in clips},
     }  # fmt: skip
     estimator = HumanMeshEstimator.from_default(backend=options.backend, threads=options.threads or None)
@@ -125,10 +128,10 @@ def main(argv: list[str] | None = None) -> int:
     result["targets"] = targets(result)
     path = options.json or options.out / "bench.json"
     write_json(path, rounded(result))
-    plot(result, path.with_suffix(".png"))
+    picture = plot(result, path.with_suffix(".png"))
     for table in tables(result):
         console.print(table)
-    console.print(f"{result['machine']['remark']}\nwrote {path} and {path.with_suffix('.png')}")
+    console.print(f"{result['machine']['remark']}\nwrote {path}" + (f" and {picture}" if picture else ""))
     return 0
 
 
@@ -205,7 +208,8 @@ def with_ros(estimator: HumanMeshEstimator, clips: list[Clip], options: Bench, c
             player = Player()
             spinner = Spinner(player)
             try:
-                result["cold_start"] = time_starts(player, clips[0], options, console)
+                if options.starts:
+                    result["cold_start"] = time_starts(player, clips[0], options, console)
                 with live_node(options) as (children, process):
                     while not (player.ready.wait(0.05) and player.connected()):
                         children.check("live")
@@ -250,8 +254,8 @@ def time_starts(player, clip: Clip, options: Bench, console: Console) -> dict:
         with changed_environment(PYTHONPYCACHEPREFIX=f"{empty}/python", NUMBA_CACHE_DIR=f"{empty}/numba", XDG_CACHE_HOME=f"{empty}/cache"):
             without_caches = seconds_to_first_answer(player, options)
     warm = []
-    for number in range(WARM_STARTS):
-        with console.status(f"cold start, {number + 1} of {WARM_STARTS}"):
+    for number in range(options.starts):
+        with console.status(f"cold start, {number + 1} of {options.starts}"):
             warm.append(seconds_to_first_answer(player, options))
     return {"without_caches_s": without_caches, "warm_caches_s": float(np.median(warm)), "all_warm_caches_s": warm}
 
@@ -291,17 +295,18 @@ def time_node(player, process: ProcessUsage, estimator: HumanMeshEstimator, clip
         turns = take_turns(player, estimator, clip)
     result: dict = {"in_turns": turns}
 
-    def play(rate: float, what: str):
+    def play(rate: float, seconds: float, what: str):
         with console.status(f"node, {clip.name}: {rate:.1f} Hz, {what}"):
-            return player.play(rate, options.seconds, WARM_UP_SECONDS, process)
+            return player.play(rate, seconds, WARM_UP_SECONDS, process)
 
-    expected = 1e3 / turns["node"]["p50_ms"] if turns["node"]["p50_ms"] else 1.0
-    rate, tried = highest_sustained_rate(lambda rate: play(rate, "search").lost, expected)
-    result["highest_sustained_hz"] = rate
-    result["rate_search"] = [{"hz": hz, "lost_percent": 100 * lost} for hz, lost in tried]
+    if options.search:
+        expected = 1e3 / turns["node"]["p50_ms"] if turns["node"]["p50_ms"] else 1.0
+        rate, tried = highest_sustained_rate(lambda rate: play(rate, max(options.seconds, SEARCH_FRAMES / rate), "search").lost, expected)
+        result["highest_sustained_hz"] = rate
+        result["rate_search"] = [{"hz": hz, "lost_percent": 100 * lost} for hz, lost in tried]
     result["rates"] = {}
     for rate in options.rates:
-        runs = [play(rate, f"run {number + 1} of {options.runs}").summary() for number in range(options.runs)]
+        runs = [play(rate, options.seconds, f"run {number + 1} of {options.runs}").summary() for number in range(options.runs)]
         result["rates"][f"{rate:g}"] = mean_of_runs(runs, "latency_p50_ms") | {"runs_latency_p50_ms": [run["latency_p50_ms"] for run in runs]}
     return result
 
