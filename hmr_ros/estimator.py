@@ -80,7 +80,7 @@ class HumanMeshEstimator:
         """Load detectors and checkpoint, by default the embedded ones.
 
         backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
-        never falls back. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
+        never falls back. It runs the regressor, the body and the detectors; with "auto" the embedded detectors run on OpenVINO.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.

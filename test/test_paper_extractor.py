@@ -27,7 +27,7 @@ from hmr_ros.networks.paper.net import RegressorConfig
 from hmr_ros.proxies import registry
 from hmr_ros.proxies.depth import trim_depth
 from hmr_ros.proxies.movenet import MoveNet
-from hmr_ros.proxies.paper import hdnet, monocular_depth, roi
+from hmr_ros.proxies.paper import monocular_depth, roi
 from hmr_ros.proxies.paper.config import PaperConfig, ProxyFiles
 from hmr_ros.proxies.paper.extractor import PaperExtractor, limb_mask
 from hmr_ros.proxies.paper.keypoint_rcnn import COCO_V1, KeypointRCNN, find_weights

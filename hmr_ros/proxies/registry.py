@@ -1,13 +1,16 @@
 """Proxy extractors by name, each with an identity that shards and the checkpoints trained from them carry.
 
 To add one: a class in a module of this package with ``name``, ``Config`` (a frozen dataclass of its thresholds and options, with
-``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config), and its entry below.
-One that loads files of the user as well has a class method ``identify(files, config)``, and its constructor takes files and backend.
+``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config) or
+(threads, config, backend), and its entry below. One that loads files of the user as well has a class method ``identify(files, config)``,
+and its constructor takes (threads, config, files, backend). The identity knows no backend: whatever runs an extractor's networks, its
+proxies are the same but for rounding.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import asdict, replace
 from functools import cache
 from importlib import import_module
@@ -25,10 +28,14 @@ def make_extractor(
 ) -> ProxyExtractor:
     """A registered extractor with its networks loaded. ``threads``: of the CPU, None: the runtime's choice. ``flip``: people also get
     their proxies of the flipped image, for flip test-time augmentation. ``size``: px, mask and depth are no smaller, 0: as large as usual.
-    ``files``: what the user brings; ``backend`` runs it. ValueError for another name, and for files that the extractor does not read."""
+    ``files``: what the user brings. ``backend``: what runs its networks, where it has any. ValueError for another name, and for files that
+    the extractor does not read."""
     kind = _class(name)
     config = _config(kind, flip, size)
-    return kind(threads, config, files, backend) if _takes_files(kind, files) else kind(threads, config)
+    if _takes_files(kind, files):
+        return kind(threads, config, files, backend)
+    options = {"backend": backend} if "backend" in inspect.signature(kind).parameters else {}
+    return kind(threads, config, **options)
 
 
 def identity(name: str = DEFAULT, flip: bool = False, size: int = 0, files: ProxyFiles = ProxyFiles()) -> dict:

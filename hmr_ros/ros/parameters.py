@@ -41,7 +41,7 @@ class LiveParameters:
         0.0, "metres, where everybody's is known: distance from apparent size is then more accurate; 0: unknown", span=(0.0, 2.5)
     )
     backend: str = _parameter(
-        "auto", "what runs the regressor and the body; auto takes OpenVINO, else torch (TensorRT: not in this version)",
+        "auto", "what runs networks and body; auto takes OpenVINO, else torch (TensorRT: not in this version)",
         choices=("auto", "torch", "openvino", "tensorrt"),
     )  # fmt: skip
     body_model: str = _parameter("", "path of an SMPL file (.npz or .pkl); empty: the embedded body")

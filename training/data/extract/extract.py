@@ -122,7 +122,7 @@ def extract(config: ExtractConfig) -> dict:
     shard_work.make_shards(maker, missing, len(chosen), config.workers, f"extracting {config.source.name}")
     manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
     reading = _reading(listing, len(chosen), manifest["unreadable"], whole=config.frames is None)
-    manifest["reading"] = reading.as_json() | {"line": reading.line()}
+    manifest["reading"] = reading.as_json()
     shard_work.finish(config.out, manifest)
     return manifest
 
