@@ -1,6 +1,6 @@
-"""How a network is executed: torch or OpenVINO behind one `compile()`. Nothing in here knows a particular network.
+"""How a network is executed: torch, OpenVINO or TensorRT behind one `compile()`. Nothing in here knows a particular network.
 
-Importing this package loads neither torch nor OpenVINO; they are imported when a backend is asked for.
+Importing this package loads none of them; they are imported when a backend is asked for.
 """
 
 from hmr_ros.runtime.compiled import BackendStatus, BackendUnavailable, CompiledModel, TensorSpec, available_backends, compile

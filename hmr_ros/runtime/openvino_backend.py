@@ -1,4 +1,4 @@
-"""OpenVINO behind `CompiledModel`: torch modules through its PyTorch front end, model files as they are; on the CPU, in float32.
+"""OpenVINO behind `CompiledModel`: torch modules through its PyTorch front end, model files as they are; on the CPU, in float32 unless told.
 
 ``import openvino`` and ``openvino.convert_model`` report to a web service unless the user has opted out (openvino_telemetry). A robot's
 software makes no such calls: this module, the only one that imports OpenVINO, does it without the reporter and uses the front end directly.
@@ -11,11 +11,12 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from hmr_ros.runtime.compiled import BackendUnavailable, CompiledModel, TensorSpec
+from hmr_ros.runtime.compiled import BackendUnavailable, CompiledModel, Options, TensorSpec
 
 
 def _import_quietly():
@@ -48,14 +49,16 @@ def describe() -> str:
 class OpenVINOModel(CompiledModel):
     """One infer request behind a lock: concurrent calls wait for each other instead of sharing the cores."""
 
-    def __init__(self, model: ov.Model, threads: int | None, name: str, outputs: Sequence[str]):
-        # float32 is asked for: on CPUs with bfloat16 units OpenVINO would choose that, and results would depend on the machine
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
+    def __init__(self, model: ov.Model, options: Options, name: str, outputs: Sequence[str]):
+        # The precision is asked for: on CPUs with bfloat16 units OpenVINO would choose that, and results would depend on the machine.
+        # An int8 model carries its own quantised layers; what is left of it runs in float32.
+        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if options.precision == "bf16" else "f32"}
+        if options.threads:
+            config["INFERENCE_NUM_THREADS"] = options.threads
         self._request = _core().compile_model(model, "CPU", config).create_infer_request()
         self._lock = threading.Lock()
-        super().__init__(name, describe(), [_spec(port, i) for i, port in enumerate(model.inputs)], outputs)
+        backend = describe() + ("" if options.precision == "fp32" else f" {options.precision}")
+        super().__init__(name, backend, [_spec(port, i) for i, port in enumerate(model.inputs)], outputs)
 
     def _run(self, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         with self._lock:
@@ -82,15 +85,39 @@ def _reshape(model: ov.Model, shapes: Mapping[str, Sequence[int]] | None, name: 
     model.reshape({known.index(key): ov.PartialShape(list(shape)) for key, shape in shapes.items()})
 
 
-def compile_file(path: Path, shapes, expose: Sequence[str], threads, name) -> OpenVINOModel:
+def compile_file(path: Path, options: Options, expose: Sequence[str], name: str) -> OpenVINOModel:
+    _require_precision(options, name)
     try:
         model = _core().read_model(path)
     except RuntimeError as error:
         raise ValueError(f"OpenVINO cannot read {path}: {error}") from error
     for weight in expose:
         _expose_input(model, weight, name)
-    _reshape(model, shapes, name)
-    return OpenVINOModel(model, threads, name, [_name(port, f"output_{i}") for i, port in enumerate(model.outputs)])
+    _reshape(model, options.shapes, name)
+    if options.precision == "int8":
+        model = _quantised(model, options)
+    return OpenVINOModel(model, options, name, [_name(port, f"output_{i}") for i, port in enumerate(model.outputs)])
+
+
+def _require_precision(options: Options, name: str) -> None:
+    """Raise where this CPU or this installation does not have the precision."""
+    if options.precision == "fp16":
+        raise BackendUnavailable(f"{name}: OpenVINO on a CPU runs fp32, bf16 or int8, not fp16; take one of them, or fp16 on a GPU")
+    if options.precision == "bf16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise BackendUnavailable(f"{name}: this CPU has no bfloat16 units, and would emulate bf16 far more slowly than fp32; use precision='fp32'")
+    if options.precision == "int8":
+        if find_spec("nncf") is None:
+            raise BackendUnavailable(f"{name}: precision int8 needs nncf to quantise the network, and it is not installed: pip install nncf")
+        if options.calibration is None:
+            raise ValueError(f"{name}: precision int8 needs calibration, some hundred typical inputs; found none")
+
+
+def _quantised(model: ov.Model, options: Options) -> ov.Model:
+    """Post-training quantisation by nncf: ranges of activations from the calibration inputs."""
+    import nncf
+
+    samples = [dict(enumerate(np.asarray(array) for array in arrays)) for arrays in options.calibration]
+    return nncf.quantize(model, nncf.Dataset(samples), subset_size=len(samples))
 
 
 def _expose_input(model: ov.Model, weight: str, name: str) -> None:
@@ -104,21 +131,19 @@ def _expose_input(model: ov.Model, weight: str, name: str) -> None:
     model.add_outputs(layer.input_value(data))
 
 
-def compile_module(module, examples, shapes, threads, name) -> OpenVINOModel:
+def convert(module, examples) -> tuple[ov.Model, list[str]]:
+    """A torch module → OpenVINO's model with its inputs' names and a free batch, and its outputs' names."""
     try:
         import torch
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        from hmr_ros.runtime.torch_backend import Flat, input_names, input_specs
     except ImportError as error:
         raise BackendUnavailable(f"OpenVINO needs torch and its PyTorch front end to read a module ({error}): pip install openvino torch") from error
-    from hmr_ros.runtime.parity import check_parity
-    from hmr_ros.runtime.torch_backend import Flat, as_tensors, input_names, input_specs
 
-    examples = as_tensors(examples)
     specs = input_specs(input_names(module, len(examples)), examples)
     flat = Flat(module)
-    # Traced with two samples: with one, a batch dimension could be mistaken for one that broadcasts.
-    examples = tuple(e if len(e) > 1 else torch.cat([e, e]) for e in examples)
     with torch.inference_mode():
         outputs = [n for n, _ in flat.named(*examples)]
     with warnings.catch_warnings(), torch.no_grad():
@@ -132,8 +157,23 @@ def compile_module(module, examples, shapes, threads, name) -> OpenVINOModel:
         port.node.set_element_type(ov.Type(spec.dtype))
         port.node.set_partial_shape(ov.PartialShape(list(spec.shape)))
     model.validate_nodes_and_infer_types()
-    _reshape(model, shapes, name)
-    compiled = OpenVINOModel(model, threads, name, outputs)
-    if not shapes:
-        check_parity(compiled, flat, examples)
+    return model, outputs
+
+
+def compile_module(module, examples, options: Options, name: str) -> OpenVINOModel:
+    _require_precision(options, name)
+    try:
+        from hmr_ros.runtime.parity import TOLERANCES, check_parity
+        from hmr_ros.runtime.torch_backend import Flat, as_tensors, at_least_two
+    except ImportError as error:
+        raise BackendUnavailable(f"OpenVINO needs torch to read a module ({error}): pip install torch") from error
+
+    examples = at_least_two(as_tensors(examples))
+    model, outputs = convert(module, examples)
+    _reshape(model, options.shapes, name)
+    if options.precision == "int8":
+        model = _quantised(model, options)
+    compiled = OpenVINOModel(model, options, name, outputs)
+    if not options.shapes:
+        check_parity(compiled, Flat(module), examples, TOLERANCES[options.precision])
     return compiled

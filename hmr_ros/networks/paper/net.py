@@ -59,6 +59,8 @@ class Resnet18Regressor(nn.Module):
     size than ``config.size``: it is resized to it, nearest pixel.
     """
 
+    reduced_precision = ("stem", "stages", "head")  # under fp16 and bf16; geometry, pose decoder and reliability stay in float32
+
     def __init__(self, config: RegressorConfig = RegressorConfig(), prior: PosePrior | None = None):
         super().__init__()
         self.config = config
