@@ -21,7 +21,7 @@ from hmr_ros.bench.machine import OthersWatch, ProcessUsage, machine, versions
 from hmr_ros.bench.statistics import (
     LOST_LIMIT, Run, cost_of_one_more, growth_kb_per_frame, highest_sustained_rate, mean_of_runs, percentiles_ms, without_best_and_worst,
 )  # fmt: skip
-from hmr_ros.commands.bench import Bench, describe_estimator, idle_remark, main, rounded
+from hmr_ros.commands.bench import Bench, command_line, describe_estimator, idle_remark, main, rounded
 from hmr_ros.runtime import CompiledModel
 from hmr_ros.runtime.timing import time_networks
 
@@ -302,6 +302,11 @@ def test_tables_and_plot_show_what_there_is(tmp_path, modes):
 
 def test_numbers_are_rounded_for_people():
     assert rounded({"a": (1234.56789, 0.000123456, 3), "b": [None, True, "x"]}) == {"a": [1234.568, 0.0001235, 3], "b": [None, True, "x"]}
+
+
+def test_the_command_in_the_result_names_no_place_of_this_machine():
+    argv = ["--compare", "--out", "somewhere", "--runs", "3", "--mediapipe-venv=there", "--json", "a b.json", "--clips", "one", "my walk.mp4"]
+    assert command_line(argv) == "hmr-ros bench --compare --runs 3 --clips one 'my walk.mp4'"
 
 
 @pytest.mark.parametrize("options, words", [

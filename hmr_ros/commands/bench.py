@@ -45,6 +45,7 @@ START_EVERY = 0.05  # seconds between frames while the node starts
 ANSWER_SECONDS = 10.0
 MESSAGE_CALLS = 300
 MEMORY_SAMPLES = 100
+PLACES = ("--out", "--json", "--mediapipe-venv")
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,9 @@ def main(argv: list[str] | None = None) -> int:
     python = prepare((options.mediapipe_venv or default_venv()).expanduser(), console.print) if options.compare else None
     others = OthersWatch()
     result: dict = {
-        "schema": SCHEMA, "command": shlex.join(["hmr-ros", "bench", *argv]), "date": date.today().isoformat(), "hmr_ros": __version__,
+        "schema": SCHEMA, "command": command_line(argv), "date": date.today().isoformat(), "hmr_ros": __version__,
         "machine": machine(), "versions": versions() | ({"mediapipe": VERSION} if python else {}),
-        "options": {name: value for name, value in asdict(options).items() if name not in ("out", "json", "mediapipe_venv")},
+        "options": {name: value for name, value in asdict(options).items() if f"--{name.replace('_', '-')}" not in PLACES},
         "clips": {clip.name: clip.describe() for clip in clips},
     }  # fmt: skip
     estimator = HumanMeshEstimator.from_default(backend=options.backend, threads=options.threads or None)
@@ -133,6 +134,25 @@ def main(argv: list[str] | None = None) -> int:
         console.print(table)
     console.print(f"{result['machine']['remark']}\nwrote {path}" + (f" and {picture}" if picture else ""))
     return 0
+
+
+def stage(console: Console, text: str):
+    """A context that shows what is being done: a line that vanishes on a terminal, one that stays in a log."""
+    if not console.is_terminal:
+        console.print(text)
+    return console.status(text)
+
+
+def command_line(argv: list[str]) -> str:
+    """What was called, without the places where things lie on this machine."""
+    kept, skip = [], False
+    for word in argv:
+        name, _, value = word.partition("=")
+        place = name in PLACES
+        if not (skip or place):
+            kept.append(word)
+        skip = place and not value
+    return shlex.join(["hmr-ros", "bench", *kept])
 
 
 def idle_remark(busy: float) -> str:
@@ -165,7 +185,7 @@ def time_estimator(estimator: HumanMeshEstimator, clip: Clip, options: Bench, py
         if beside:
             beside.block(WARM_UP_FRAMES)
         for number in range(options.runs):
-            with console.status(f"estimator, {clip.name}: run {number + 1} of {options.runs}"):
+            with stage(console, f"estimator, {clip.name}: run {number + 1} of {options.runs}"):
                 run, other = [], []
                 for begin in range(0, frames, BLOCK):
                     count = min(BLOCK, frames - begin)
@@ -200,7 +220,7 @@ def with_ros(estimator: HumanMeshEstimator, clips: list[Clip], options: Bench, c
     result: dict = {}
     try:
         if "message-path" in options.modes:
-            with console.status("message path"):
+            with stage(console, "message path"):
                 result["message_path"] = time_messages(estimator, clips)
         if "node" in options.modes:
             from hmr_ros.ros.player import Player
@@ -250,12 +270,12 @@ def live_node(options: Bench) -> Iterator[tuple[Children, ProcessUsage]]:
 def time_starts(player, clip: Clip, options: Bench, console: Console) -> dict:
     """Seconds from starting the process to its first BodyArray; first with empty caches of compiled code, then with those that are there."""
     player.load(clip, pinhole(*clip.size, FIELD_OF_VIEW))
-    with console.status("cold start, without caches"), tempfile.TemporaryDirectory() as empty:
+    with stage(console, "cold start, without caches"), tempfile.TemporaryDirectory() as empty:
         with changed_environment(PYTHONPYCACHEPREFIX=f"{empty}/python", NUMBA_CACHE_DIR=f"{empty}/numba", XDG_CACHE_HOME=f"{empty}/cache"):
             without_caches = seconds_to_first_answer(player, options)
     warm = []
     for number in range(options.starts):
-        with console.status(f"cold start, {number + 1} of {options.starts}"):
+        with stage(console, f"cold start, {number + 1} of {options.starts}"):
             warm.append(seconds_to_first_answer(player, options))
     return {"without_caches_s": without_caches, "warm_caches_s": float(np.median(warm)), "all_warm_caches_s": warm}
 
@@ -291,12 +311,12 @@ def changed_environment(**values: str) -> Iterator[None]:
 def time_node(player, process: ProcessUsage, estimator: HumanMeshEstimator, clip: Clip, options: Bench, console: Console) -> dict:
     """What the node adds to the estimator, its highest sustained rate, and runs at fixed rates."""
     player.load(clip, pinhole(*clip.size, FIELD_OF_VIEW))
-    with console.status(f"node, {clip.name}: in turns with the estimator"):
+    with stage(console, f"node, {clip.name}: in turns with the estimator"):
         turns = take_turns(player, estimator, clip)
     result: dict = {"in_turns": turns}
 
     def play(rate: float, seconds: float, what: str):
-        with console.status(f"node, {clip.name}: {rate:.1f} Hz, {what}"):
+        with stage(console, f"node, {clip.name}: {rate:.1f} Hz, {what}"):
             return player.play(rate, seconds, WARM_UP_SECONDS, process)
 
     if options.search:
@@ -337,7 +357,7 @@ def soak(player, process: ProcessUsage, clip: Clip, options: Bench, console: Con
     player.load(clip, pinhole(*clip.size, FIELD_OF_VIEW))
     every = max(options.soak // MEMORY_SAMPLES, 1)
     begin_ns, lost, frames, memory = time.time_ns(), 0, [0], [process.memory_mb()]
-    with console.status("soak") as status:
+    with stage(console, "soak") as status:
         for number in range(1, options.soak + 1):
             stamp = begin_ns + round(number * 1e9 / clip.rate)
             player.publish(number, stamp)
