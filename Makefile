@@ -25,12 +25,13 @@ export VIRTUAL_ENV := $(VENV)
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test fuzz doctor clean distclean FORCE
+.PHONY: help setup demo test fuzz engines doctor clean distclean FORCE
 
 help:
 	@echo "make demo [SOURCE=...]  people in a picture, a video, a folder or a camera, through the live ROS 2 node"
 	@echo "make test               the whole test suite, on the installed package (TEST_ARGS='-k name' for a part)"
 	@echo "make fuzz               damaged and hostile input for every reader (SECONDS=600 for each of TARGETS='compressed images ...')"
+	@echo "make engines            TensorRT engines of every network, built without a GPU: sizes and build times"
 	@echo "make doctor             what is installed, what is missing, and what to do about it"
 	@echo "make setup              only set up .venv"
 	@echo "make clean, distclean   remove what was built; distclean: and .venv"
@@ -52,6 +53,18 @@ fuzz: setup build/fuzz/packages
 
 build/fuzz/packages: $(VENV)/.requirements
 	@rm -rf $@ && $(BIN)/python -m pip install --quiet --no-deps --target $@ 'atheris>=2.3'
+
+# tensorrt_rtx stays out of .venv, too: nothing else needs its 300 MB.
+engines: setup build/engines/venv/.created
+	@rm -rf build/engines/fp32 build/engines/fp16
+	@for precision in fp32 fp16; do \
+	  $(BIN)/python -P -m hmr_ros.cli export --backend onnx --precision $$precision --out build/engines/$$precision || exit; \
+	done
+	@build/engines/venv/bin/python tools/build_engines.py build/engines benchmarks/results/engines.json
+
+build/engines/venv/.created:
+	@rm -rf $(@D) && $(BIN)/python -m venv $(@D) && $(@D)/bin/python -m pip install --quiet tensorrt_rtx==1.6.1.120
+	@touch $@
 
 doctor: setup
 	@$(BIN)/hmr-ros doctor
