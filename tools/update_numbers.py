@@ -320,6 +320,14 @@ def speed() -> str:
     )
 
 
+def engines() -> str:
+    result = _read("engines.json")
+    rows = [[e["network"], e["precision"], f"{e['onnx_bytes'] / 1e6:.1f}", f"{e['bytes'] / 1e6:.1f}", str(e["layers"]), f"{e['seconds']:.1f}"]
+            for e in result["engines"]]  # fmt: skip
+    table = _table(["network", "precision", "ONNX, MB", "engine, MB", "layers", "built in, s"], rows)
+    return f"tensorrt_rtx {result['tensorrt_rtx']}, batches {', '.join(map(str, result['batches']))}, {result['date']} (`make engines`):\n\n{table}"
+
+
 def speed_tables() -> str:
     result = _read("bench.json")
     clips = result["estimator"]
@@ -349,7 +357,7 @@ def speed_tables() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (headline, position, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
-                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables)
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines)
 }  # fmt: skip
 
 
