@@ -46,7 +46,9 @@ def load_or_build(name: str, ingredients: Mapping[str, Any], build: Callable[[Pa
     and raises where they are not usable. A cached engine that is not usable is replaced, with a warning that says why; what ``build`` or
     the first ``load`` after it raises goes to the caller. Raises OSError where the cache folder cannot be written.
     """
-    folder = engines_folder() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}-{key_of(ingredients)}"
+    key = key_of(ingredients)
+    # The name is for people who look into the folder; the key alone decides.
+    folder = next(engines_folder().glob(f"*-{key}"), engines_folder() / f"{re.sub(r'[^A-Za-z0-9_.]', '_', name)}-{key}")
     if folder.exists():
         try:
             _check_record(folder, ingredients)
@@ -64,7 +66,7 @@ def load_or_build(name: str, ingredients: Mapping[str, Any], build: Callable[[Pa
         build(partial)
         files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
         write_json(partial / _RECORD, {"ingredients": dict(ingredients), "files": files})
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         os.rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -72,7 +74,7 @@ def load_or_build(name: str, ingredients: Mapping[str, Any], build: Callable[[Pa
     try:
         engine = load(folder)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # the next start shall not find it
+        _remove(folder)  # the next start shall not find it
         raise
     logger.info("%s: engine built in %.0f s", name, time.monotonic() - begin)
     return engine
@@ -91,6 +93,13 @@ def _check_record(folder: Path, ingredients: Mapping[str, Any]) -> None:
             raise ValueError(f"{file} is missing")
         if _sha256(folder / file) != digest:
             raise ValueError(f"{file} is not what was built: its SHA-256 differs from {_RECORD}'s")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -115,11 +115,11 @@ class Library:
 
 
 def _profile(make_input: Callable, example: torch.Tensor, batches: range):
-    sizes = [(batch, *example.shape[1:]) for batch in (batches[0], batches[-1])]
-    if sizes[0] == sizes[1]:
-        return make_input(shape=sizes[0], dtype=example.dtype)
+    smallest, middle, largest = ((batch, *example.shape[1:]) for batch in (batches[0], batches[len(batches) // 2], batches[-1]))
+    if smallest == largest:
+        return make_input(shape=smallest, dtype=example.dtype)
     # Axes of one name are one dimension: all inputs have the same batch.
-    return make_input(min_shape=sizes[0], opt_shape=sizes[1], max_shape=sizes[1], dtype=example.dtype, shared_dims={0: "batch"})
+    return make_input(min_shape=smallest, opt_shape=middle, max_shape=largest, dtype=example.dtype, shared_dims={0: "batch"})
 
 
 class TensorRTModel(TensorModel):
