@@ -33,6 +33,7 @@ COMMANDS = {
     "eval rendered": ("hmr_ros.training.benchmarks.rendered.benchmark:main", "score the pose on rendered people, beside other methods"),
     "eval 3dpw": ("hmr_ros.training.benchmarks.published.benchmark:main_3dpw", "score the estimator on 3DPW, which you bring"),
     "eval h36m": ("hmr_ros.training.benchmarks.published.benchmark:main_h36m", "score the estimator on Human3.6M, Protocol 2, which you bring"),
+    "export": ("hmr_ros.commands.export:main", "build the networks ahead: TensorRT engines, OpenVINO or ONNX files"),
     "doctor": ("hmr_ros.commands.doctor:main", "what is installed, what is missing, what to do about it"),
 }
 
@@ -44,6 +45,7 @@ INSTALL = {
     "rclpy": "source a ROS 2 installation, or `pip install ros-rclpy ros-rmw-fastrtps-cpp ros-common-interfaces "
     "ros-lifecycle-msgs` (Linux, x86-64)",
     "cv2": "`pip install opencv-python-headless`, on a robot the package python3-opencv",
+    "onnxscript": "ONNX files are written with it: `pip install onnx onnxscript`",
     "cdflib": "it reads Human3.6M's positions: `pip install cdflib`, or this package's extra [benchmarks]",
     "launch": "comes with a ROS 2 installation: source it",
     "launch_ros": "comes with a ROS 2 installation: source it",

@@ -33,7 +33,7 @@ from hmr_ros.proxies import PersonProxies, ProxyExtractor
 from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.proxies.registry import make_extractor
 from hmr_ros.refinement import Refiner
-from hmr_ros.runtime import CompiledModel, compile
+from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile
 from hmr_ros.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,14 @@ class HumanMeshEstimator:
         regressor: str | None = "auto",
         extractor: str = "embedded",
         proxy_files: ProxyFiles = ProxyFiles(),
+        precision: str = "fp32",
+        max_people: int = MAX_BATCH,
     ) -> HumanMeshEstimator:
         """Load detectors and checkpoint, by default the embedded ones.
 
-        backend: "auto" (OpenVINO, else torch; TensorRT is not in this version), "openvino" or "torch"; an explicit one
+        backend: "auto" (TensorRT where it is there, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an explicit one
         never falls back. It runs the regressor, the body and the detectors; with "auto" the embedded detectors run on OpenVINO.
+        precision: of regressor and body, "fp32", "fp16" or "bf16" (runtime.compile). max_people: rows of the largest TensorRT engine.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.
@@ -89,7 +92,7 @@ class HumanMeshEstimator:
         Raises FileNotFoundError or ValueError that name what is wrong with a file, a name or a backend.
         """
         body_model = BodyModel.load(body_model)
-        options = {"backend": backend, "threads": threads}
+        options = {"backend": backend, "threads": threads, "precision": precision, "max_batch": max_people}
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)

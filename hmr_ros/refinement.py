@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from hmr_ros.body.posed_kernel import PARENTS, arrays_of, pose, rest_of
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS
+from hmr_ros.skeleton import SMPL_JOINTS
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ _LIMBS = ("hip", "knee", "shoulder", "elbow")
 _FIXED = ("wrist", "hand", "ankle", "foot")  # nothing in COCO-17 shows them
 _FREE = np.flatnonzero([not name.endswith(_FIXED) for name in SMPL_JOINTS])
 _IS_LIMB = np.array([name.endswith(_LIMBS) for name in SMPL_JOINTS])
-_PARENTS = np.array(SMPL_PARENTS)
 _CAMERA_ROUNDS = 3  # of reweighting
 
 
@@ -44,8 +44,7 @@ class Refiner:
         self.skeleton, self.config = skeleton, config
         sigma = np.where(_IS_LIMB, config.limb_sigma, config.trunk_sigma)
         self._stiffness = np.repeat(1 / sigma[_FREE] ** 2, 3)
-        names = ("joint_template", "joint_dirs", "template", "dirs", "share")
-        self._body = tuple(getattr(skeleton, name).numpy().astype(np.float64) for name in names)
+        self._body = arrays_of(skeleton)
         self(np.tile(np.eye(3, dtype=np.float32), (1, 24, 1, 1)), np.zeros((1, 10), np.float32), np.ones((1, 3), np.float32),
              np.zeros((1, 17, 2)), np.zeros((1, 17)))  # fmt: skip
 
@@ -58,7 +57,7 @@ class Refiner:
         config = self.config
         inputs = [np.ascontiguousarray(values, np.float64) for values in (rotations, betas, cameras, targets, confidence)]
         refined, fitted = _refined(
-            *inputs, *self._body, _FREE, _PARENTS, self._stiffness, config.steps, config.keypoint_sigma, config.outlier,
+            *inputs, *self._body, _FREE, PARENTS, self._stiffness, config.steps, config.keypoint_sigma, config.outlier,
             config.camera_weight,
         )  # fmt: skip
         return refined.astype(np.float32), fitted.astype(np.float32)
@@ -78,54 +77,16 @@ def _refined(
     size = 3 * len(free)
     jacobian, normal, right = np.empty((34, size)), np.empty((size, size)), np.empty(size)
     for n in range(len(rotations)):
-        for j in range(24):
-            for c in range(3):
-                rest_joints[j, c] = joint_template[j, c]
-                for b in range(betas.shape[1]):
-                    rest_joints[j, c] += joint_dirs[j, c, b] * betas[n, b]
-                for k in range(17):
-                    rest[k, j, c] = template[k, j, c]
-                    for b in range(betas.shape[1]):
-                        rest[k, j, c] += dirs[k, j, c, b] * betas[n, b]
-        _pose(refined[n], rest_joints, rest, share, parents, joints, world, parts, keypoints)
+        rest_of(betas[n], joint_template, joint_dirs, template, dirs, rest_joints, rest)
+        pose(refined[n], rest_joints, rest, share, parents, joints, world, parts, keypoints)
         _fit_camera(keypoints, fitted[n], cameras[n], targets[n], confidence[n], outlier, camera_weight)
         for _ in range(steps):
             _solve(rotations[n], refined[n], joints, world, parts, keypoints, fitted[n], targets[n], confidence[n], share, free, parents,
                    stiffness, keypoint_sigma, outlier, jacobian, normal, right)  # fmt: skip
             _turn_joints(refined[n], world, free, parents, right)
-            _pose(refined[n], rest_joints, rest, share, parents, joints, world, parts, keypoints)
+            pose(refined[n], rest_joints, rest, share, parents, joints, world, parts, keypoints)
             _fit_camera(keypoints, fitted[n], cameras[n], targets[n], confidence[n], outlier, camera_weight)
     return refined, fitted
-
-
-@njit(cache=True, nogil=True)
-def _pose(rotations, rest_joints, rest, share, parents, joints, world, parts, keypoints):
-    """PosedKeypoints.parts: joints (24, 3), world (24, 3, 3), parts (17, 24, 3), keypoints (17, 3)."""
-    keypoints[:] = 0.0
-    for j in range(24):
-        parent = parents[j]
-        for c in range(3):
-            if j == 0:
-                joints[0, c] = rest_joints[0, c]
-                for d in range(3):
-                    world[0, c, d] = rotations[0, c, d]
-                continue
-            joints[j, c] = joints[parent, c]
-            for d in range(3):
-                joints[j, c] += world[parent, c, d] * (rest_joints[j, d] - rest_joints[parent, d])
-                world[j, c, d] = 0.0
-                for e in range(3):
-                    world[j, c, d] += world[parent, c, e] * rotations[j, e, d]
-        for c in range(3):
-            offset = joints[j, c]
-            for d in range(3):
-                offset -= world[j, c, d] * rest_joints[j, d]
-            for k in range(17):
-                part = share[k, j] * offset
-                for d in range(3):
-                    part += world[j, c, d] * rest[k, j, d]
-                parts[k, j, c] = part
-                keypoints[k, c] += part
 
 
 @njit(cache=True, nogil=True)

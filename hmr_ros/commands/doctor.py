@@ -155,7 +155,7 @@ def _backends() -> Iterator[Finding]:
     yield _module("torch", "torch", ESTIMATOR, "pip install torch")
     yield _try("CUDA", OPTION, _cuda, "needs an NVIDIA GPU, its driver, and a CUDA build of torch; without it the CPU does the work")
     yield _try("OpenVINO", ESTIMATOR, _openvino, "pip install openvino")
-    yield _module("torch_tensorrt", "torch-tensorrt", OPTION, "not used by this version yet")
+    yield _try("torch_tensorrt", OPTION, _tensorrt, "needed for backend tensorrt only; docs/gpu.md says how to install it")
     remedy = "needed for --rasterizer pytorch3d only: github.com/facebookresearch/pytorch3d/blob/main/INSTALL.md"
     yield _module("pytorch3d", "pytorch3d", OPTION, remedy)
 
@@ -174,6 +174,19 @@ def _openvino() -> str:
     from hmr_ros.runtime.openvino_backend import ov
 
     return f"{ov.__version__.split('-')[0]}, devices {', '.join(ov.Core().available_devices)}"
+
+
+def _tensorrt() -> str:
+    from hmr_ros.runtime import available_backends
+
+    status = next(s for s in available_backends() if s.name == "tensorrt")
+    if not status.available:
+        raise RuntimeError(status.detail)
+    from hmr_ros.runtime.engine_cache import engines_folder
+
+    folder = engines_folder()
+    built = len(list(folder.glob("*/engine.json"))) if folder.is_dir() else 0
+    return f"{status.detail}, torch-tensorrt {_version('torch-tensorrt')}, {built} engines in {folder}"
 
 
 def _ros() -> Iterator[Finding]:

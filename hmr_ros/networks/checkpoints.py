@@ -23,13 +23,14 @@ from hmr_ros.networks.regressor import Regressor
 from hmr_ros.networks.weights import body_of, entry, with_weights
 from hmr_ros.proxies import FEATURE_MAP
 from hmr_ros.proxies.registry import depth_source
-from hmr_ros.runtime import compile
+from hmr_ros.runtime import MAX_BATCH, compile
 
 DEFAULT = "lifter"
 EMBEDDED = {name: files("hmr_ros") / "assets" / f"{name}.safetensors" for name in ("lifter", "resnet18")}
 EMBEDDED_CHECKPOINT = EMBEDDED[DEFAULT]
 # Names in lifters of earlier versions → today's: of options, parts of the feature layout, modules in tensors' names
 _RENAMED = {"looking": "image_features", "appearance": "embedding", "region": "roi", "look": "branch", "answer": "mlp"}
+HIPS_DEPTH = 4.0  # metres, of relative depth
 LARGEST_MAPS = 2048  # pixels a side of the resnet18's input; the paper's has 256
 _WRITTEN_BY = {"lifter": "hmr-ros train lifter", "resnet18": "hmr-ros train"}
 
@@ -41,11 +42,13 @@ def load_regressor(
     body_model: BodyModel,
     backend: str = "auto",
     threads: int | None = None,
+    precision: str = "fp32",
+    max_batch: int = MAX_BATCH,
 ) -> Regressor:
     """A regressor that gives parameters of ``body_model``.
 
     kind: "lifter" or "resnet18"; "auto", "" or None: what the checkpoint holds. path: a checkpoint; None: the embedded one of the kind, by
-    default the lifter's. backend, threads: what runs it (runtime.compile). Raises FileNotFoundError or ValueError that name what is
+    default the lifter's. backend, threads, precision, max_batch: what runs it and how (runtime.compile). Raises FileNotFoundError or ValueError that name what is
     wrong with the file, the kind or the backend.
     """
     kind = None if kind == "auto" else kind
@@ -54,24 +57,49 @@ def load_regressor(
     if path is None:
         path = EMBEDDED[kind or DEFAULT]
     tensors, metadata = load_checkpoint(path)
-    found = metadata.get("network")
-    if not isinstance(found, str) or found not in EMBEDDED:
-        raise ValueError(f"{path} holds network {found!r}, expected one of {', '.join(EMBEDDED)}")
+    found = _network_of(metadata, path)
     _require(path, found, kind or found)
-    options = {"backend": backend, "threads": threads}
+    options = {"backend": backend, "threads": threads, "precision": precision, "max_batch": max_batch}
     body = body_of(metadata, path)
     known = {"betas_map": BetasMap.between(body, body_model), "body": body}
     if found == "lifter":
         network = _lifter(path, tensors, metadata).eval()
-        compiled = compile(network, (torch.zeros(1, FEATURE_COUNT), torch.zeros(1, *FEATURE_MAP)), **options)
+        compiled = compile(network, example_inputs(network), **options)
         skeleton = PosedKeypoints(body_model)
         return LifterRegressor(
             compiled, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy(), backend=compiled.backend, **known
         )
     network = _resnet18(path, tensors, metadata).eval()
+    compiled = compile(network, example_inputs(network), **options)
+    return MapsRegressor(
+        compiled, depth_size_of(network.config.size), backend=compiled.backend, depth_sources=_depth_sources(metadata), **known
+    )
+
+
+def network_in(path: str | Path) -> str:
+    """"lifter" or "resnet18": what a checkpoint holds. Raises ValueError for another network."""
+    return _network_of(load_checkpoint(path)[1], path)
+
+
+def _network_of(metadata: dict, path) -> str:
+    found = metadata.get("network")
+    if not isinstance(found, str) or found not in EMBEDDED:
+        raise ValueError(f"{path} holds network {found!r}, expected one of {', '.join(EMBEDDED)}")
+    return found
+
+
+def example_inputs(network: Lifter | Resnet18Regressor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs of two people, random but always the same and in the range of real ones: what compiled networks are compared with torch on."""
+    dice = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(2, *shape, generator=dice)
+
+    if isinstance(network, Lifter):
+        return network.feature_mean.cpu() + network.feature_std.cpu() * normal(FEATURE_COUNT), normal(*FEATURE_MAP)
     size = depth_size_of(network.config.size)
-    compiled = compile(network, (torch.zeros(1, 17, 3), torch.zeros(1, size, size)), **options)
-    return MapsRegressor(compiled, size, backend=compiled.backend, depth_sources=_depth_sources(metadata), **known)
+    joints = torch.cat([0.4 * normal(17, 2), normal(17, 1).sigmoid()], dim=-1)
+    return joints, HIPS_DEPTH + 0.2 * normal(size, size)
 
 
 def _depth_sources(metadata: dict) -> frozenset[str]:

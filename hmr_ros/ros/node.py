@@ -50,6 +50,8 @@ def default_estimator(parameters: LiveParameters):
 
     return HumanMeshEstimator.from_default(
         backend=parameters.backend,
+        precision=parameters.precision,
+        max_people=parameters.max_people,
         body_model=parameters.body_model or None,
         threads=parameters.threads or None,
         flip_averaging=parameters.flip_averaging,

@@ -41,9 +41,14 @@ class LiveParameters:
         0.0, "metres, where everybody's is known: distance from apparent size is then more accurate; 0: unknown", span=(0.0, 2.5)
     )
     backend: str = _parameter(
-        "auto", "what runs networks and body; auto takes OpenVINO, else torch (TensorRT: not in this version)",
+        "auto", "what runs networks and body; auto takes TensorRT where it is there, else OpenVINO, else torch",
         choices=("auto", "torch", "openvino", "tensorrt"),
     )  # fmt: skip
+    precision: str = _parameter(
+        "fp32", "of the regressor and the body; fp16: tensorrt, and torch on CUDA; bf16: these, and openvino where the CPU has it",
+        choices=("fp32", "fp16", "bf16"),
+    )  # fmt: skip
+    max_people: int = _parameter(8, "people in one call of a TensorRT engine; more are run in several calls", span=(1, 64))
     body_model: str = _parameter("", "path of an SMPL file (.npz or .pkl); empty: the embedded body")
     regressor: str = _parameter(
         "auto", "auto: what the checkpoint holds, without one the lifter, trained with rendered people's truth; resnet18: the paper's",

@@ -160,6 +160,13 @@ def convert(module, examples) -> tuple[ov.Model, list[str]]:
     return model, outputs
 
 
+def save(module, examples, path: Path, half_weights: bool = False) -> None:
+    """A torch module as OpenVINO's IR, ``path`` (.xml) and a .bin beside it. half_weights: float16 in the file, float32 when it runs."""
+    from hmr_ros.runtime.torch_backend import as_tensors, at_least_two
+
+    ov.save_model(convert(module, at_least_two(as_tensors(examples)))[0], path, compress_to_fp16=half_weights)
+
+
 def compile_module(module, examples, options: Options, name: str) -> OpenVINOModel:
     _require_precision(options, name)
     try:

@@ -22,6 +22,7 @@ import torch
 import hmr_ros
 from hmr_ros.runtime.compiled import BackendUnavailable, Options
 from hmr_ros.runtime.engine_cache import engines_folder, load_or_build
+from hmr_ros.runtime.exported import export
 from hmr_ros.runtime.parity import TOLERANCES, check_parity
 from hmr_ros.runtime.torch_backend import Flat, TensorModel, as_tensors, at_least_two, input_names, input_specs, reduced
 
@@ -174,17 +175,6 @@ def _build_options(options: Options) -> dict[str, Any]:
     return {**BUILD_OPTIONS, **(options.engine or {})}
 
 
-def export(module: torch.nn.Module, examples: Sequence[torch.Tensor], batches: range) -> torch.export.ExportedProgram:
-    """torch.export for one batch size, or for a range of them, all inputs alike."""
-    examples = tuple(example[:1].expand(batches[0], *example.shape[1:]).contiguous() for example in examples)
-    shapes = None
-    if len(batches) > 1:
-        batch = torch.export.Dim("batch", min=batches[0], max=batches[-1])
-        shapes = {"inputs": tuple({0: batch} for _ in examples)}  # forward(*inputs) of Flat and Reduced
-    with torch.no_grad():
-        return torch.export.export(module, examples, dynamic_shapes=shapes, strict=False)
-
-
 def compile_module(module, examples, options: Options, name: str, builder: Builder | None = None) -> TensorRTModel:
     if options.precision == "int8":
         raise BackendUnavailable(f"{name}: the TensorRT backend runs fp32, fp16 and bf16, not int8; use precision='fp16'")
@@ -203,7 +193,7 @@ def compile_module(module, examples, options: Options, name: str, builder: Build
         sizes = {_ONE: range(1, 2), _MANY: range(2, options.max_batch + 1)}
         for file, batches in sizes.items():
             if batches:
-                builder.build(export(placed, there, batches), there, batches, _build_options(options), folder / file)
+                builder.build(export(placed, [s.name for s in specs], there, batches), there, batches, _build_options(options), folder / file)
 
     def load(folder: Path) -> TensorRTModel:
         many = builder.load(folder / _MANY) if options.max_batch > 1 else None
