@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from hmr_ros.bench.statistics import (
     LOST_LIMIT, Run, cost_of_one_more, growth_kb_per_frame, highest_sustained_rate, mean_of_runs, percentiles_ms, without_best_and_worst,
 )  # fmt: skip
 from hmr_ros.commands.bench import Bench, command_line, describe_estimator, idle_remark, main, rounded
-from hmr_ros.runtime import CompiledModel
+from hmr_ros.runtime import CompiledModel, compile
 from hmr_ros.runtime.timing import time_networks
 
 PATIENCE = 300.0
@@ -168,6 +169,19 @@ def test_networks_are_timed_by_name_and_only_within_the_block():
     assert CompiledModel.__call__ is untouched
     a()
     assert set(seconds) == {"a", "b", "broken"} and all(value > 0 for value in seconds.values())
+
+
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_networks_are_timed_once_on_arrays_and_on_tensors(backend, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip(backend)
+    model = compile(torch.nn.Linear(3, 2), torch.zeros(2, 3), backend=backend, name="linear")
+    clock = iter(range(100))
+    monkeypatch.setattr("hmr_ros.runtime.timing.time.perf_counter", lambda: next(clock))  # every reading is a second later
+    for call in (lambda: model(np.zeros((1, 3), np.float32)), lambda: model.tensors(torch.zeros(1, 3))):
+        with time_networks() as seconds:
+            call()
+        assert dict(seconds) == {"linear": 1}  # the one within the other has read no clock
 
 
 def test_a_process_and_the_machine_are_read():
@@ -324,6 +338,21 @@ def test_clips_that_cannot_be_are_refused_before_anything_is_written(tmp_path, c
     with pytest.raises(ValueError, match=words):
         main(["--clips", *clips, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_live_node_too(tmp_path, number, processes_of_session, wait_until):
+    pytest.importorskip("rclpy")
+    code = ("import sys, time; from pathlib import Path; from hmr_ros.commands import bench, demo\n"
+            "def wait(*_):\n"
+            "    with bench.live_node(bench.Bench(out=Path(sys.argv[1]))): print('started', flush=True); time.sleep(60)\n"
+            "bench.load_clip = wait; demo.isolate(Path(sys.argv[1]))\n"
+            "from hmr_ros.cli import main; sys.exit(main(['bench', '--clips', 'one', '--out', sys.argv[1]]))")  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "started\n" and len(processes_of_session(process.pid)) >= 2
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    wait_until(lambda: processes_of_session(process.pid) == [], 10)
 
 
 # ---- real runs -------------------------------------------------------------------------------------------------------

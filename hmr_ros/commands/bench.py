@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -98,6 +99,7 @@ class Bench:
 
 def main(argv: list[str] | None = None) -> int:
     """0 when everything was measured, whether targets are reached or not; 1 where the live node fails. ValueError for what cannot be measured."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # leaving ends the children; Ctrl-C does so by itself
     argv = list(sys.argv[1:] if argv is None else argv)
     options = tyro.cli(Bench, args=argv, prog="hmr-ros bench")
     console = Console(markup=False, highlight=False, soft_wrap=True)
