@@ -101,8 +101,9 @@ def open_source(text: str) -> Source:
 
 
 def open_moving(path: Path) -> VideoFile | SequenceFile | None:
-    """A video, an animation or a TIFF of several pages; None for a single picture. ValueError for a file that is no medium."""
-    if not path.is_file():
+    """A video, an animation or a TIFF of several pages; None for a single picture. ValueError for a file that is no medium,
+    OSError where it cannot be opened."""
+    if path.exists() and not path.is_file():
         raise ValueError(f"{printable(path)} is no regular file, expected a picture or a video")
     content = content_of(path)
     if content.kind == "picture":
