@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SOURCE ?=
 TEST_ARGS ?=
 SECONDS ?= 600
-TARGETS ?= compressed images cameras smpl_npz smpl_pickles checkpoints bags pictures
+TARGETS ?= compressed pictures images cameras smpl_npz smpl_pickles checkpoints bags
 
 # The first Python that will do; another one by `make PYTHON=/path/to/python`.
 PYTHON ?=

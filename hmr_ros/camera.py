@@ -20,7 +20,9 @@ from hmr_ros.geometry import Intrinsics, project_pinhole, ray_rotation
 MODELS = {"": (0,), "plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), "equidistant": (0, 4)}
 WIDEST = np.tan(np.radians(85))  # of a point's direction from the axis; beyond, a pinhole's coordinates mean nothing
 LARGEST = 1e6  # of a focal length or centre in pixels, and of a coefficient: far beyond every lens, and float32 holds what follows
+NARROWEST = np.tan(np.radians(1))  # the same of a lens: one whose image folds back before is none
 _STOP = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-10)
+_undistort_points = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)  # OpenCV 4's name for the one with criteria
 _ROUND_TRIP = 1.0  # px: undistorted points that do not come back have no direction in this model
 
 
@@ -45,6 +47,9 @@ class Camera:
         if len(self.coefficients) not in MODELS[self.model] or not within.all():
             raise ValueError(f'distortion model "{self.model}" has coefficients {self.coefficients}, expected '
                              f'{" or ".join(map(str, MODELS[self.model]))} finite numbers below {LARGEST:g}')  # fmt: skip
+        if self.distorts and self._widest < NARROWEST:
+            raise ValueError(f'distortion model "{self.model}" with coefficients {self.coefficients} folds back within 1 degree of the axis, '
+                             "expected those of a lens; calibrate the camera again")  # fmt: skip
 
     @property
     def distorts(self) -> bool:
@@ -63,8 +68,8 @@ class Camera:
             known = np.isfinite(directions).all(-1)
         else:
             flat = np.nan_to_num(pixels.reshape(-1, 1, 2), posinf=0, neginf=0)
-            undistort = cv2.fisheye.undistortPoints if self.model == "equidistant" else cv2.undistortPoints
-            directions = undistort(flat, self._matrix, self._lens, criteria=_STOP).reshape(pixels.shape) if flat.size else pixels
+            undistort = cv2.fisheye.undistortPoints if self.model == "equidistant" else _undistort_points
+            directions = undistort(flat, self._matrix, self._lens, R=None, P=None, criteria=_STOP).reshape(pixels.shape) if flat.size else pixels
             known = np.isfinite(directions).all(-1) & np.isfinite(pixels).all(-1)
             back = self._distort(np.where(known[..., None], directions, 0))
             known &= (np.linalg.norm(back - pixels, axis=-1) < _ROUND_TRIP) & (np.linalg.norm(directions, axis=-1) <= self._widest)

@@ -20,6 +20,7 @@ COMMANDS = {
     "live": ("hmr_ros.ros.live:main", "the ROS 2 node: camera topic in, bodies out (takes --ros-args)"),
     "replay": ("hmr_ros.ros.replay:main", "publish a picture, video or bag as a camera would (takes --ros-args)"),
     "demo": ("hmr_ros.commands.demo:main", "replay and live node together: see it work, with a table of results"),
+    "bench": ("hmr_ros.commands.bench:main", "time the estimator, the node and its messages, beside MediaPipe if you like"),
     "data rendered": ("hmr_ros.training.data.rendered.dataset:main", "make training data: rendered people with their truth"),
     "data unpack": ("hmr_ros.training.data.unpack:main", "rewrite shards of earlier versions, so that they are read from disk batch by batch"),
     "extract": ("hmr_ros.training.data.extract.extract:main", "make training data from pictures, a video, a bag or a dataset"),

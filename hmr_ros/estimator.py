@@ -30,6 +30,7 @@ from hmr_ros.metric import MetricFrame
 from hmr_ros.networks.checkpoints import load_regressor
 from hmr_ros.networks.regressor import BodyParameters, Regressor
 from hmr_ros.proxies import PersonProxies, ProxyExtractor
+from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.proxies.registry import make_extractor
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile
@@ -74,17 +75,20 @@ class HumanMeshEstimator:
         flip_averaging: bool = False,
         regressor: str | None = "auto",
         extractor: str = "embedded",
+        proxy_files: ProxyFiles = ProxyFiles(),
         precision: str = "fp32",
         max_people: int = MAX_BATCH,
     ) -> HumanMeshEstimator:
         """Load detectors and checkpoint, by default the embedded ones.
 
         backend: "auto" (TensorRT where it is there, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an explicit one
-        never falls back. precision: "fp32", "fp16" or "bf16" (runtime.compile), max_people: rows of the largest TensorRT engine. It runs the regressor and the body; the embedded detectors are OpenVINO's files and run there.
+        never falls back. It runs the regressor, the body and the detectors; with "auto" the embedded detectors run on OpenVINO.
+        precision: of regressor and body, "fp32", "fp16" or "bf16" (runtime.compile). max_people: rows of the largest TensorRT engine.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.
-        flip_averaging: flip test-time augmentation, at one more BlazePose pass a person. extractor: a name of proxies/registry.py.
+        flip_averaging: flip test-time augmentation, at one more BlazePose pass a person. extractor: a name of proxies/registry.py;
+        proxy_files: what it reads of the user's (weights of the extractor "paper").
         Raises FileNotFoundError or ValueError that name what is wrong with a file, a name or a backend.
         """
         body_model = BodyModel.load(body_model)
@@ -92,7 +96,8 @@ class HumanMeshEstimator:
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
-        estimator = cls(make_extractor(extractor, threads, flip_averaging, regressor.depth_size), regressor, body_model, body)
+        proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend)
+        estimator = cls(proxies, regressor, body_model, body)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
 

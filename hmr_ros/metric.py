@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from hmr_ros.body.model import BodyModel
+from hmr_ros.body.posed_kernel import Skeleton
 from hmr_ros.camera import Camera, ray_axes
 from hmr_ros.geometry import from_crop, weak_perspective
 from hmr_ros.proxies.depth import along_bones
@@ -58,7 +59,7 @@ class MetricFrame:
 
     def __init__(self, skeleton, model: BodyModel, body, config: MetricConfig = MetricConfig()):
         """``body``: (rotations (N, 24, 3, 3), betas (N, 10)) → vertices first, as numpy."""
-        self.config, self.skeleton, self._body, self._faces = config, skeleton, body, model.faces
+        self.config, self.skeleton, self._body, self._faces = config, Skeleton(skeleton), body, model.faces
         self._corners = torch.from_numpy(model.faces.astype(np.int64))
         self.stature = StatureDirection(model)
 
@@ -71,9 +72,7 @@ class MetricFrame:
         non-finite = unknown; statures (N,) metres that are known already, NaN where not."""
         config = self.config
         turn = ray_axes(camera, crops[:, :2])
-        with torch.inference_mode():
-            inputs = torch.from_numpy(rotations), torch.from_numpy(betas)
-            points, pelvis = self.skeleton(*inputs)[1].numpy(), self.skeleton.pelvis(inputs[1]).numpy()
+        points, pelvis = self.skeleton.keypoints(rotations, betas), self.skeleton.pelvis(betas)
         points = points - pelvis[:, None]
         place = self._from_image(points, pelvis, weak_cameras, keypoints, confidence, crops, camera, turn)
         place = np.einsum("nji,nj->ni", turn, place)
@@ -99,8 +98,7 @@ class MetricFrame:
 
     def _resized(self, weak_cameras, pelvis, betas, growth) -> np.ndarray:
         """Weak-perspective cameras (N, 3) that see bodies of other ``betas``, ``growth`` (N,) times as large, where they saw ``pelvis``."""
-        with torch.inference_mode():
-            now = self.skeleton.pelvis(torch.from_numpy(betas)).numpy()
+        now = self.skeleton.pelvis(betas)
         shift = growth[:, None] * (pelvis[:, :2] + weak_cameras[:, 1:]) - now[:, :2]
         return np.concatenate([weak_cameras[:, :1] / growth[:, None], shift], axis=1).astype(np.float32)
 

@@ -3,6 +3,8 @@
 Every joint pays for turning away from the regressed pose, and a detected joint far from the mesh loses its weight (Geman and
 McClure 1987), so that a wrong detection does not break an arm. The Jacobian is exact: a keypoint is a sum of parts that
 turn rigidly with their joint's ancestors. Depth is not used; what 2D does not determine stays as it was regressed.
+
+The steps are small: in numpy or torch the calls would take twenty times as long as the arithmetic, hence numba.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numba import njit
 
-from hmr_ros.geometry import fit_weak_camera, matrix_from_rotvec, rotvec_from_matrix
+from hmr_ros.body.posed_kernel import PARENTS, arrays_of, pose, rest_of
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS
+from hmr_ros.skeleton import SMPL_JOINTS
 
 
 @dataclass(frozen=True)
@@ -22,27 +24,29 @@ class RefinementConfig:
     steps: int = 3
     keypoint_sigma: float = 0.03  # metres: what a confident detection is trusted to
     outlier: float = 0.15  # metres: a joint this far off has half weight
+    camera_weight: float = 0.01  # of where the regressed camera sees a joint, against a detection of confidence 1; keeps the size of people
+    # of whom few joints are seen from running away (chosen of 0.01, 0.02 and 0.05 on benchmarks/truncation_stability.py)
     limb_sigma: float = 0.1  # radians: how far hips, knees, shoulders and elbows may turn
     trunk_sigma: float = 0.04  # radians: the same for pelvis, spine, collars, neck and head
 
 
 _LIMBS = ("hip", "knee", "shoulder", "elbow")
 _FIXED = ("wrist", "hand", "ankle", "foot")  # nothing in COCO-17 shows them
-_FREE = np.array([not name.endswith(_FIXED) for name in SMPL_JOINTS])
+_FREE = np.flatnonzero([not name.endswith(_FIXED) for name in SMPL_JOINTS])
 _IS_LIMB = np.array([name.endswith(_LIMBS) for name in SMPL_JOINTS])
-# _BELOW[j, i]: joint i is j or hangs on it.
-_BELOW = np.eye(24, dtype=bool)
-for _joint in range(23, 0, -1):
-    _BELOW[SMPL_PARENTS[_joint]] |= _BELOW[_joint]
+_CAMERA_ROUNDS = 3  # of reweighting
 
 
 class Refiner:
-    """Bends (N, 24, 3, 3) rotations towards detected keypoints; stateless."""
+    """Bends (N, 24, 3, 3) rotations towards detected keypoints; stateless. The kernel is compiled here, not in the first frame."""
 
     def __init__(self, skeleton: PosedKeypoints, config: RefinementConfig = RefinementConfig()):
         self.skeleton, self.config = skeleton, config
         sigma = np.where(_IS_LIMB, config.limb_sigma, config.trunk_sigma)
         self._stiffness = np.repeat(1 / sigma[_FREE] ** 2, 3)
+        self._body = arrays_of(skeleton)
+        self(np.tile(np.eye(3, dtype=np.float32), (1, 24, 1, 1)), np.zeros((1, 10), np.float32), np.ones((1, 3), np.float32),
+             np.zeros((1, 17, 2)), np.zeros((1, 17)))  # fmt: skip
 
     def __call__(
         self, rotations: np.ndarray, betas: np.ndarray, cameras: np.ndarray, targets: np.ndarray, confidence: np.ndarray
@@ -50,58 +54,183 @@ class Refiner:
         """rotations (N, 24, 3, 3), betas (N, 10), weak-perspective cameras (N, 3); targets (N, 17, 2) in crop coordinates with
         confidence (N, 17), 0 = unknown. Returns refined rotations and cameras; people without a confident joint
         come back as they went in."""
-        refined = rotations.astype(np.float64)
-        posed = self._pose(refined, betas)
-        fitted = self._fit_cameras(posed, cameras, cameras, targets, confidence)
-        for _ in range(self.config.steps):
-            refined = self._step(rotations, refined, posed, fitted, targets, confidence)
-            posed = self._pose(refined, betas)
-            fitted = self._fit_cameras(posed, fitted, cameras, targets, confidence)
-        return refined.astype(np.float32), fitted
-
-    def _pose(self, rotations: np.ndarray, betas: np.ndarray):
-        with torch.inference_mode():
-            posed = self.skeleton.parts(torch.from_numpy(rotations.astype(np.float32)), torch.from_numpy(betas))
-        return [value.numpy().astype(np.float64) for value in posed]
-
-    def _step(self, regressed, refined, posed, cameras, targets, confidence):
         config = self.config
-        joints, world, parts, keypoints = posed
-        residual, weight = self._residual(keypoints, cameras, targets, confidence)
-        weight = weight / config.keypoint_sigma**2
-        # Turning joint j by w moves what hangs on it by w x lever, lever = its parts - its share of the joint itself.
-        below = _BELOW[_FREE].astype(np.float64)  # (J, 24)
-        share = self.skeleton.share.numpy() @ below.T  # (17, J)
-        lever = np.einsum("nkic,ji->nkjc", parts, below) - share[None, ..., None] * joints[:, None, _FREE]
-        x, y, z = np.moveaxis(lever, -1, 0)
-        zero = np.zeros_like(x)
-        jacobian = np.stack([np.stack([zero, z, -y], -1), np.stack([-z, zero, x], -1)], axis=2)  # (N, 17, 2, J, 3)
-        jacobian = jacobian.reshape(*jacobian.shape[:3], -1)
-        # How far each joint has turned already; a turn lives in its parent's frame, the Jacobian in camera axes.
-        parents = world[:, np.maximum(SMPL_PARENTS, 0)]
-        parents[:, 0] = np.eye(3)
-        turned = rotvec_from_matrix(refined @ np.swapaxes(regressed, -1, -2))
-        turned = (parents @ turned[..., None])[..., 0][:, _FREE]
-        weighted = jacobian * weight[..., None, None]
-        normal = np.einsum("nkdp,nkdq->npq", weighted, jacobian) + np.diag(self._stiffness)
-        gradient = np.einsum("nkdp,nkd->np", weighted, residual) - self._stiffness * turned.reshape(len(turned), -1)
-        step = np.zeros((len(refined), 24, 3))
-        step[:, _FREE] = np.linalg.solve(normal, gradient[..., None]).reshape(len(refined), -1, 3)
-        step = (np.swapaxes(parents, -1, -2) @ step[..., None])[..., 0]
-        return matrix_from_rotvec(step) @ refined
+        inputs = [np.ascontiguousarray(values, np.float64) for values in (rotations, betas, cameras, targets, confidence)]
+        refined, fitted = _refined(
+            *inputs, *self._body, _FREE, PARENTS, self._stiffness, config.steps, config.keypoint_sigma, config.outlier,
+            config.camera_weight,
+        )  # fmt: skip
+        return refined.astype(np.float32), fitted.astype(np.float32)
 
-    def _residual(self, keypoints, cameras, targets, confidence):
-        """What each keypoint lacks to its target, in metres (N, 17, 2), and its weight (N, 17)."""
-        residual = targets / cameras[:, None, :1] - cameras[:, None, 1:] - keypoints[..., :2]
-        return residual, confidence / (1 + (residual**2).sum(-1) / self.config.outlier**2) ** 2
 
-    def _fit_cameras(self, posed, fitted, regressed, targets, confidence):
-        """Weak-perspective cameras refitted to the joints; the regressed ones where the joints are too few, or lead too far away."""
-        keypoints = posed[-1]
-        enough = (confidence > 0).sum(-1, keepdims=True) >= 6
-        for _ in range(3):
-            _, weight = self._residual(keypoints, fitted, targets, confidence)
-            fitted = fit_weak_camera(keypoints, targets, weight)
-            ratio = fitted[:, :1] / regressed[:, :1]
-            fitted = np.where(enough & (ratio > 0.5) & (ratio < 2.0), fitted, regressed)
-        return fitted.astype(np.float32)
+# ---- kernels, one person at a time: plain loops compile quickly and allocate nothing in them -----------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _refined(
+    rotations, betas, cameras, targets, confidence, joint_template, joint_dirs, template, dirs, share, free, parents, stiffness, steps,
+    keypoint_sigma, outlier, camera_weight,
+):  # fmt: skip
+    refined, fitted = rotations.copy(), cameras.copy()
+    rest_joints, rest = np.empty((24, 3)), np.empty((17, 24, 3))
+    joints, world, parts, keypoints = np.empty((24, 3)), np.empty((24, 3, 3)), np.empty((17, 24, 3)), np.empty((17, 3))
+    size = 3 * len(free)
+    jacobian, normal, right = np.empty((34, size)), np.empty((size, size)), np.empty(size)
+    for n in range(len(rotations)):
+        rest_of(betas[n], joint_template, joint_dirs, template, dirs, rest_joints, rest)
+        pose(refined[n], rest_joints, rest, share, parents, joints, world, parts, keypoints)
+        _fit_camera(keypoints, fitted[n], cameras[n], targets[n], confidence[n], outlier, camera_weight)
+        for _ in range(steps):
+            _solve(rotations[n], refined[n], joints, world, parts, keypoints, fitted[n], targets[n], confidence[n], share, free, parents,
+                   stiffness, keypoint_sigma, outlier, jacobian, normal, right)  # fmt: skip
+            _turn_joints(refined[n], world, free, parents, right)
+            pose(refined[n], rest_joints, rest, share, parents, joints, world, parts, keypoints)
+            _fit_camera(keypoints, fitted[n], cameras[n], targets[n], confidence[n], outlier, camera_weight)
+    return refined, fitted
+
+
+@njit(cache=True, nogil=True)
+def _lack(keypoints, camera, targets, confidence, outlier, k):
+    """What keypoint k lacks to its target, in metres, and its weight."""
+    x = targets[k, 0] / camera[0] - camera[1] - keypoints[k, 0]
+    y = targets[k, 1] / camera[0] - camera[2] - keypoints[k, 1]
+    return x, y, confidence[k] / (1 + (x * x + y * y) / outlier**2) ** 2
+
+
+@njit(cache=True, nogil=True)
+def _solve(
+    regressed, refined, joints, world, parts, keypoints, camera, targets, confidence, share, free, parents, stiffness, keypoint_sigma, outlier,
+    jacobian, normal, right,
+):  # fmt: skip
+    """The damped Gauss-Newton step into ``right`` (3 F,), radians, in camera axes. Turning joint j by w moves what hangs on it by w x lever,
+    lever = its parts - its share of the joint itself."""
+    size = len(right)
+    lacking = np.empty(34)
+    hanging, held = np.empty((24, 3)), np.empty(24)
+    for k in range(17):
+        for j in range(24):
+            held[j] = share[k, j]
+            for c in range(3):
+                hanging[j, c] = parts[k, j, c]
+        for j in range(23, 0, -1):
+            held[parents[j]] += held[j]
+            for c in range(3):
+                hanging[parents[j], c] += hanging[j, c]
+        x, y, weight = _lack(keypoints, camera, targets, confidence, outlier, k)
+        root = np.sqrt(weight) / keypoint_sigma
+        lacking[2 * k], lacking[2 * k + 1] = root * x, root * y
+        for f in range(len(free)):
+            j = free[f]
+            x = root * (hanging[j, 0] - held[j] * joints[j, 0])
+            y = root * (hanging[j, 1] - held[j] * joints[j, 1])
+            z = root * (hanging[j, 2] - held[j] * joints[j, 2])
+            jacobian[2 * k, 3 * f], jacobian[2 * k, 3 * f + 1], jacobian[2 * k, 3 * f + 2] = 0.0, z, -y
+            jacobian[2 * k + 1, 3 * f], jacobian[2 * k + 1, 3 * f + 1], jacobian[2 * k + 1, 3 * f + 2] = -z, 0.0, x
+    # How far each joint has turned already; a turn lives in its parent's frame, the Jacobian in camera axes.
+    vector = np.empty(3)
+    for f in range(len(free)):
+        j = free[f]
+        _rotvec_between(refined[j], regressed[j], vector)
+        for c in range(3):
+            turned = vector[c]
+            if j > 0:
+                turned = 0.0
+                for d in range(3):
+                    turned += world[parents[j], c, d] * vector[d]
+            right[3 * f + c] = -stiffness[3 * f + c] * turned
+    for p in range(size):
+        for row in range(34):
+            right[p] += jacobian[row, p] * lacking[row]
+        for q in range(p + 1):
+            normal[p, q] = stiffness[p] if p == q else 0.0
+    for row in range(34):
+        for p in range(size):
+            for q in range(p + 1):
+                normal[p, q] += jacobian[row, p] * jacobian[row, q]
+    # Cholesky, in place; the stiffness makes it positive definite.
+    for p in range(size):
+        for q in range(p + 1):
+            total = normal[p, q]
+            for r in range(q):
+                total -= normal[p, r] * normal[q, r]
+            normal[p, q] = np.sqrt(total) if p == q else total / normal[q, q]
+        for q in range(p):
+            right[p] -= normal[p, q] * right[q]
+        right[p] /= normal[p, p]
+    for p in range(size - 1, -1, -1):
+        for q in range(p + 1, size):
+            right[p] -= normal[q, p] * right[q]
+        right[p] /= normal[p, p]
+
+
+@njit(cache=True, nogil=True)
+def _turn_joints(refined, world, free, parents, step):
+    """Turn each free joint by its part of ``step``, by Rodrigues' formula."""
+    before = np.empty((3, 3))
+    for f in range(len(free)):
+        j = free[f]
+        x, y, z = step[3 * f], step[3 * f + 1], step[3 * f + 2]
+        if j > 0:
+            w, a, b, c = world[parents[j]], x, y, z
+            x, y, z = w[0, 0] * a + w[1, 0] * b + w[2, 0] * c, w[0, 1] * a + w[1, 1] * b + w[2, 1] * c, w[0, 2] * a + w[1, 2] * b + w[2, 2] * c
+        angle = np.sqrt(x * x + y * y + z * z)
+        if angle < 1e-12:
+            continue
+        x, y, z, cosine, sine = x / angle, y / angle, z / angle, np.cos(angle), np.sin(angle)
+        t = 1 - cosine
+        before[:] = refined[j]
+        for d in range(3):
+            a, b, c = before[0, d], before[1, d], before[2, d]
+            refined[j, 0, d] = (t * x * x + cosine) * a + (t * x * y - sine * z) * b + (t * x * z + sine * y) * c
+            refined[j, 1, d] = (t * x * y + sine * z) * a + (t * y * y + cosine) * b + (t * y * z - sine * x) * c
+            refined[j, 2, d] = (t * x * z - sine * y) * a + (t * y * z + sine * x) * b + (t * z * z + cosine) * c
+
+
+@njit(cache=True, nogil=True)
+def _fit_camera(keypoints, fitted, regressed, targets, confidence, outlier, camera_weight):
+    """Refit the weak-perspective camera (3,) to the joints, reweighted (geometry.fit_weak_camera), and weakly to where the regressed one
+    sees them, which decides where the joints are few or close together; the regressed one where that leads too far away."""
+    weight = np.empty(17)
+    for _ in range(_CAMERA_ROUNDS):
+        total, px, py, tx, ty, covariance, variance = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for k in range(17):
+            _, _, weight[k] = _lack(keypoints, fitted, targets, confidence, outlier, k)
+            both, x, y = weight[k] + camera_weight, keypoints[k, 0], keypoints[k, 1]
+            total += both
+            px, py = px + both * x, py + both * y
+            tx += weight[k] * targets[k, 0] + camera_weight * regressed[0] * (x + regressed[1])
+            ty += weight[k] * targets[k, 1] + camera_weight * regressed[0] * (y + regressed[2])
+        px, py, tx, ty = px / total, py / total, tx / total, ty / total
+        for k in range(17):
+            x, y = keypoints[k, 0] - px, keypoints[k, 1] - py
+            seen_x, seen_y = regressed[0] * (keypoints[k, 0] + regressed[1]), regressed[0] * (keypoints[k, 1] + regressed[2])
+            covariance += weight[k] * (x * (targets[k, 0] - tx) + y * (targets[k, 1] - ty))
+            covariance += camera_weight * (x * (seen_x - tx) + y * (seen_y - ty))
+            variance += (weight[k] + camera_weight) * (x * x + y * y)
+        scale = max(covariance / max(variance, 1e-9), 1e-3)
+        if 0.5 < scale / regressed[0] < 2.0:
+            fitted[0], fitted[1], fitted[2] = scale, tx / scale - px, ty / scale - py
+        else:
+            fitted[0], fitted[1], fitted[2] = regressed[0], regressed[1], regressed[2]
+
+
+@njit(cache=True, nogil=True)
+def _rotvec_between(a, b, out):
+    """Axis-angle of a bᵀ, by the largest component of its quaternion (Shepperd 1978)."""
+    m = np.zeros((3, 3))
+    for c in range(3):
+        for d in range(3):
+            for e in range(3):
+                m[c, d] += a[c, e] * b[d, e]
+    trace = m[0, 0] + m[1, 1] + m[2, 2]
+    if trace >= max(m[0, 0], m[1, 1], m[2, 2]):
+        x, y, z, w = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], 1 + trace
+    elif m[0, 0] >= max(m[1, 1], m[2, 2]):
+        x, y, z, w = 1 - trace + 2 * m[0, 0], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2], m[2, 1] - m[1, 2]
+    elif m[1, 1] >= m[2, 2]:
+        x, y, z, w = m[0, 1] + m[1, 0], 1 - trace + 2 * m[1, 1], m[2, 1] + m[1, 2], m[0, 2] - m[2, 0]
+    else:
+        x, y, z, w = m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], 1 - trace + 2 * m[2, 2], m[1, 0] - m[0, 1]
+    length = np.sqrt(x * x + y * y + z * z)
+    factor = 0.0 if length < 1e-12 else 2 * np.arctan2(length, abs(w)) / length * (1 if w >= 0 else -1)
+    out[0], out[1], out[2] = factor * x, factor * y, factor * z

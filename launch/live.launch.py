@@ -21,11 +21,16 @@ ARGUMENTS = {
     "backend": ("", "auto, torch, openvino or tensorrt; empty: as in params_file"),
     "body_model": ("", "path of an SMPL file; empty: as in params_file"),
     "regressor": ("", "auto, lifter or resnet18; empty: as in params_file"),
+    "extractor": ("", "embedded or paper; empty: as in params_file"),
+    "keypoint_rcnn": ("", "path of Keypoint R-CNN's weights, for the extractor paper; empty: as in params_file"),
+    "depth_network": ("", "folder of Depth Anything V2, for the extractor paper; empty: as in params_file"),
     "checkpoint": ("", "path of a checkpoint of `hmr-ros train`; empty: as in params_file"),
     "rviz": ("false", "start RViz (package rviz2) with meshes and overlay, too"),
     "rviz_frame": ("camera", "RViz's fixed frame: the frame_id of the images, where no tf knows it"),
 }
-OVERRIDES = ("image_transport", "backend", "body_model", "regressor", "checkpoint")  # an argument that is given wins over the file
+OVERRIDES = (  # an argument that is given wins over the file
+    "image_transport", "backend", "body_model", "regressor", "extractor", "keypoint_rcnn", "depth_network", "checkpoint",
+)  # fmt: skip
 
 
 def live(context):

@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from published_formats import Call, picture, write_h36m, write_video
 
 from hmr_ros.skeleton import COCO_KEYPOINTS
-from hmr_ros.training.data.readers import amass, hdnet, human36m, threedpw, up3d
+from hmr_ros.proxies.paper import hdnet
+from hmr_ros.training.data.readers import amass, human36m, threedpw, up3d
 from hmr_ros.training.data.readers.records import J14, Corrupt, DamagedFile
 
 

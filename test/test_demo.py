@@ -1,5 +1,6 @@
 """`hmr-ros demo`: the whole graph in three processes, on the embedded photo, and what it says when a part fails."""
 
+import json
 import os
 import subprocess
 import sys
@@ -57,13 +58,15 @@ def test_a_folder_with_a_broken_picture_and_pictures_of_one_name_gives_an_overla
     for name, shown in (("b.jpg", picture), ("b.png", picture[:, ::-1])):
         cv2.imwrite(str(tmp_path / "pictures" / name), shown)
     (tmp_path / "pictures" / "a.jpg").write_bytes(b"no picture")
-    code, output = demo(tmp_path, "--source", str(tmp_path / "pictures"))
-    assert code == 0, output
+    code, output = demo(tmp_path, "--source", str(tmp_path / "pictures"), "--json", str(tmp_path / "all.json"))
+    assert code == 1, output
+    assert "1 skipped: a.jpg (no picture or video" in output
+    assert json.loads((tmp_path / "all.json").read_text())["sources"][0]["reading"]["read"] == 2
     plain, mirrored = (cv2.imread(str(tmp_path / "out" / f"{name}.overlay.png")).astype(int) for name in ("b", "b-2"))
     assert np.abs(plain - picture).mean() < np.abs(plain - picture[:, ::-1]).mean()
     assert np.abs(mirrored - picture[:, ::-1]).mean() < np.abs(mirrored - picture).mean()
     log = (tmp_path / "out" / "replay.log").read_text()
-    assert "a.jpg (10 bytes) cannot be decoded" in log and "Traceback" not in log
+    assert "1 skipped: a.jpg" in log and "Traceback" not in log
 
 
 @pytest.mark.slow
@@ -80,7 +83,7 @@ def test_pictures_come_before_videos():
 
 
 def test_the_table_copes_with_a_source_without_answers():
-    silent = Row("silent", 5, 0, [], 0, [], [], [])
+    silent = Row("silent", 5, 0, [], 0, [], [], [], {})
     assert len(table([silent]).columns) == 2
     assert percentiles([]) == "-" and mean_of([], 0, 1) == "-"
     assert percentiles([0.1, 0.2, 0.3]) == "200 / 290" and mean_of([(0.1, 20.0), (0.3, 40.0)], 0, 100) == "20.0"

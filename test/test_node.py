@@ -629,7 +629,7 @@ def test_depth_that_is_not_aligned_is_named_and_not_used(peer, start):
 
 def test_a_stature_and_a_checkpoint_reach_the_estimator(start, tmp_path):
     live = start("--ros-args", "-p", f"checkpoint:={tmp_path / 'mine.safetensors'}", code=REAL)
-    live.wait_for_text("mine.safetensors does not exist")
+    live.wait_for_text("mine.safetensors: no such file")
     assert live.process.wait(PATIENCE) == 1
     live = start("--ros-args", "-p", "stature:=3.0", code=REAL)
     live.wait_for_text("stature")

@@ -164,8 +164,9 @@ def test_share_holds_what_ros_tools_look_for():
 
 ROSDEP = {"numpy": "python3-numpy", "cv2": "python3-opencv", "scipy": "python3-scipy", "yaml": "python3-yaml",
           "matplotlib": "python3-matplotlib", "rich": "python3-rich", "PIL": "python3-pil"}  # fmt: skip
-PIP = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
-OPTIONAL = {"torch_tensorrt", "pytorch3d", "tensorrt"}  # used where they are found
+PIP = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "ruamel": "ruamel.yaml",
+       "backports": "backports.zstd"}  # fmt: skip
+OPTIONAL = {"torch_tensorrt", "pytorch3d", "tensorrt", "nncf", "mediapipe"}  # used where they are found, the last in an environment of its own
 
 
 def imported_modules(*folders):
@@ -177,7 +178,7 @@ def imported_modules(*folders):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"hmr_ros", "__future__"}
+    return names - set(sys.stdlib_module_names) - {"hmr_ros", "__future__", "compression"}  # the last is in the library from 3.14 on
 
 
 def canonical(requirement):

@@ -89,3 +89,15 @@ def test_unknown_joints_have_no_say(skeleton):
 def test_without_any_joint_nothing_happens(skeleton):
     rotations, camera = Refiner(skeleton)(upright(), BETAS, CAMERA, np.zeros((1, 17, 2)), np.zeros((1, 17)))
     assert np.allclose(rotations, upright(), atol=1e-6) and np.array_equal(camera, CAMERA)
+
+
+def test_joints_close_together_do_not_decide_the_size_of_the_body(skeleton):
+    """Head and shoulders of a truncated person, seen to 2 % of the crop: sizes, and so distances, had a standard deviation of 9 %, and
+    were another 11 % off with one joint less, for which the regressed camera alone was taken."""
+    rng, sizes = np.random.default_rng(0), {}
+    for sure in (5, 6, 7):
+        confidence = (np.arange(17) < sure).astype(float)[None]
+        targets = [seen(skeleton, upright()) * 1.1 + rng.normal(0, 0.02, (1, 17, 2)) for _ in range(10)]
+        sizes[sure] = [Refiner(skeleton)(upright(), BETAS, CAMERA, target, confidence)[1][0, 0] / CAMERA[0, 0] for target in targets]
+    assert np.std(sizes[6]) < 0.04 and np.std(sizes[7]) < 0.06
+    assert abs(np.mean(sizes[5]) - np.mean(sizes[6])) < 0.05

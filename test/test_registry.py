@@ -27,7 +27,7 @@ def test_an_extractor_is_added_by_one_entry(monkeypatch):
     assert isinstance(extractor, Silent) and extractor.config.flip
     assert registry.identity("silent") == {"name": "silent", "files": {}, "options": {"flip": False, "size": 64, "confident": 0.7}}
     assert registry.identity("silent", size=256)["options"]["size"] == 256 and registry.identity("silent", size=32)["options"]["size"] == 64
-    with pytest.raises(ValueError, match="extractor is 'loud', expected one of embedded, silent"):
+    with pytest.raises(ValueError, match="extractor is 'loud', expected one of embedded, paper, silent"):
         registry.make_extractor("loud")
 
 

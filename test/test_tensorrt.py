@@ -318,7 +318,10 @@ def test_an_exported_engine_is_what_the_estimator_loads(monkeypatch, tmp_path, c
     builder.built.clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "image"))
     from hmr_ros import HumanMeshEstimator
+    from hmr_ros.proxies.registry import make_extractor
 
+    # The detectors are not exported yet: here they stay on OpenVINO.
+    monkeypatch.setattr("hmr_ros.estimator.make_extractor", lambda *arguments: make_extractor(*arguments[:-1], "openvino"))
     estimator = HumanMeshEstimator.from_default(backend="tensorrt", precision="fp16", max_people=3)
     assert not builder.built
     assert "tensorrt 11.1.0 (cpu) fp16" in estimator.backend

@@ -53,6 +53,11 @@ TABLE = {
         "licence": "Apache-2.0",
         "tool": "hmr-ros train extended, hmr-ros fit, hmr-ros train extended --fits, tools/embed_resnet18.py; the commands are in docs/experiments/self_supervised.md",
     },
+    "bench/one.mp4": {
+        "origin": "rendered by this project: body.npz in poses.npz's bullet/dance_b, before a made-up room",
+        "licence": "Apache-2.0",
+        "tool": "tools/make_bench_clip.py",
+    },
     "demo/astronaut.jpg": {
         "origin": "PyPI scikit-image 0.26.0, skimage/data/astronaut.png (NASA), re-encoded",
         "licence": "public domain",

@@ -303,21 +303,61 @@ def real_frames() -> str:
 # ---- speed -------------------------------------------------------------------------------------------------------------
 
 
-def latency() -> str:
-    result = _read("node_overhead.json")
+def _ms(percentiles: dict) -> str:
+    return " / ".join(f"{percentiles[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+
+
+def speed() -> str:
+    result = _read("bench.json")
+    machine, one, node = result["machine"], result["estimator"]["one"], result["node"]["one"]
+    sustained = f"up to {node['highest_sustained_hz']:.0f} Hz with 5 % of the frames lost" if node["highest_sustained_hz"] else "no rate with 5 % lost at most"
+    return (
+        "![Time of a frame beside MediaPipe Pose, and latency of the node over the rate of the images](benchmarks/results/bench.png)\n"
+        f"Medians on {machine['cores']} {machine['architecture']} cores without a GPU, one moving person at 640x480: {one['p50_ms']:.0f} ms a frame "
+        f"({one['mediapipe']['p50_ms']:.0f} ms for MediaPipe Pose),\n"
+        f"{node['in_turns']['node']['p50_ms']:.0f} ms from image to `BodyArray`, {sustained} (`{result['command']}`, "
+        f"[tables](docs/benchmarks.md#speed)). {machine['remark'].partition(':')[0]}."
+    )
+
+
+def engines() -> str:
+    result = _read("engines.json")
+    rows = [[e["network"], e["precision"], f"{e['onnx_bytes'] / 1e6:.1f}", f"{e['bytes'] / 1e6:.1f}", str(e["layers"]), f"{e['seconds']:.1f}"]
+            for e in result["engines"]]  # fmt: skip
+    table = _table(["network", "precision", "ONNX, MB", "engine, MB", "layers", "built in, s"], rows)
+    return f"tensorrt_rtx {result['tensorrt_rtx']}, batches {', '.join(map(str, result['batches']))}, {result['date']} (`make engines`):\n\n{table}"
+
+
+def speed_tables() -> str:
+    result = _read("bench.json")
+    clips = result["estimator"]
+    rows = [
+        ["a frame, p50 / p95 / p99, ms", *(_ms(found) for found in clips.values())],
+        ["the networks alone, p50, ms", *(f"{found['networks_p50_ms']:.0f}" for found in clips.values())],
+        ["MediaPipe Pose on the same frames, in turns", *(_ms(found["mediapipe"]) for found in clips.values())],
+        ["ratio of the medians", *(f"{found['ratio_to_mediapipe']:.2f}" for found in clips.values())],
+        ["people detected, mean", *(f"{found['people_detected']:.1f}" for found in clips.values())],
+        ["node: highest rate with 5 % lost, Hz", *(f"{found['highest_sustained_hz'] or 0:.1f}" for found in result["node"].values())],
+    ]
+    rates = next(iter(result["node"].values()))["rates"]
+    for rate in rates:
+        cells = [f"{found['rates'][rate]['throughput_hz']:.1f} Hz; {_ms({key: found['rates'][rate][f'latency_{key}'] for key in ('p50_ms', 'p95_ms', 'p99_ms')})} ms"
+                 for found in result["node"].values()]  # fmt: skip
+        rows.append([f"node fed at {rate} Hz: answers; latency", *cells])
+    found = _table(["clip", *clips], rows)
+    aims = [[row["name"], f"{row['value']:.2f}", f"{row['at_most']:g}", "yes" if row["reached"] else "no"] for row in result["targets"]]
     regressor = _read("lifter_speed.json")["features and network p50 [ms]"]
     return (
-        "Medians on two x86-64 cores, without a GPU, for one truncated person at 640x480: "
-        f"{result['bare estimator p50 [ms]']:.0f} ms a frame for the estimator alone,\n"
-        f"{result['image to BodyArray p50 [ms]']:.0f} ms from image to `BodyArray` through the node (`python benchmarks/node_overhead.py`). "
-        f"The regressor takes {regressor:.1f} ms per person\n(`python benchmarks/lifter_speed.py`)."
+        f"{found}\n\n{_table(['target', 'measured', 'at most', 'reached'], aims)}\n\n"
+        f"{result['date']}, {result['machine']['cpu']}, {result['machine']['cores']} cores. {result['machine']['remark']}\n"
+        f"The regressor alone takes {regressor:.1f} ms per person (`python benchmarks/lifter_speed.py`)."
     )
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (headline, position, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
-                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, latency)
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines)
 }  # fmt: skip
 
 

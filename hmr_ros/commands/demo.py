@@ -6,13 +6,14 @@ It has a ROS domain of its own, not visible beyond this machine, so that it neve
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +25,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from rich.table import Table
 
-from hmr_ros.files import atomic_write, make_folder, write_picture
-from hmr_ros.io.report import printable
+from hmr_ros.files import atomic_write, make_folder, write_json, write_picture
+from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.io.sources import Source, open_source, unique_stems
 from hmr_ros.io.videos import VideoWriter
 from hmr_ros.ros.process import Spinner, StopEvent, start_ros, stop_event
@@ -54,6 +55,8 @@ class Demo:
     """auto: what the checkpoint holds, without one the lifter; resnet18: the paper's, trained without labels."""
     checkpoint: Path | None = None
     """A checkpoint of `hmr-ros train` instead of the embedded one."""
+    json: Path | None = None
+    """File for what was measured, and for what was promised, read, skipped and ignored of every source."""
 
     def __post_init__(self):
         if not 0 < self.seconds <= 3600:
@@ -65,7 +68,7 @@ class ChildFailed(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if meshes were received, 1 if not, 130 after Ctrl-C. ValueError for a source that cannot be shown."""
+    """0 if meshes were received and the source was read whole, 1 if not, 130 after Ctrl-C. ValueError for a source that cannot be shown."""
     stop = stop_event()
     options = tyro.cli(Demo, args=argv, prog="hmr-ros demo")
     sources = [open_source(s) for s in ([options.source] if options.source else embedded_media())]
@@ -87,10 +90,14 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows:
         for path in row.files:
             console.print(f"wrote {printable(path)}", markup=False, highlight=False, soft_wrap=True)
+        if row.reading["exit_code"] or row.reading["ignored"]:
+            console.print(f"{printable(row.name)}: {row.reading['line']}", style="yellow", highlight=False, soft_wrap=True)
+    if options.json:
+        write_json(options.json, {"sources": [asdict(row) | {"files": [printable(path) for path in row.files]} for row in rows]})
     if not any(row.meshes for row in rows):
         console.print("no mesh was received", style="red", highlight=False)
         return 1
-    return 0
+    return int(any(row.reading["exit_code"] for row in rows))
 
 
 def embedded_media() -> list[str]:
@@ -134,10 +141,10 @@ class Children:
         self._running[name] = child
         return child
 
-    def check(self, name: str, may_end: bool = False) -> None:
-        """ChildFailed if the child ``name`` has ended, with an error or when it should not."""
+    def check(self, name: str, may_end: tuple[int, ...] = ()) -> None:
+        """ChildFailed if the child ``name`` has ended, unless by one of the exit codes ``may_end``."""
         code = self._running[name].poll()
-        if code is not None and not (may_end and code == 0):
+        if code is not None and code not in may_end:
             self.fail(name, f"ended with exit code {code}")
 
     def fail(self, name: str, what: str) -> None:
@@ -176,6 +183,7 @@ class Row:
     latencies: list[float]
     reprojection: list[tuple[float, float]]
     files: list[Path]
+    reading: dict  # ReadReport.as_json() of the replay, and its line
 
 
 def show(sources: list[Source], options: Demo, children: Children, console: Console, stop: StopEvent) -> list[Row]:
@@ -200,8 +208,8 @@ def show(sources: list[Source], options: Demo, children: Children, console: Cons
         for source in sources:
             if stop.is_set():
                 break
-            session = play(source, options, collector, children, console, ros, stop)
-            rows.append(write(source, session, collector.model, options.out))
+            session, reading = play(source, options, collector, children, console, ros, stop)
+            rows.append(write(source, session, reading, collector.model, options.out))
     finally:
         spinner.stop()
         collector.destroy_node()
@@ -221,10 +229,12 @@ def wait_until(condition, seconds: float, stop: StopEvent, children: Children) -
 
 
 def play(source, options: Demo, collector, children: Children, console: Console, ros: list[str], stop):
-    """Replay ``source`` from another process until its end; returns the collector's session."""
+    """Replay ``source`` from another process until its end; returns the collector's session and what became of the source."""
     session = collector.begin()
     limits = {"picture": ["--loop", "--max-frames", str(PICTURE_FRAMES)], "folder": ["--rate", str(FOLDER_RATE)]}
-    arguments = [source.name, "--subscribers", "2", "--max-seconds", str(options.seconds), *limits.get(source.kind, [])]
+    told = options.out / "replay.json"
+    told.unlink(missing_ok=True)
+    arguments = [source.name, "--json", str(told), "--subscribers", "2", "--max-seconds", str(options.seconds), *limits.get(source.kind, [])]
     begin = time.monotonic()
     child = children.start("replay", [*arguments, *ros])
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn()
@@ -239,20 +249,20 @@ def play(source, options: Demo, collector, children: Children, console: Console,
             if time.monotonic() - begin > options.seconds + 60:
                 children.fail("replay", "does not end")
         if not stop.is_set():
-            children.check("replay", may_end=True)
+            children.check("replay", may_end=(0, 1) if told.exists() else (0,))
         deadline = time.monotonic() + LAST_ANSWER_SECONDS
         while collector.waiting() and time.monotonic() < deadline and not stop.wait(0.05):
             children.check("live")
         answered = len(session.answers)
         progress.update(task, total=session.images, completed=session.images,
                         count=f"{session.images} images, {answered} answered")  # fmt: skip
-    return session
+    return session, json.loads(told.read_text()) if told.exists() else ReadReport(promised=None).as_json()
 
 
 # ---- results --------------------------------------------------------------------------------------------------------
 
 
-def write(source: Source, session, model, out: Path) -> Row:
+def write(source: Source, session, reading: dict, model, out: Path) -> Row:
     """Draw the answers over their images into ``out``; one row of the table."""
     from hmr_ros.drawing import draw_overlay
 
@@ -288,6 +298,7 @@ def write(source: Source, session, model, out: Path) -> Row:
         latencies=[answer.latency for answer in answers],
         reprojection=[(share, share * diagonal) for share, diagonal in errors if share is not None],
         files=files,
+        reading=reading,
     )
 
 

@@ -22,11 +22,14 @@ from hmr_ros.estimate import BodyEstimate
 from hmr_ros.estimator import HumanMeshEstimator
 from hmr_ros.files import atomic_write, make_folder, write_json, write_picture
 from hmr_ros.geometry import Intrinsics, pinhole
+from hmr_ros.inputs import check_input
 from hmr_ros.io.content import find_media
 from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.io.sequences import SequenceFile
 from hmr_ros.io.sources import nothing_in, open_moving, read_file, unique_stems
 from hmr_ros.io.videos import VideoFile, VideoWriter
+from hmr_ros.proxies.paper import hdnet
+from hmr_ros.proxies.paper.config import ProxyFiles
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class ImageConfig:
     """Another checkpoint than the embedded one."""
     regressor: Literal["auto", "lifter", "resnet18"] = "auto"
     """auto: what the checkpoint holds, without one the lifter; resnet18: the paper's, trained without labels."""
+    extractor: Literal["embedded", "paper"] = "embedded"
+    """embedded: MoveNet and BlazePose; paper: Keypoint R-CNN and a depth network, with weights that you bring, for the regressor resnet18."""
+    proxies: Annotated[ProxyFiles, tyro.conf.arg(name="")] = ProxyFiles()
     flip_averaging: bool = False
     """Flip test-time augmentation: better, for one more BlazePose pass a person."""
     fov: float | None = None
@@ -64,7 +70,7 @@ def main(argv: list[str]) -> int:
     with console.status("loading the networks"):
         estimator = HumanMeshEstimator.from_default(
             config.backend, config.body_model, config.checkpoint,
-            flip_averaging=config.flip_averaging, regressor=config.regressor,
+            flip_averaging=config.flip_averaging, regressor=config.regressor, extractor=config.extractor, proxy_files=config.proxies,
         )  # fmt: skip
     console.print(f"body model {estimator.body_model.name}; {estimator.backend}")
     reports = {}
@@ -118,7 +124,12 @@ def _process_image(path: Path, out: Path, estimator: HumanMeshEstimator, config:
     reading = ReadReport(promised=1)
     image = read_file(path, reading)
     reading.read = 1
-    bodies = estimator(image, intrinsics=_intrinsics(image, config.fov), stature=config.stature)
+    if config.proxies.depth_maps is None:
+        bodies = estimator(image, intrinsics=_intrinsics(image, config.fov), stature=config.stature)
+    else:
+        camera = check_input(image, None, _intrinsics(image, config.fov), config.stature)
+        people = hdnet.with_map_of(config.proxies.depth_maps, path.name, estimator.extractor(image), image.shape[:2])
+        bodies = estimator.estimate(people, camera, statures=config.stature and np.full(len(people), config.stature))
     write_picture(f"{out}.overlay.png", side_by_side(image, bodies, estimator.body_model.faces))
     with atomic_write(f"{out}.bodies.npz") as partial:
         np.savez_compressed(partial, **_stack(bodies, with_vertices=True), faces=estimator.body_model.faces)
@@ -132,6 +143,8 @@ def _process_video(
     moving: VideoFile | SequenceFile, out: Path, estimator: HumanMeshEstimator, config: ImageConfig
 ) -> tuple[str, ReadReport]:
     """Like a picture, frame by frame; the .npz leaves the vertices out (the parameters give them back)."""
+    if config.proxies.depth_maps is not None:
+        raise ValueError(f"--depth-maps {config.proxies.depth_maps} has a map a picture, and this is a video: extract its frames first")
     reading = ReadReport("frames")
     stream = estimator.stream()
     bodies: list[BodyEstimate] = []

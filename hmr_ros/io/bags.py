@@ -1,19 +1,27 @@
-"""The image topic of a rosbag2 and the camera_info beside it, as raw CDR messages or decoded without ROS. Needs the package
-rosbags."""
+"""The image topic of a bag (rosbag2 or ROS 1) and the camera_info beside it, as raw CDR messages or decoded without ROS.
+
+A folder's files are read one after the other; damaged ones as far as they go. Needs the package rosbags.
+"""
 
 from __future__ import annotations
 
 import functools
 import struct
-from pathlib import Path
+from contextlib import ExitStack
+from pathlib import Path, PurePath
 from typing import Iterator, NamedTuple
 
 import numpy as np
 
+from hmr_ros.io.cut_recordings import Topic, zstd
 from hmr_ros.io.decode import compressed_image_from_message, depth_from_message, image_from_message
+from hmr_ros.io.recordings import ZSTD_MAGIC, Recording, by_number, kind_of_recording, open_recording, reason
+from hmr_ros.io.report import ReadReport, printable
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_HEADER_SIZE = 12  # bytes up to the end of a message's stamp
 
 
 class BagMessage(NamedTuple):
@@ -32,15 +40,16 @@ class BagMessage(NamedTuple):
     def picture(self) -> np.ndarray:
         """uint8 (H, W, 3) BGR of an image message. ValueError for one that cannot be converted (decode.py)."""
         convert = image_from_message if self.type == IMAGE_TYPES[0] else compressed_image_from_message
-        return convert(self._decoded())
+        return convert(self.decoded())
 
     def depth(self) -> np.ndarray:
         """float32 (H, W) metres of a depth image, 0 where unknown. ValueError for a message that is none."""
         if self.type != IMAGE_TYPES[0]:
             raise ValueError(f"depth topic has type {self.type}, expected {IMAGE_TYPES[0]} with 16UC1 or 32FC1")
-        return depth_from_message(self._decoded())
+        return depth_from_message(self.decoded())
 
-    def _decoded(self):
+    def decoded(self):
+        """Its fields, as rosbags gives them. ValueError for a message that does not have them."""
         try:
             return _typestore().deserialize_cdr(self.raw, self.type)
         except Exception as error:  # whatever its parser stumbles over
@@ -54,26 +63,205 @@ def _typestore():
     return get_typestore(Stores.ROS2_HUMBLE)  # the same image messages in every ROS 2
 
 
-def image_messages(path: str, topic: str = "") -> Iterator[BagMessage]:
-    """Messages of ``topic`` (or of the bag's only image topic) and of its camera_info, in order of recording.
+def is_bag(path: Path) -> bool:
+    """Whether a file or folder is a bag, perhaps a damaged one: by the first bytes of a file, by the files of a folder. A file that has
+    lost its first bytes is told by its suffix. OSError where it cannot be opened."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() or bool(_files_in(path))
+    return path.is_file() and (path.name.lower().endswith((*SUFFIXES, ".bag")) or bool(kind_of_recording(path)))
 
-    ValueError where there is no such topic, or a choice to be made.
+
+def image_messages(path: str | Path, topic: str = "", report: ReadReport | None = None) -> Iterator[BagMessage]:
+    """Messages of ``topic`` (or of the bag's only image topic) and of its camera_info, in order of recording. ``report`` counts the
+    images, and says what was lost.
+
+    ValueError where there is no such topic, a choice to be made, or nothing that could be read.
     """
+    with Bag(path, topic) as bag:
+        yield from bag.messages(report)
+
+
+class Bag:
+    """An open bag and its image topic: ``topic`` and its ``type``; ``has_infos``, whether there are messages of its camera_info;
+    ``promised``, how many images metadata.yaml and the files' indexes promise, None where they do not tell.
+
+    ValueError where there is no such topic, a choice to be made, or nothing that could be read.
+    """
+
+    def __init__(self, path: str | Path, topic: str = ""):
+        self._stack = ExitStack()
+        self._lost: dict[str, str] = {}  # files that cannot be read at all → reason
+        self._notes: list[str] = []
+        self._recordings: list[tuple[str, Recording]] = []
+        path = Path(path)
+        try:
+            self._open(path)
+            self._choose(path, topic)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stack.close()
+
+    def messages(self, report: ReadReport | None = None) -> Iterator[BagMessage]:
+        """From the beginning: images and camera_info in order of recording."""
+        report = ReadReport() if report is None else report
+        report.unit, report.promised = "images", self.promised
+        for name, why in self._lost.items():
+            report.skip(name, why)
+        for text in self._notes:
+            report.note(text)
+        for name, recording in self._recordings:
+            problems = []
+            try:
+                for topic, time, raw in recording.messages(self._wanted):
+                    message, problem = _message(topic, time, raw)
+                    if message is None:
+                        report.skip(f"a message of {topic.name} at {time} ns", problem)
+                        continue
+                    report.read += message.type != INFO_TYPE
+                    yield message
+            except Exception as error:  # whatever rosbags, SQLite or a decompressor stumble over; what came before is kept
+                problems = [f"it is damaged, its reading ended early ({reason(error)})"]
+            if problems := [*recording.problems, *problems]:
+                report.skip(name, "; ".join(problems))
+            for text in recording.notes:
+                report.note(text)
+        if report.promised is not None:
+            report.promised = max(report.promised, report.read)
+
+    def _open(self, path: Path) -> None:
+        try:
+            import rosbags.rosbag2  # noqa: F401
+        except ImportError as error:
+            raise ValueError(f"reading bags needs the package rosbags: pip install 'rosbags>=0.11.7' ({error})") from error
+        self._of_metadata: dict[Topic, int] = {}
+        for file in self._listed(path) if path.is_dir() else [path]:
+            try:
+                self._recordings.append((printable(file.name), open_recording(file, self._stack)))
+            except (ValueError, OSError) as error:
+                if file == path:
+                    raise
+                self._lost[printable(file.name)] = str(error)
+        if not self._recordings:
+            raise ValueError(f"bag {printable(path)} has no file that can be read: "
+                             + ("; ".join(f"{name} ({why})" for name, why in self._lost.items()) or "there is none"))  # fmt: skip
+
+    def _listed(self, folder: Path) -> list[Path]:
+        """The files of a bag's folder in their order: by metadata.yaml, or by their names where it is missing or damaged."""
+        found = _files_in(folder)
+        metadata = folder / "metadata.yaml"
+        if not metadata.is_file():
+            if not found:
+                raise ValueError(f"{printable(folder)} is no bag: it has neither metadata.yaml nor files with {', '.join(SUFFIXES)}, "
+                                 "expected a folder that `ros2 bag record` wrote")  # fmt: skip
+            self._notes.append(f"no metadata.yaml, read in the order of their names: {_names(found)}")
+            return found
+        try:
+            names, self._of_metadata = _metadata(metadata)
+        except Exception as error:  # of its parser, or of what is not where it should be
+            if not found:
+                raise ValueError(f"{printable(metadata)} is damaged ({reason(error)}), and beside it are no files with "
+                                 f"{', '.join(SUFFIXES)}; expected a folder that `ros2 bag record` wrote") from error  # fmt: skip
+            self._notes.append(f"metadata.yaml is damaged ({reason(error)}), read in the order of their names: {_names(found)}")
+            return found
+        named = [folder / name for name in names]
+        there = [path for path in named if path.is_file()]
+        if not there and found:
+            self._notes.append(f"metadata.yaml names {', '.join(map(printable, names))}, read were: {_names(found)}")
+            return found
+        for path in named:
+            if path not in there:
+                self._lost[printable(path.name)] = "metadata.yaml names it, but it is not there"
+        if others := [path for path in found if path not in named]:
+            self._notes.append(f"left out, not named in metadata.yaml: {_names(others)}")
+        return there
+
+    def _choose(self, path: Path, wanted: str) -> None:
+        counts: dict[Topic, int | None] = {}
+        for _, recording in self._recordings:
+            for topic, count in recording.topics.items():
+                if all(isinstance(text, str) for text in topic):  # in a damaged database it may be anything
+                    before = counts.get(topic, 0)
+                    counts[topic] = None if before is None or count is None else before + count
+        images = {topic.name: topic for topic in counts if topic.type in IMAGE_TYPES}
+        if wanted not in images and (wanted or len(images) != 1):
+            raise ValueError(self._no_choice(path, wanted, sorted(images), {topic.name: topic.type for topic in counts}))
+        chosen = images[wanted] if wanted else next(iter(images.values()))
+        info = Topic(f"{chosen.name.removesuffix('/compressed').rpartition('/')[0]}/camera_info", INFO_TYPE)
+        self.topic, self.type = chosen
+        self.has_infos = counts.get(info, 0) != 0
+        self._wanted = {chosen, info}
+        told = [count for count in (counts[chosen], self._of_metadata.get(chosen)) if count is not None]
+        self.promised = None if counts[chosen] is None and chosen not in self._of_metadata else max(told)
+        if self.promised == 0:
+            raise ValueError(f"topic {printable(chosen.name)} of bag {printable(path)} holds no messages, expected images{self._damage()}")
+
+    def _no_choice(self, path: Path, wanted: str, images: list[str], types: dict[str, str]) -> str:
+        bag, found = printable(path), ", ".join(map(printable, images)) or "none"
+        if wanted in types:
+            return (f"topic {printable(wanted)} of bag {bag} has type {printable(types[wanted])}, expected {' or '.join(IMAGE_TYPES)}; "
+                    f"its image topics: {found}{self._damage()}")  # fmt: skip
+        if not images:
+            others = ", ".join(f"{printable(name)} ({printable(kind)})" for name, kind in sorted(types.items())[:10]) or "none"
+            return f"bag {bag} has no image topic, expected {' or '.join(IMAGE_TYPES)}; its topics: {others}{self._damage()}"
+        expected = f"topic {printable(wanted)}" if wanted else "one image topic"
+        return f"bag {bag} has these image topics: {found}; expected {expected}, choose one with --topic{self._damage()}"
+
+    def _damage(self) -> str:
+        """Of files that could not be read, for errors that this may be the cause of."""
+        found = [f"{name}: {why}" for name, why in self._lost.items()]
+        found += [f"{name}: {why}" for name, recording in self._recordings for why in (*recording.problems, *recording.notes)]
+        return f" ({'; '.join(found)})" if found else ""
+
+
+def _message(topic: Topic, time: object, raw: object) -> tuple[BagMessage | None, str]:
+    """A message, or None and why it is none."""
+    if not isinstance(time, int) or not isinstance(raw, bytes | memoryview | bytearray):
+        return None, f"a {type(raw).__name__} at {type(time).__name__}, expected bytes at nanoseconds"
+    raw = bytes(raw)
+    if raw.startswith(ZSTD_MAGIC):  # CDR begins with a zero
+        try:
+            raw = zstd().decompress(raw)
+        except Exception as error:
+            return None, f"cannot be decompressed ({reason(error)})"
+    if len(raw) < _HEADER_SIZE:
+        return None, f"{len(raw)} bytes, expected {topic.type}"
+    return BagMessage(1e-9 * time, topic.type, raw), ""
+
+
+def _metadata(path: Path) -> tuple[list[str], dict[Topic, int]]:
+    """The files that a metadata.yaml names, and its numbers of messages."""
+    from ruamel.yaml import YAML
+
+    content = YAML(typ="safe").load(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.stat().st_size} bytes that are no table")
     try:
-        from rosbags.rosbag2 import Reader
-    except ImportError as error:
-        raise ValueError(f"reading bags needs the package rosbags: pip install rosbags ({error})") from error
-    if Path(path).is_dir() and not (Path(path) / "metadata.yaml").is_file():
-        raise ValueError(f"{path} is no bag: it has no metadata.yaml, expected a folder that `ros2 bag record` wrote")
-    with Reader(Path(path)) as reader:
-        images = {c.topic: c for c in reader.connections if c.msgtype in IMAGE_TYPES}
-        if topic not in images and (topic or len(images) != 1):
-            found = ", ".join(sorted(images)) or "none"
-            wanted = f"topic {topic}" if topic else "one image topic"
-            raise ValueError(f"bag {path} has these image topics: {found}; expected {wanted}, choose one with --topic")
-        image = images[topic] if topic else next(iter(images.values()))
-        namespace = image.topic.removesuffix("/compressed").rpartition("/")[0]
-        chosen = [image] + [c for c in reader.connections
-                            if c.msgtype == INFO_TYPE and c.topic == f"{namespace}/camera_info"]  # fmt: skip
-        for connection, nanoseconds, raw in reader.messages(connections=chosen):
-            yield BagMessage(1e-9 * nanoseconds, connection.msgtype, bytes(raw))
+        content = content["rosbag2_bagfile_information"]
+        names = [PurePath(name).name for name in content["relative_file_paths"]]
+        counts = {}
+        for entry in content["topics_with_message_count"]:
+            count, topic = entry["message_count"], entry["topic_metadata"]
+            if type(count) is not int or not 0 <= count < 2**63:
+                raise ValueError(f"message_count is {count}, expected a number")
+            counts[Topic(str(topic["name"]), str(topic["type"]))] = count
+    except KeyError as error:
+        raise ValueError(f"it has no {error.args[0]}") from error
+    if not names:
+        raise ValueError("it names no files")
+    return names, counts
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Recordings by their suffixes, in the order of their names; of a file and its compressed copy, the file."""
+    found = [path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file()]
+    return sorted((path for path in found if path.suffix.lower() != ".zstd" or path.with_suffix("") not in found), key=by_number)
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(printable(path.name) for path in paths)

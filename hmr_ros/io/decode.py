@@ -126,8 +126,9 @@ def compressed_image_from_message(message, *, bit_depth: int = 16) -> np.ndarray
     """
     declared, codec, target = _declared(message.format)
     content = _ENCODINGS_IN_FORMAT.get(target or declared)
-    unchanged = codec == "tiff" or (content is not None and content.channels == 1)
-    picture = _decoded(message, cv2.IMREAD_UNCHANGED if unchanged else _COLOUR)
+    mosaic = content is not None and content.conversion in _DEMOSAIC
+    one_channel = mosaic or (content is not None and content.channels == 1 and content.bits == 16)
+    picture = _decoded(message, cv2.IMREAD_UNCHANGED if one_channel or codec == "tiff" else _COLOUR)
     if picture.dtype == np.uint16:
         if content is None and (target or declared or _decoded(message, cv2.IMREAD_UNCHANGED).ndim == 2):
             raise ValueError(f'compressed image has format "{message.format}" and 16-bit values, which may be depth; {PUBLISH_AS_PICTURE} '
@@ -142,10 +143,11 @@ def compressed_image_from_message(message, *, bit_depth: int = 16) -> np.ndarray
         raise ValueError(f'compressed image has format "{message.format}" and 8-bit values: of a {bit_depth}-bit picture {bit_depth - 8} bits '
                          "are left, expected 16-bit values; set the format of the camera's image_transport to png")  # fmt: skip
     if picture.ndim == 2:
-        mosaic = content is not None and content.conversion in _DEMOSAIC
         return _to_bgr(picture[..., None], content if mosaic else ENCODINGS["mono8"])
     if picture.shape[2] == 4:
         picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR)
+    elif picture.shape[2] != 3:
+        raise ValueError(f'compressed image ("{message.format}") has {picture.shape[2]} channels, expected 1, 3 or 4')
     # A codec's colours come out as BGR. Where the array that went in was RGB, they are swapped (as image_transport does it).
     swapped = (target or (declared if codec == "tiff" else "")).startswith("rgb")
     return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if swapped else picture
@@ -202,9 +204,9 @@ _ENCODINGS_IN_FORMAT = {name.lower(): encoding for name, encoding in ENCODINGS.i
 
 def _to_bgr(pixels: np.ndarray, encoding: Encoding) -> np.ndarray:
     """uint8 (H, W, C) → (H, W, 3) BGR."""
-    height, width = pixels.shape[:2]
-    if encoding.conversion in _DEMOSAIC and min(height, width) < MOSAIC_SIZE:
-        raise ValueError(f"bayer image has {width}x{height} pixels, expected at least {MOSAIC_SIZE}x{MOSAIC_SIZE}; check the camera driver")
+    if encoding.conversion in _DEMOSAIC and min(pixels.shape[:2]) < MOSAIC_SIZE:
+        raise ValueError(f"bayer image has {pixels.shape[1]}x{pixels.shape[0]} pixels, expected at least {MOSAIC_SIZE}x{MOSAIC_SIZE}; "
+                         "check the camera driver")  # fmt: skip
     return pixels if encoding.conversion is None else cv2.cvtColor(pixels, encoding.conversion)
 
 

@@ -73,7 +73,7 @@ class ReadReport:
     def as_json(self) -> dict:
         return {
             "unit": self.unit, "promised": self.promised, "read": self.read, "lost": self.lost, "damaged": self.damaged, "skipped": self.skipped,
-            "ignored": self.ignored, "notes": self.notes, "exit_code": self.exit_code,
+            "ignored": self.ignored, "notes": self.notes, "exit_code": self.exit_code, "line": self.line(),
         }  # fmt: skip
 
 

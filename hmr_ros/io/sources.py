@@ -10,6 +10,7 @@ from typing import Iterable, Iterator
 import cv2
 import numpy as np
 
+from hmr_ros.io.bags import is_bag
 from hmr_ros.io.content import content_of, find_media
 from hmr_ros.io.decode import read_picture
 from hmr_ros.io.report import ReadReport, printable
@@ -84,7 +85,7 @@ def open_source(text: str) -> Source:
     if not path.exists():
         found = "is a dangling link" if path.is_symlink() else "does not exist"
         raise ValueError(f"source {printable(text)} {found}, expected a picture, a folder, a video, a bag or a camera index")
-    if path.suffix.lower() in (".mcap", ".db3") or (path / "metadata.yaml").is_file():
+    if is_bag(path):
         return Source("bag", text, 0.0)
     if path.is_dir():
         report = ReadReport()
@@ -100,8 +101,9 @@ def open_source(text: str) -> Source:
 
 
 def open_moving(path: Path) -> VideoFile | SequenceFile | None:
-    """A video, an animation or a TIFF of several pages; None for a single picture. ValueError for a file that is no medium."""
-    if not path.is_file():
+    """A video, an animation or a TIFF of several pages; None for a single picture. ValueError for a file that is no medium,
+    OSError where it cannot be opened."""
+    if path.exists() and not path.is_file():
         raise ValueError(f"{printable(path)} is no regular file, expected a picture or a video")
     content = content_of(path)
     if content.kind == "picture":

@@ -22,6 +22,7 @@ from hmr_ros.networks.paper.regressor import MapsRegressor, depth_size_of
 from hmr_ros.networks.regressor import Regressor
 from hmr_ros.networks.weights import body_of, entry, with_weights
 from hmr_ros.proxies import FEATURE_MAP
+from hmr_ros.proxies.registry import depth_source
 from hmr_ros.runtime import MAX_BATCH, compile
 
 DEFAULT = "lifter"
@@ -70,7 +71,9 @@ def load_regressor(
         )
     network = _resnet18(path, tensors, metadata).eval()
     compiled = compile(network, example_inputs(network), **options)
-    return MapsRegressor(compiled, depth_size_of(network.config.size), backend=compiled.backend, **known)
+    return MapsRegressor(
+        compiled, depth_size_of(network.config.size), backend=compiled.backend, depth_sources=_depth_sources(metadata), **known
+    )
 
 
 def network_in(path: str | Path) -> str:
@@ -97,6 +100,17 @@ def example_inputs(network: Lifter | Resnet18Regressor) -> tuple[torch.Tensor, t
     size = depth_size_of(network.config.size)
     joints = torch.cat([0.4 * normal(17, 2), normal(17, 1).sigmoid()], dim=-1)
     return joints, HIPS_DEPTH + 0.2 * normal(size, size)
+
+
+def _depth_sources(metadata: dict) -> frozenset[str]:
+    """Of the depth that a resnet18 was trained on (``PersonProxies.depth_source``), by the extractors that its checkpoint names."""
+    training = metadata.get("training")
+    training = training if isinstance(training, dict) else {}
+    config, extractors = training.get("config"), training.get("extractors")
+    if isinstance(config, dict) and config.get("depth") == "sensor_depth":
+        return frozenset({"sensor"})
+    known = [extractor for extractor in extractors or () if isinstance(extractor, dict)] if isinstance(extractors, list) else []
+    return frozenset(map(depth_source, known or [None]))
 
 
 def load_lifter(path: str | Path) -> tuple[Lifter, dict]:

@@ -11,10 +11,12 @@ import numpy as np
 from hmr_ros.geometry import rotation_about_z
 from hmr_ros.proxies.crops import roi_of
 from hmr_ros.proxies.person import FEATURE_MAP, BlazePoseRecord
+from hmr_ros.proxies.torch_modules import FILE_BACKENDS, BlazePoseNet
 from hmr_ros.runtime import compile
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE
 
 BLAZEPOSE_FILES = ("pose_landmark_full.tflite",)
+_UNIT = (np.arange(256) / 255.0).astype(np.float32)  # 8-bit values → [0, 1]
 SIDE = 256  # px of the RoI as the network gets it
 _HEAD = "model_1/model/convworld_3d/Conv2D_dequantize"  # weight of its last layer, which reads the embedding
 _MIDDLE = "model_1/model/conv2d_22/Conv2D_dequantize"  # weight of the layer after its last 16 x 16 block, which reads the feature map
@@ -56,10 +58,16 @@ class BlazePoseOutput:
 
 
 class BlazePose:
-    """The landmark network; stateless. RuntimeError where the runtime gives its features in another form."""
+    """The landmark network; stateless. RuntimeError where the runtime gives its features in another form.
 
-    def __init__(self, threads: int | None = None):
-        self._network = compile(files("hmr_ros") / "assets" / BLAZEPOSE_FILES[0], expose=(_HEAD, _MIDDLE), threads=threads)
+    ``backend``: "auto" and "openvino" run the model file, every other one the torch module that equals it.
+    """
+
+    def __init__(self, threads: int | None = None, backend: str = "auto"):
+        if backend in FILE_BACKENDS:
+            self._network = compile(files("hmr_ros") / "assets" / BLAZEPOSE_FILES[0], expose=(_HEAD, _MIDDLE), threads=threads)
+        else:
+            self._network = compile(BlazePoseNet.load(), np.zeros((1, SIDE, SIDE, 3), np.float32), backend=backend, threads=threads)
         self.backend = self._network.backend
 
     def __call__(self, image: np.ndarray, to_image: np.ndarray, angle: float, flip: bool = False) -> BlazePoseOutput:
@@ -70,8 +78,8 @@ class BlazePose:
         """
         roi = cv2.warpAffine(image, to_image, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         if flip:
-            roi, angle = roi[:, ::-1], -angle
-        outputs = self._network((roi[None, ..., ::-1] / 255.0).astype(np.float32))
+            roi, angle = cv2.flip(roi, 1), -angle
+        outputs = self._network(cv2.LUT(cv2.cvtColor(roi, cv2.COLOR_BGR2RGB), _UNIT)[None])
         shapes, expected = [output.shape for output in outputs[5:]], [(1, 288, 2, 2), (1, *FEATURE_MAP)]
         if shapes != expected:
             raise RuntimeError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 
 from hmr_ros.geometry import crop_matrix
 from hmr_ros.skeleton import COCO_BONES, COCO_TORSO
@@ -39,11 +40,13 @@ def trim_depth(depth):
     """
     import torch
 
-    if isinstance(depth, np.ndarray):
-        floating = depth if np.issubdtype(depth.dtype, np.floating) else depth.astype(np.float32)
-        return trim_depth(torch.from_numpy(np.ascontiguousarray(floating))).numpy()
     if depth.ndim < 2:
         raise ValueError(f"depth has shape {tuple(depth.shape)}, expected (..., H, W)")
+    if isinstance(depth, np.ndarray):
+        floating = depth if np.issubdtype(depth.dtype, np.floating) else depth.astype(np.float32)
+        if depth.ndim == 2:
+            return _trimmed(floating)
+        return trim_depth(torch.from_numpy(np.ascontiguousarray(floating))).numpy()
     values = (depth if depth.is_floating_point() else depth.float()).flatten(-2)
     valid = torch.isfinite(values) & (values > 0)
     ordered = torch.where(valid, values, torch.inf).sort(dim=-1).values
@@ -63,6 +66,20 @@ def trim_depth(depth):
     return torch.where(valid, trimmed, torch.zeros_like(values)).reshape(depth.shape)
 
 
+def _trimmed(depth: np.ndarray) -> np.ndarray:
+    """The same for one map (H, W), of which only the valid values are ordered."""
+    valid = np.isfinite(depth) & (depth > 0)
+    values = np.sort(depth[valid])
+    n = len(values)
+    if n < 4:
+        return np.where(valid, depth, 0)
+    half = n // 2
+    low, high = (half - 1) // 2, half // 2
+    q1, q3 = (values[low] + values[high]) / 2, (values[n - half + low] + values[n - half + high]) / 2
+    reach = 1.5 * (q3 - q1)
+    return np.where(valid, np.clip(depth, q1 - reach, q3 + reach), 0).astype(depth.dtype)
+
+
 def coarse_depth(points: np.ndarray, z: np.ndarray, confidence: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Depth map of a person from landmarks alone: their z spread over the mask, minus the body's thickness.
 
@@ -76,21 +93,31 @@ def coarse_depth(points: np.ndarray, z: np.ndarray, confidence: np.ndarray, mask
     v, u = np.nonzero(cv2.dilate(inside.astype(np.uint8), np.ones((step, step), np.uint8))[::step, ::step])
     if len(u) == 0:
         return np.zeros(mask.shape, np.float32)
-    pixels = step * np.stack([u, v], 1).astype(np.float32)
     # Pixels a metre, from the spread of the same landmarks in both frames; it scales the limbs' radii.
     per_metre = np.linalg.norm(points.std(0)) / max(np.linalg.norm(z[:, :2].std(0)), 1e-3)
-    a, ab = points[_A], points[_B] - points[_A]
-    t = ((pixels[:, None] - a) * ab).sum(-1) / np.maximum((ab**2).sum(-1), 1e-6)
-    t = np.clip(t, 0, 1)
-    distance = np.linalg.norm(pixels[:, None] - (a + t[..., None] * ab), axis=-1)
-    bone_z = z[_A, 2] + t * (z[_B, 2] - z[_A, 2])
-    radius = np.maximum(_RADII * per_metre, 1.0)
-    surface = bone_z - _RADII * np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1))
-    weight = np.minimum(confidence[_A], confidence[_B]) + 1e-3
-    weight = weight / (distance / radius + 0.2) ** 4
+    segments = np.concatenate(
+        [points[_A], points[_B], z[_A, 2:], z[_B, 2:], _RADII[:, None], np.minimum(confidence[_A], confidence[_B])[:, None]], axis=1
+    ).astype(np.float64)
     coarse = np.zeros(inside[::step, ::step].shape, np.float32)
-    coarse[v, u] = RELATIVE_ORIGIN + (weight * surface).sum(1) / weight.sum(1)
+    _spread(v, u, step, segments, float(per_metre), coarse)
     return np.where(inside, coarse.repeat(step, 0).repeat(step, 1)[:size, :size], 0).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _spread(rows, columns, step, segments, per_metre, out):
+    """Depth of the segments (x, y of both ends in pixels, z of both, radius, confidence) at grid points, by inverse distance."""
+    for i in range(len(rows)):
+        x, y = float(step * columns[i]), float(step * rows[i])
+        total = spread = 0.0
+        for s in range(len(segments)):
+            ax, ay, bx, by, az, bz, thickness, confidence = segments[s]
+            dx, dy = bx - ax, by - ay
+            t = min(max(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-6), 0.0), 1.0)
+            off = np.sqrt((x - ax - t * dx) ** 2 + (y - ay - t * dy) ** 2) / max(thickness * per_metre, 1.0)
+            weight = (confidence + 1e-3) / (off + 0.2) ** 4
+            total += weight
+            spread += weight * (az + t * (bz - az) - thickness * np.sqrt(max(1 - off * off, 0.0)))
+        out[rows[i], columns[i]] = RELATIVE_ORIGIN + spread / total
 
 
 def sensor_depth(depth: np.ndarray, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:

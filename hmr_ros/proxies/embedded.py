@@ -30,10 +30,12 @@ class EmbeddedExtractor:
     FILES = MOVENET_FILES + BLAZEPOSE_FILES
     provides = frozenset({"mask", "blazepose"})
 
-    def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig()):
+    def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto"):
+        """``backend``: "auto" and "openvino" run the files on OpenVINO, "torch" the same networks as torch modules, on CUDA where there
+        is a GPU: the same people but for rounding, and the same identity."""
         self.config = config
-        self.movenet = MoveNet(threads, config)
-        self.blazepose = BlazePose(threads)
+        self.movenet = MoveNet(threads, config, backend)
+        self.blazepose = BlazePose(threads, backend)
         self.backend = self.blazepose.backend
 
     def __call__(self, image: np.ndarray, depth: np.ndarray | None = None, small_people: bool = True) -> list[PersonProxies]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import cv2
 import numpy as np
+import torch
 
 from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.crops import last_pixel
 from hmr_ros.proxies.similarity import same_person
-from hmr_ros.runtime import compile
+from hmr_ros.proxies.torch_modules import FILE_BACKENDS, MoveNetMaps, MoveNetMultiPose, decode
+from hmr_ros.runtime import CompiledModel, compile
 
 MOVENET_FILES = ("movenet_multipose.xml", "movenet_multipose.bin")
 _MOST = 6  # people a pass
@@ -30,12 +33,11 @@ class Detection:
 
 
 class MoveNet:
-    """Detects people; stateless."""
+    """Detects people; stateless. ``backend``: "auto" and "openvino" run the model file, every other one the torch module that equals it."""
 
-    def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig()):
-        model = files("hmr_ros") / "assets" / MOVENET_FILES[0]
+    def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto"):
         self.config = config
-        self._networks = {side: compile(model, shapes={"input": (1, side, side, 3)}, threads=threads) for side in (256, 384, 512)}
+        self._networks = {side: _network(side, backend, threads) for side in (256, 384, 512)}
 
     def __call__(self, image: np.ndarray, small_people: bool = True) -> list[Detection]:
         """People in the image, best first, each once; those below ``min_score`` are to be confirmed.
@@ -105,7 +107,7 @@ class MoveNet:
         padded = np.zeros((1, side, side, 3), np.float32)
         resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         padded[0, y0 : y0 + h, x0 : x0 + w] = resized[..., ::-1]
-        rows = self._networks[side](padded)[0][0]  # (6, 56): 17 x (y, x, score), ymin, xmin, ymax, xmax, score
+        rows = self._networks[side](padded)[0]  # (6, 56): 17 x (y, x, score), ymin, xmin, ymax, xmax, score
         rows = rows[rows[:, 55] > self.config.noise_score]
         offset, stretch = np.array([x0, y0], np.float32), np.array([w / width, h / height], np.float32)
         joints = rows[:, :51].reshape(-1, 17, 3)
@@ -118,6 +120,26 @@ class MoveNet:
             for row, box, points in zip(rows, corners, keypoints)
             if np.all(box[2:] - box[:2] >= self.config.min_side)
         ]
+
+
+def _network(side: int, backend: str, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Function: image (1, side, side, 3) RGB, float32, 0..255 → its people (1, 6, 56)."""
+    if backend in FILE_BACKENDS:
+        model = files("hmr_ros") / "assets" / MOVENET_FILES[0]
+        return _only_output(compile(model, shapes={"input": (1, side, side, 3)}, threads=threads))
+    module, image = MoveNetMultiPose.load(), np.zeros((1, side, side, 3), np.float32)
+    if backend == "tensorrt":  # in half precision, which would round places
+        return decoded(compile(module.trunk, image, backend=backend, threads=threads))
+    return _only_output(compile(module, image, backend=backend, threads=threads))
+
+
+def _only_output(network: CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda image: network(image)[0]
+
+
+def decoded(trunk: CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
+    """``_network`` of a compiled ``MoveNetTrunk``: its maps are decoded here, in single precision."""
+    return lambda image: decode(MoveNetMaps(*(torch.from_numpy(map) for map in trunk(image)))).numpy()
 
 
 def is_duplicate(a: Detection, b: Detection, config: EmbeddedConfig) -> bool:

@@ -13,7 +13,7 @@ from hmr_ros.skeleton import TORSO_KEYPOINTS
 EMBEDDING_COUNT = 1152  # of the BlazePose embedding: 288 channels of 2 x 2
 FEATURE_MAP = (88, 16, 16)  # shape of the BlazePose feature map: channels, rows, columns
 
-DepthSource = Literal["coarse", "sensor", "monocular", "none"]
+DepthSource = Literal["coarse", "sensor", "monocular", "hdnet", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class PersonProxies:
     """Everything measured about one person in one image; numpy float32. S is the side of the crop's maps.
 
     ``depth_source`` says what ``depth`` is: "coarse", spread from world landmarks over the mask, hips at 4 m; "sensor", a depth
-    camera's; "monocular", a depth network's; "none", unknown everywhere.
+    camera's; "monocular", a depth network's; "hdnet", a map from a file; "none", unknown everywhere.
     """
 
     score: float  # of the person detector, [0, 1]

@@ -1,35 +1,49 @@
 """Proxy extractors by name, each with an identity that shards and the checkpoints trained from them carry.
 
-To add one: a class in a module of this folder with ``name``, ``Config`` (a frozen dataclass of its thresholds and options, with
-``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config), and its entry below.
+To add one: a class in a module of this package with ``name``, ``Config`` (a frozen dataclass of its thresholds and options, with
+``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config) or
+(threads, config, backend), and its entry below. One that loads files of the user as well has a class method ``identify(files, config)``,
+and its constructor takes (threads, config, files, backend). The identity knows no backend: whatever runs an extractor's networks, its
+proxies are the same but for rounding.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import asdict, replace
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
 
+from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.proxies.person import ProxyExtractor
 
-EXTRACTORS = {"embedded": "hmr_ros.proxies.embedded:EmbeddedExtractor"}
+EXTRACTORS = {"embedded": "hmr_ros.proxies.embedded:EmbeddedExtractor", "paper": "hmr_ros.proxies.paper.extractor:PaperExtractor"}
 DEFAULT = "embedded"
 
 
-def make_extractor(name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int = 0) -> ProxyExtractor:
+def make_extractor(
+    name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int = 0, files: ProxyFiles = ProxyFiles(), backend: str = "auto"
+) -> ProxyExtractor:
     """A registered extractor with its networks loaded. ``threads``: of the CPU, None: the runtime's choice. ``flip``: people also get
     their proxies of the flipped image, for flip test-time augmentation. ``size``: px, mask and depth are no smaller, 0: as large as usual.
-    ValueError for another name."""
+    ``files``: what the user brings. ``backend``: what runs its networks, where it has any. ValueError for another name, and for files that
+    the extractor does not read."""
     kind = _class(name)
-    return kind(threads, _config(kind, flip, size))
+    config = _config(kind, flip, size)
+    if _takes_files(kind, files):
+        return kind(threads, config, files, backend)
+    options = {"backend": backend} if "backend" in inspect.signature(kind).parameters else {}
+    return kind(threads, config, **options)
 
 
-def identity(name: str = DEFAULT, flip: bool = False, size: int = 0) -> dict:
-    """Identity of what ``make_extractor`` would make, without loading its networks."""
+def identity(name: str = DEFAULT, flip: bool = False, size: int = 0, files: ProxyFiles = ProxyFiles()) -> dict:
+    """Identity of what ``make_extractor`` would make, without loading its networks; where depth comes from maps in files, it says so."""
     kind = _class(name)
-    return identity_of(kind, _config(kind, flip, size))
+    config = _config(kind, flip, size)
+    known = kind.identify(files, config) if _takes_files(kind, files) else identity_of(kind, config)
+    return known if files.depth_maps is None else known | {"depth_maps": "hdnet"}
 
 
 def identity_of(kind: type, config) -> dict:
@@ -41,6 +55,21 @@ def confident(recorded: dict | None) -> float:
     """The confidence above which keypoints of an identity's proxies count as seen. None: of proxies older than identities, which are
     all the embedded extractor's."""
     return _class(DEFAULT).Config().confident if recorded is None else recorded["options"]["confident"]
+
+
+def depth_source(recorded: dict | None) -> str:
+    """``PersonProxies.depth_source`` of an identity's proxies, without a depth camera. None: of proxies older than identities."""
+    options = (recorded or {}).get("options")
+    return str((recorded or {}).get("depth_maps") or (options if isinstance(options, dict) else {}).get("depth", "coarse"))
+
+
+def _takes_files(kind: type, files: ProxyFiles) -> bool:
+    if hasattr(kind, "identify"):
+        return True
+    given = [name for name in ("keypoint_rcnn", "depth_network") if getattr(files, name) is not None]
+    if given:
+        raise ValueError(f"extractor {kind.name} does not read {given[0]} {getattr(files, given[0])}; take the extractor paper, or leave it out")
+    return False
 
 
 def _config(kind: type, flip: bool, size: int):

@@ -46,6 +46,7 @@ NEWEST = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 def default_estimator(parameters: LiveParameters):
     """The estimator that the parameters ask for; loads all models."""
     from hmr_ros import HumanMeshEstimator
+    from hmr_ros.proxies.paper.config import ProxyFiles
 
     return HumanMeshEstimator.from_default(
         backend=parameters.backend,
@@ -56,6 +57,8 @@ def default_estimator(parameters: LiveParameters):
         flip_averaging=parameters.flip_averaging,
         regressor=parameters.regressor,
         checkpoint=parameters.checkpoint or None,
+        extractor=parameters.extractor,
+        proxy_files=ProxyFiles(parameters.keypoint_rcnn or None, parameters.depth_network or None),
     )
 
 

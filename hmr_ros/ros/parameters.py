@@ -41,7 +41,7 @@ class LiveParameters:
         0.0, "metres, where everybody's is known: distance from apparent size is then more accurate; 0: unknown", span=(0.0, 2.5)
     )
     backend: str = _parameter(
-        "auto", "what runs the regressor and the body; auto takes TensorRT where it is there, else OpenVINO, else torch",
+        "auto", "what runs networks and body; auto takes TensorRT where it is there, else OpenVINO, else torch",
         choices=("auto", "torch", "openvino", "tensorrt"),
     )  # fmt: skip
     precision: str = _parameter(
@@ -54,6 +54,14 @@ class LiveParameters:
         "auto", "auto: what the checkpoint holds, without one the lifter, trained with rendered people's truth; resnet18: the paper's",
         choices=("auto", "lifter", "resnet18"),
     )  # fmt: skip
+    extractor: str = _parameter(
+        "embedded", "embedded: MoveNet and BlazePose; paper: Keypoint R-CNN and a depth network, for the regressor resnet18",
+        choices=("embedded", "paper"),
+    )  # fmt: skip
+    keypoint_rcnn: str = _parameter("", "path of Keypoint R-CNN's weights for the extractor paper; empty: those in torch.hub's cache")
+    depth_network: str = _parameter(
+        "", "folder of Depth Anything V2, or its name in Hugging Face's cache, for the extractor paper; empty: BlazePose's coarse depth"
+    )
     checkpoint: str = _parameter("", "path of a regressor.safetensors or lifter.safetensors trained here; empty: the embedded one")
     flip_averaging: bool = _parameter(
         False, "flip test-time augmentation: better, for one more BlazePose pass a person"

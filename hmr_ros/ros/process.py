@@ -84,10 +84,16 @@ def without_ros_arguments(arguments: list[str]) -> list[str]:
     """What is left for us once --ros-args and the like are taken out. ValueError where rclpy does not understand them."""
     from rclpy.utilities import remove_ros_args
 
+    given = {_utf8(text): text for text in arguments}
     try:
-        return remove_ros_args(["", *arguments])[1:]
+        return [given[text] for text in remove_ros_args(["", *map(_utf8, arguments)])[1:]]
     except RuntimeError as error:
         raise ValueError(str(error)) from error
+
+
+def _utf8(text: str) -> str:
+    """Of an argument with other bytes, such as a file's name, which rclpy does not take."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def start_ros(arguments: list[str]) -> None:
@@ -100,7 +106,7 @@ def start_ros(arguments: list[str]) -> None:
 
     os.environ.update(fastdds_profile())
     try:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=[_utf8(text) for text in arguments], signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
 

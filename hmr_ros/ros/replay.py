@@ -1,4 +1,4 @@
-"""`hmr-ros replay`: a picture, folder, video, camera or rosbag2 published as a camera's `image` and `camera_info`.
+"""`hmr-ros replay`: a picture, folder, video, camera or bag published as a camera's `image` and `camera_info`.
 
 Pictures get the stamp of their publication, so that latencies can be measured; messages of a bag go out as recorded.
 """
@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Callable, Iterator, NamedTuple
 
 import tyro
 
-from hmr_ros.ros.process import StopEvent, ignore_signals, start_ros, stop_event, without_ros_arguments
+from hmr_ros.files import write_json
+from hmr_ros.io.bags import IMAGE_TYPES, INFO_TYPE, Bag, BagMessage
+from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.io.sources import Source, open_source
+from hmr_ros.ros.process import StopEvent, ignore_signals, start_ros, stop_event, without_ros_arguments
 
 SETTLE_S = 0.5  # after the match: the subscriber's side must have found us as well, or best-effort data is lost
 REMINDER_S = 10.0  # between two lines that say what is waited for
+LONGEST_WAIT_S = 1e9  # select() takes no more than 2^63 nanoseconds
+BACKWARDS_S = 1.0  # a clock that steps back this far is worth a line; recorders interleave their topics by less
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Replay:
     """Publish SOURCE as a camera would, on `image` and `camera_info` (remap with --ros-args -r image:=...)."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """A picture, a folder of pictures, a video, the index of a camera, or a rosbag2."""
+    """A picture, a folder of pictures, a video, the index of a camera, or a bag."""
     rate: float = 0.0
     """Images a second; 0: the source's own rate (4 for pictures)."""
     loop: bool = False
@@ -35,6 +42,8 @@ class Replay:
     """Stop after so many seconds; 0: no limit."""
     fov: float = 60.0
     """Horizontal field of view in degrees, for the camera_info of sources that have none."""
+    max_gap: float = 5.0
+    """Longest pause between two messages of a bag in seconds; a longer one is shortened to this. 0: pauses as recorded."""
     frame_id: str = "camera"
     """Frame of the images (optical: x right, y down, z forward)."""
     topic: str = ""
@@ -43,19 +52,24 @@ class Replay:
     """Seconds to wait for subscribers of `image`; 0: begin at once."""
     subscribers: int = 1
     """How many subscribers to wait for."""
+    json: Path | None = None
+    """Write what was read and what was lost to this file."""
 
     def __post_init__(self):
-        for name in ("rate", "max_frames", "max_seconds", "wait", "subscribers"):
-            if getattr(self, name) < 0:
+        for name in ("rate", "max_frames", "max_seconds", "max_gap", "wait", "subscribers"):
+            if not getattr(self, name) >= 0:  # NaN as well
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more")
         if not 0 < self.fov < 180:
             raise ValueError(f"--fov is {self.fov}, expected degrees between 0 and 180")
         if not self.frame_id:
             raise ValueError("--frame-id is empty, expected the name of a frame")
+        if printable(self.frame_id) != self.frame_id:
+            raise ValueError(f"--frame-id is {printable(self.frame_id)}, expected printable UTF-8")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Replay until the source ends or a signal comes (0); 1 if nobody subscribes. ValueError for a source that is none."""
+    """Replay until the source ends: 0 if all of it was read, 1 if something was lost, 2 if there was no image (io/report.py). 0 as well
+    once a limit is reached or a signal comes; 1 if nobody subscribes. ValueError for a source that is none."""
     stop = stop_event()
     argv = list(sys.argv[1:] if argv is None else argv)
     import rclpy
@@ -74,12 +88,30 @@ def main(argv: list[str] | None = None) -> int:
 
 def replay(node, source: Source, options: Replay, stop: StopEvent) -> int:
     """Publish ``source`` through ``node`` until its end, the limits of ``options`` or ``stop``; returns the exit code."""
-    from rclpy.duration import Duration
+    with Bag(source.name, options.topic) if source.kind == "bag" else nullcontext() as bag:
+        camera = _PictureCamera(node, source, options) if bag is None else _BagCamera(node, bag, printable(source.name), options)
+        if not _wait_for_subscribers(node, camera.images, options, stop):
+            return 0 if stop.is_set() else 1
+        count, seconds = _play(camera, options, stop)
+    report, code = camera.report, camera.report.exit_code
+    if stop.is_set():  # what was asked for was done
+        report, code = replace(report, promised=count, read=count), 0
+        report.note("stopped before the end, as asked")
+    if options.json:
+        write_json(options.json, report.as_json() | {"exit_code": code, "line": report.line()})
+    if count == 0 and code:
+        node.get_logger().error(f"{printable(source.name)} gave no image: {report.line()}")
+        return code
+    _let_subscribers_finish(camera.images)
+    say = node.get_logger().warning if code else node.get_logger().info
+    say(f"published {count} images in {seconds:.1f} s; {report.line()}")
+    return code
 
-    camera = _BagCamera(node, source, options) if source.kind == "bag" else _PictureCamera(node, source, options)
-    if not _wait_for_subscribers(node, camera.images, options, stop):
-        return 0 if stop.is_set() else 1
+
+def _play(camera: _PictureCamera | _BagCamera, options: Replay, stop: StopEvent) -> tuple[int, float]:
+    """How many images were published, in how many seconds; ``stop`` is set where that was before the end of the source."""
     begin = due = time.monotonic()
+    end = begin + (options.max_seconds or LONGEST_WAIT_S)
     count = 0
     while not stop.is_set():
         count_before = count
@@ -87,9 +119,9 @@ def replay(node, source: Source, options: Replay, stop: StopEvent) -> int:
             due += step.interval
             if due < time.monotonic() - 1.0:  # the source is slower than its rate: no burst to catch up
                 due = time.monotonic()
-            if stop.wait(max(0.0, due - time.monotonic())):
+            if stop.wait(max(0.0, min(due, end) - time.monotonic())):
                 break
-            if options.max_seconds and time.monotonic() - begin >= options.max_seconds:
+            if time.monotonic() >= end:
                 stop.set()
                 break
             step.publish()
@@ -99,14 +131,14 @@ def replay(node, source: Source, options: Replay, stop: StopEvent) -> int:
                 break
         if not options.loop or count == count_before:
             break
-    seconds = time.monotonic() - begin
-    if count == 0 and not stop.is_set():
-        node.get_logger().error(f"{source.name} gave no image")
-        return 1
-    camera.images.wait_for_all_acked(Duration(seconds=1.0))
+    return count, time.monotonic() - begin
+
+
+def _let_subscribers_finish(publisher) -> None:
+    from rclpy.duration import Duration
+
+    publisher.wait_for_all_acked(Duration(seconds=1.0))
     time.sleep(SETTLE_S)  # best-effort readers take the last image out of our shared memory
-    node.get_logger().info(f"published {count} images in {seconds:.1f} s")
-    return 0
 
 
 def _wait_for_subscribers(node, publisher, options: Replay, stop: StopEvent) -> bool:
@@ -147,6 +179,10 @@ class _PictureCamera:
         self.images = node.create_publisher(Image, "image", 5)
         self._infos = node.create_publisher(CameraInfo, "camera_info", 5)
 
+    @property
+    def report(self) -> ReadReport:
+        return self._source.report
+
     def steps(self) -> Iterator[_Step]:
         for picture in self._source.pictures():
             yield _Step(self._interval, lambda picture=picture: self._publish(picture), True)
@@ -167,47 +203,61 @@ class _PictureCamera:
 
 
 class _BagCamera:
-    """Messages of a bag as they were recorded; CameraInfo of a plausible pinhole camera only where the bag has none."""
+    """Messages of a bag as they were recorded; CameraInfo of a plausible pinhole camera only where the bag has none.
 
-    def __init__(self, node, source: Source, options: Replay):
+    What cannot be decoded is not published: rclpy's subscribers would end by it. ValueError if there is no image at all.
+    """
+
+    def __init__(self, node, bag: Bag, name: str, options: Replay):
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-        from hmr_ros.io.bags import INFO_TYPE, image_messages
-
-        self._options, self._info_type = options, INFO_TYPE
-        self._messages = lambda: image_messages(source.name, options.topic)
-        first = next(iter(self._messages()), None)
-        if first is None:
-            raise ValueError(f"bag {source.name} holds no messages of its image topic")
-        types = {m.type for m, _ in zip(self._messages(), range(50))}  # the beginning tells whether infos come along
-        self._has_infos = INFO_TYPE in types
-        compressed = "sensor_msgs/msg/CompressedImage" in types
+        self.report = ReadReport()
+        self._log, self._bag, self._options = node.get_logger(), bag, options
+        if not any(message.type != INFO_TYPE for message in bag.messages(self.report)):
+            raise ValueError(f"bag {name} holds no image of {printable(bag.topic)} that can be read: {self.report.line()}")
+        compressed = bag.type == IMAGE_TYPES[1]
         self._image_type = CompressedImage if compressed else Image
         topic = "image/compressed" if compressed else "image"
         if compressed:
-            node.get_logger().info("the bag has compressed images: start live with image_transport:=compressed")
+            self._log.info("the bag has compressed images: start live with image_transport:=compressed")
         self.images = node.create_publisher(self._image_type, topic, 5)
         self._infos = node.create_publisher(CameraInfo, "camera_info", 5)
 
     def steps(self) -> Iterator[_Step]:
+        self.report = ReadReport()
         before = None
-        for message in self._messages():
-            is_image = message.type != self._info_type
-            interval = 0.0 if before is None else message.time - before
+        for number, message in enumerate(self._bag.messages(self.report)):
+            is_image = message.type != INFO_TYPE
+            try:
+                message.decoded()
+                made_up = None if self._bag.has_infos or not is_image else self._made_up_info(message)
+            except ValueError as error:
+                self.report.read -= is_image
+                self.report.skip(f"message {number}", error)
+                continue
+            interval = 0.0 if before is None else self._pause(before, message.time)
             before = message.time
             if self._options.rate:
                 interval = 1.0 / self._options.rate if is_image else 0.0
-            yield _Step(interval, lambda message=message: self._publish(message), is_image)
+            yield _Step(interval, lambda message=message, made_up=made_up: self._publish(message, made_up), is_image)
 
-    def _publish(self, message) -> None:
-        if message.type == self._info_type:
-            self._infos.publish(message.raw)
-            return
-        if not self._has_infos:
-            self._publish_info(message.raw)
-        self.images.publish(message.raw)
+    def _pause(self, before: float, now: float) -> float:
+        """Seconds between two messages; none where the recording's clock goes back, and --max-gap at most."""
+        pause, longest = now - before, self._options.max_gap
+        if pause < -BACKWARDS_S:
+            self._log.info(f"the clock of the recording goes back by {-pause:.1f} s: played without a pause")
+        if longest and pause > longest and not self._options.rate:
+            self._log.info(f"nothing was recorded for {pause:.1f} s: shortened to {longest:g} s (--max-gap)")
+            return longest
+        return max(pause, 0.0)
 
-    def _publish_info(self, raw: bytes) -> None:
+    def _publish(self, message: BagMessage, made_up) -> None:
+        if made_up is not None:
+            self._infos.publish(made_up)
+        (self._infos if message.type == INFO_TYPE else self.images).publish(message.raw)
+
+    def _made_up_info(self, message: BagMessage):
+        """ValueError for a picture whose size cannot be told."""
         from rclpy.serialization import deserialize_message
         from sensor_msgs.msg import Image
 
@@ -215,13 +265,13 @@ class _BagCamera:
         from hmr_ros.io.decode import compressed_image_from_message
         from hmr_ros.ros.inputs import intrinsics_to_message
 
-        image = deserialize_message(raw, self._image_type)
+        image = deserialize_message(message.raw, self._image_type)
         if self._image_type is Image:
             height, width = image.height, image.width
         else:
             height, width = compressed_image_from_message(image).shape[:2]
         intrinsics = pinhole(width, height, self._options.fov)
-        self._infos.publish(intrinsics_to_message(intrinsics, width, height, image.header))
+        return intrinsics_to_message(intrinsics, width, height, image.header)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def _file(name: str, content: bytes) -> Path:
 
 # ---- encoded pictures -----------------------------------------------------------------------------------------------
 
-FORMATS = ("jpeg", "png", "rgb8; jpeg compressed bgr8", "16UC1; png compressed ", "tiff", "16UC1; compressedDepth png", "")
+FORMATS = ("jpeg", "png", "rgb8; jpeg compressed bgr8", "mono16; png compressed ", "16UC1; png compressed ", "tiff", "rgb16; tiff compressed rgb16",
+           "16UC1; compressedDepth png", "")  # fmt: skip
 
 
 @cache
@@ -109,9 +110,10 @@ def _picture_of(fields: Fields) -> bytes:
 
 def read_compressed(data: bytes) -> bool:
     fields = Fields(data)
-    message = SimpleNamespace(format=fields.choice(FORMATS), data=array("B", _picture_of(fields)))
+    format, bit_depth = fields.choice(FORMATS), 8 + fields.byte() % 9
+    message = SimpleNamespace(format=format, data=array("B", _picture_of(fields)))
     try:
-        picture = compressed_image_from_message(message)
+        picture = compressed_image_from_message(message, bit_depth=bit_depth)
     except REFUSED:
         return False
     _picture_is_valid(picture)
@@ -120,7 +122,7 @@ def read_compressed(data: bytes) -> bool:
 
 def compressed_seeds() -> list[bytes]:
     names = list(_encoded())
-    return [packed(int(name.endswith(".png")), names.index(name)) for name in names if name.endswith(("png", "jpg"))]
+    return [packed(int(name.endswith(".png")), 8, names.index(name)) for name in names if name.endswith(("png", "jpg"))]
 
 
 def read_picture_file(data: bytes) -> bool:
@@ -133,17 +135,17 @@ def read_picture_file(data: bytes) -> bool:
 
 
 def picture_file_seeds() -> list[bytes]:
-    return [packed(index) for index in range(len(_encoded()))]
+    return [packed(index) for index, name in enumerate(_encoded()) if not name.endswith((".hdr", ".pfm"))]  # floats are refused
 
 
 # ---- raw images and cameras -----------------------------------------------------------------------------------------
 
-IMAGE_ENCODINGS = (*ENCODINGS, *DEPTH_ENCODINGS, "bayer_rggb8", "bayer_bggr16", "rgb16", "64FC1", "8UC7", "", "\udce9")
+IMAGE_ENCODINGS = (*ENCODINGS, *DEPTH_ENCODINGS, "64FC1", "8UC7", "", "\udce9")
 
 
 def read_image(data: bytes) -> bool:
     fields = Fields(data)
-    encoding, bigendian, large = fields.choice(IMAGE_ENCODINGS), fields.byte() % 2, fields.byte()
+    encoding, bigendian, large, bit_depth = fields.choice(IMAGE_ENCODINGS), fields.byte() % 2, fields.byte(), 8 + fields.byte() % 9
     width, height, step = (fields.word() if large >> bit & 1 else fields.byte() for bit in range(3))
     content = fields.rest()
     if large & 128:  # as long as it should be, up to a limit
@@ -151,7 +153,7 @@ def read_image(data: bytes) -> bool:
     message = SimpleNamespace(encoding=encoding, is_bigendian=bigendian, width=width, height=height, step=step, data=array("B", content))
     read = False
     try:
-        picture = image_from_message(message)
+        picture = image_from_message(message, bit_depth=bit_depth)
         _picture_is_valid(picture)
         assert picture.shape[:2] == (height, width), picture.shape
         read = True
@@ -169,7 +171,7 @@ def read_image(data: bytes) -> bool:
 
 def image_seeds() -> list[bytes]:
     known = [*ENCODINGS, *DEPTH_ENCODINGS]
-    return [packed(IMAGE_ENCODINGS.index(name), index % 2, 128, 4, 3, 4 * 4 + 2, b"\x01\x40\x7f") for index, name in enumerate(known)]
+    return [packed(IMAGE_ENCODINGS.index(name), index % 2, 128, 8, 4, 3, 4 * 8 + 2, b"\x01\x40\x7f") for index, name in enumerate(known)]
 
 
 LENSES = ("", "plumb_bob", "rational_polynomial", "equidistant", "fisheye", "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +11,9 @@ from hmr_ros.body.betas_map import BetasMap
 from hmr_ros.networks.paper.maps import MAP_SIZE, person_maps
 from hmr_ros.networks.regressor import BodyParameters, FlipAveraged
 from hmr_ros.proxies import PersonProxies
+
+
+logger = logging.getLogger(__name__)
 
 
 class MapsRegressor(FlipAveraged):
@@ -23,15 +27,27 @@ class MapsRegressor(FlipAveraged):
         betas_map: BetasMap = BetasMap(),
         body: dict[str, str] | None = None,
         backend: str = "",
+        depth_sources: frozenset[str] = frozenset(),
     ):
         """network: joints (M, 17, 3) and depth (M, depth_size, depth_size) as ``person_maps`` gives them → BodyParameters' arrays; its
-        betas go through ``betas_map`` to the body model that is posed. ``body``: what the network was trained with."""
+        betas go through ``betas_map`` to the body model that is posed. ``body``: what the network was trained with.
+        ``depth_sources``: what its depth was in training (``PersonProxies.depth_source``); another one warns once. Empty: not known."""
         self._network, self.depth_size, self._betas_map = network, depth_size, betas_map
         self.body, self.backend = body or {}, backend
+        self.depth_sources, self._warned = depth_sources, False
 
     def _regress(self, views: Sequence[PersonProxies]) -> BodyParameters:
+        self._warn_of_other_depth({person.depth_source for person in views} - {"none"})
         rotations, betas, cameras, reliability = self._network(*person_maps(views, self.depth_size))
         return BodyParameters(rotations, self._betas_map(betas), cameras, reliability)
+
+    def _warn_of_other_depth(self, sources: set[str]) -> None:
+        if self.depth_sources and not self._warned and sources - self.depth_sources:
+            self._warned = True
+            logger.warning(
+                "the regressor %s was trained on %s depth, and this is %s depth, whose errors are others: expect worse bodies; train on "
+                "proxies of the same kind", self.name, " and ".join(sorted(self.depth_sources)), " and ".join(sorted(sources)),
+            )  # fmt: skip
 
 
 def depth_size_of(size: int) -> int:

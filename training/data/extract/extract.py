@@ -20,6 +20,8 @@ from rich.console import Console
 from hmr_ros import __version__
 from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.proxies import registry
+from hmr_ros.proxies.paper import hdnet
+from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data import shard_work, shards
@@ -48,6 +50,9 @@ class ExtractConfig:
     """Of a bag: depth images aligned with the image topic, 16UC1 or 32FC1."""
     depth_size: int = MAP_SIZE
     """Side of depth maps and masks in pixels; the "paper" preset of `hmr-ros train` wants 256."""
+    extractor: Literal["embedded", "paper"] = "embedded"
+    """embedded: MoveNet and BlazePose; paper: Keypoint R-CNN and a depth network, with weights that you bring."""
+    proxies: Annotated[ProxyFiles, tyro.conf.arg(name="")] = ProxyFiles()
     mirrored: bool = False
     """Extract every person's mirrored view as well, as rendered data has it; for one more landmark pass a person."""
     workers: int = 2
@@ -117,7 +122,7 @@ def extract(config: ExtractConfig) -> dict:
     shard_work.make_shards(maker, missing, len(chosen), config.workers, f"extracting {config.source.name}")
     manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
     reading = _reading(listing, len(chosen), manifest["unreadable"], whole=config.frames is None)
-    manifest["reading"] = reading.as_json() | {"line": reading.line()}
+    manifest["reading"] = reading.as_json()
     shard_work.finish(config.out, manifest)
     return manifest
 
@@ -134,7 +139,7 @@ def _check(config: ExtractConfig) -> None:
 
 
 def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
-    extractor = registry.make_extractor(threads=1, flip=config.mirrored, size=config.depth_size)
+    extractor = registry.make_extractor(config.extractor, threads=1, flip=config.mirrored, size=config.depth_size, files=config.proxies)
     bag = listing.kind == "bag"
     read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader()
     return partial(extract_shard, config, extractor, read)
@@ -150,7 +155,7 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
         except (ValueError, OSError) as error:
             unreadable[frame.name] = str(error)
         else:
-            for row in _rows(config, extractor, index, image, depth):
+            for row in _rows(config, extractor, index, image, depth, frame.name):
                 shards.add_row(rows, row | {"name": frame.name})
         tick()
     shards.save_proxies(
@@ -161,8 +166,9 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
     )  # fmt: skip
 
 
-def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None) -> list[dict]:
-    """Rows of a picture. ``depth`` stays estimated, as in rendered data; a camera's goes into ``sensor_depth``."""
+def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None, name: str) -> list[dict]:
+    """Rows of a picture. ``depth`` stays estimated, as in rendered data, or is read from --depth-maps; a camera's goes into
+    ``sensor_depth``."""
     if config.depth_topic and depth is None:
         depth = np.zeros(image.shape[:2], np.float32)  # unknown everywhere: every row has the same names
     if depth is not None and depth.shape != image.shape[:2]:
@@ -170,7 +176,8 @@ def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth
             f"depth image of {config.depth_topic} has shape {depth.shape}, the image {image.shape[:2]}; expected a depth "
             "topic that is aligned with the image (aligned_depth_to_color or so)"
         )
-    return [shards.proxy_row(index, image.shape[:2], person, depth, config.depth_size) for person in extractor(image)]
+    people = hdnet.with_map_of(config.proxies.depth_maps, name, extractor(image), image.shape[:2])
+    return [shards.proxy_row(index, image.shape[:2], person, depth, config.depth_size) for person in people]
 
 
 # ---- manifest -------------------------------------------------------------------------------------------------------
@@ -193,7 +200,7 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
         "depth_topic": config.depth_topic,
         "mirrored": config.mirrored,
         "shard_size": config.shard_size,
-        "extractor": registry.identity(flip=config.mirrored, size=config.depth_size),
+        "extractor": registry.identity(config.extractor, config.mirrored, config.depth_size, config.proxies),
         **shards.size_identity(config.depth_size),
     }
 

@@ -15,7 +15,7 @@ from typing import Iterator, NamedTuple
 
 import numpy as np
 
-from hmr_ros.io.bags import IMAGE_TYPES, BagMessage, image_messages
+from hmr_ros.io.bags import IMAGE_TYPES, BagMessage, image_messages, is_bag
 from hmr_ros.io.content import find_media
 from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.io.sources import nothing_in, open_moving, open_source, read_file
@@ -56,7 +56,7 @@ def kind_of(source: Path) -> str:
     found = [kind for kind, pattern in markers.items() if source.is_dir() and any(source.glob(pattern))]
     if found:
         return found[0]
-    if source.is_dir() and not (source / "metadata.yaml").is_file():
+    if source.is_dir() and not is_bag(source):
         return "images"
     kind = open_source(str(source)).kind
     if kind == "camera":
@@ -108,10 +108,13 @@ def _video_frames(source: Path, stop: int | None) -> FrameList:
 
 
 def _bag_frames(source: Path, topic: str, depth_topic: str) -> FrameList:
-    stamps = [message.stamp for message in _images(source, topic)]
+    report = ReadReport()
+    stamps = [message.stamp for message in _images(source, topic, report)]
+    if not stamps:
+        raise ValueError(f"bag {printable(source)} holds no image that can be read: {report.line()}")
     frames = [Frame(f"{i:06d}@{stamp / 1e9:.6f}", source, i) for i, stamp in enumerate(stamps)]
     if not depth_topic:
-        return FrameList("bag", frames)
+        return FrameList("bag", frames, report=report)
     depths = sorted((message.stamp, i) for i, message in enumerate(_images(source, depth_topic)))
     pairs = {}
     for i, stamp in enumerate(stamps):
@@ -120,13 +123,13 @@ def _bag_frames(source: Path, topic: str, depth_topic: str) -> FrameList:
         if nearest is not None and abs(nearest[0] - stamp) <= DEPTH_TOLERANCE:
             pairs[i] = nearest[1]
     if not pairs:
-        raise ValueError(f"bag {source} has no message of {depth_topic} within {DEPTH_TOLERANCE / 1e6:g} ms of an image, "
+        raise ValueError(f"bag {printable(source)} has no message of {depth_topic} within {DEPTH_TOLERANCE / 1e6:g} ms of an image, "
                          "expected one for most images; compare their stamps, or leave out --depth-topic")  # fmt: skip
-    return FrameList("bag", frames, pairs)
+    return FrameList("bag", frames, pairs, report=report)
 
 
-def _images(bag: Path, topic: str) -> Iterator[BagMessage]:
-    return (message for message in image_messages(str(bag), topic) if message.type in IMAGE_TYPES)
+def _images(bag: Path, topic: str, report: ReadReport | None = None) -> Iterator[BagMessage]:
+    return (message for message in image_messages(bag, topic, report) if message.type in IMAGE_TYPES)
 
 
 class FileReader:
