@@ -64,6 +64,8 @@ def main() -> int:
             with console.status(f"{name}: {way} {precision}"):
                 rows += [{"network": name, "way": way, "precision": precision, **row} for row in measure(network, way, precision, config)]
     console.print(table_of(rows))
+    for reason in dict.fromkeys(row["missing"] for row in rows if "missing" in row):
+        console.print(f"missing: {reason}")
     if config.json:
         write_json(config.json, {**machine(config.device), "date": date.today().isoformat(), "calls": config.calls, "rows": rows})
         print(f"written to {config.json}")
@@ -137,7 +139,7 @@ def table_of(rows: list[dict]) -> Table:
     for row in rows:
         head = row["network"], row["way"], row["precision"]
         if "missing" in row:
-            table.add_row(*head, "-", "-", "-", "-", row["missing"])
+            table.add_row(*head, *["-"] * 4, "missing")
         else:
             numpy = f"{row['numpy_p50_ms']:.2f}" if "numpy_p50_ms" in row else "-"
             table.add_row(*head, str(row["people"]), f"{row['p50_ms']:.2f}", f"{row['p95_ms']:.2f}", numpy, f"{row['difference']:.1e}")

@@ -84,7 +84,7 @@ def test_an_onnx_file_says_what_goes_in_and_out(tmp_path):
     save_onnx(network.module, network.examples, tmp_path / "lifter.onnx")
     graph = onnx.load(tmp_path / "lifter.onnx").graph
     assert [port.name for port in graph.input] == ["features", "feature_map"]
-    assert [port.name for port in graph.output] == ["rotations", "betas", "camera", "reliability"]
+    assert [port.name for port in graph.output] == ["rotations", "betas", "weak_camera", "reliability"]
     for port in (*graph.input, *graph.output):
         first, *rest = port.type.tensor_type.shape.dim
         assert first.dim_param and all(d.dim_value for d in rest) and port.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
@@ -126,6 +126,7 @@ def test_without_onnx_runtime_files_are_written_and_said_to_be_uncompared(tmp_pa
     def missing(path, arrays):
         raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 
+    monkeypatch.setenv("COLUMNS", "200")  # the table's lines stay whole
     monkeypatch.setattr("hmr_ros.runtime.exported.run_onnx", missing)
     assert cli.main(["export", "--backend", "onnx", "--out", str(tmp_path), "--networks", "body"]) == 0
     assert (tmp_path / "body.onnx").is_file() and "not compared: pip install onnxruntime" in capsys.readouterr().out

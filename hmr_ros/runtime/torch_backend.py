@@ -123,7 +123,7 @@ class TensorModel(CompiledModel):
             if not torch.can_cast(tensor.dtype, dtype):
                 raise ValueError(f"{self.name}: input {spec.name!r} is {tensor.dtype}, expected {dtype}")
             placed.append(tensor.detach().to(self.device, dtype))
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: its tensors may not be changed, and results belong to the caller
             return tuple(self._own(self._forward(placed), tensors))
 
     def _own(self, results: Sequence[torch.Tensor], given: Sequence[torch.Tensor]):
