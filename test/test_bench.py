@@ -348,7 +348,8 @@ def test_a_signal_ends_the_live_node_too(tmp_path, number, processes_of_session,
             "    with bench.live_node(bench.Bench(out=Path(sys.argv[1]))): print('started', flush=True); time.sleep(60)\n"
             "bench.load_clip = wait; demo.isolate(Path(sys.argv[1]))\n"
             "from hmr_ros.cli import main; sys.exit(main(['bench', '--clips', 'one', '--out', sys.argv[1]]))")  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # as a job in the background inherits it
     assert process.stdout.readline() == "started\n" and len(processes_of_session(process.pid)) >= 2
     process.send_signal(number)
     assert process.wait(30) == 128 + number

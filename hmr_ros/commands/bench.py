@@ -99,7 +99,8 @@ class Bench:
 
 def main(argv: list[str] | None = None) -> int:
     """0 when everything was measured, whether targets are reached or not; 1 where the live node fails. ValueError for what cannot be measured."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # leaving ends the children; Ctrl-C does so by itself
+    for number in (signal.SIGTERM, signal.SIGINT):  # leaving ends the children; SIGINT is ignored in whoever is started in the background
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     argv = list(sys.argv[1:] if argv is None else argv)
     options = tyro.cli(Bench, args=argv, prog="hmr-ros bench")
     console = Console(markup=False, highlight=False, soft_wrap=True)
