@@ -276,7 +276,13 @@ def test_malformed_images_cost_one_line_and_nothing_else(peer, start):
     wait_for(lambda: int(values()["frames out"]) >= 2, live)
     warned = [report.status[0] for report in reports if report.status[0].level == b"\x01"]
     assert warned and all("see the log" in status.message for status in warned)
-    wait_for(lambda: reports[-1].status[0].level == b"\x00", live)  # no new malformed image: all is well again
+
+    def with_camera(header):
+        peer.infos.publish(intrinsics_to_message(pinhole(64, 48, 60), 64, 48, header))
+        return image_to_message(picture(2), header)
+
+    wait_for(lambda: peer.ask(with_camera) and reports[-1].status[0].level == b"\x00", live)  # no new malformed image: all is well again
+    assert reports[-1].status[0].hardware_id == "camera_optical" and values()["camera_info"] == "current"
     assert values()["backend"] == "fake" and float(values()["latency p50 [ms]"]) < 1000
 
 
