@@ -60,13 +60,17 @@ def why_silent(publishers: list, requested: QoSProfile, topic: str, message_type
     if not ours:
         kinds = ", ".join(sorted({publisher.topic_type for publisher in publishers}))
         return f"{topic} is published as {kinds}, expected {message_type}: remap it, or set image_transport"
-    offered = "; ".join(sorted({f"{in_words(publisher.qos_profile)} by {publisher.node_name}" for publisher in ours}))
+    offered = "; ".join(sorted({in_words(publisher.qos_profile) + _by(publisher.node_name) for publisher in ours}))
     policies = sorted({name for publisher in ours for name in incompatible(publisher.qos_profile, requested)})
     if policies:
         return (f"{topic} offers {offered}, requested is {in_words(requested)}: the {' and '.join(policies)} cannot be met; set image_reliability or "
                 f"qos_overrides.{topic}.subscription.{policies[0]}")  # fmt: skip
     return (f"{topic} has publishers, but nothing arrives (offered: {offered}; requested: {in_words(requested)}): does the camera run, and has its "
             "driver the Fast DDS profile config/fastdds.xml?")  # fmt: skip
+
+
+def _by(node_name: str) -> str:
+    return "" if node_name.startswith("_") else f" by {node_name}"  # rmw names unknown nodes and hidden ones so
 
 
 class SilenceWatch:
@@ -88,8 +92,9 @@ class SilenceWatch:
 
     def reason(self) -> str:
         """Why nothing arrives, in words, and what to do."""
+        own = self._node.get_name(), self._node.get_namespace()
         elsewhere = [name for name, types in self._node.get_topic_names_and_types() if self._type in types and name != self.topic
-                     and self._node.count_publishers(name)]  # fmt: skip
+                     and any((p.node_name, p.node_namespace) != own for p in self._node.get_publishers_info_by_topic(name))]  # fmt: skip
         return why_silent(self.publishers(), self.profile, self.topic, self._type, elsewhere)
 
     def publishers(self) -> list:

@@ -12,7 +12,7 @@ from hmr_ros.ros.camera_state import CameraState
 from hmr_ros.ros.depth_input import DepthInput, nanoseconds, tf2_lookup, transform_of
 from hmr_ros.ros.inputs import NO_POSITIONS
 from hmr_ros.ros.parameters import LiveParameters, depth_transform
-from hmr_ros.ros.qos import LATCHED, NEWEST, SilenceWatch, newest
+from hmr_ros.ros.qos import LATCHED, NEWEST, SilenceWatch, SubscriptionEventCallbacks, newest
 from hmr_ros.ros.stamps import FrameGaps, RateLimit
 
 
@@ -32,7 +32,7 @@ class Subscriptions:
         self._first_image: float | None = None
         self._rate = RateLimit()
         self._told_silence = False
-        self._latched: list[SilenceWatch] = []
+        self._latched: dict[str, object] = {}  # topic → subscription
         if now.image_transport == "compressed":
             self._images = self._watch(CompressedImage, beside(node, "image", "compressed"), self._on_image, newest(now.image_reliability))
         else:
@@ -48,8 +48,10 @@ class Subscriptions:
         return self._images.topic
 
     def destroy(self) -> None:
-        for watch in (self._images, *(watch for watch, _ in self._infos), *self._latched, *([self._depths] if self._depths else [])):
+        for watch in (self._images, *(watch for watch, _ in self._infos), *([self._depths] if self._depths else [])):
             watch.destroy()
+        for subscription in self._latched.values():
+            self._node.destroy_subscription(subscription)
 
     def check(self) -> list[str]:
         """Once a second: what is missing, a remark for /diagnostics each; a line in the log when it begins."""
@@ -94,10 +96,13 @@ class Subscriptions:
 
     def _subscribe_latched(self) -> None:
         """Once more where CameraInfo is kept for those who come late: who asks for that hears no other publisher, and is a warning in its log."""
-        known = {watch.topic for watch in self._latched}
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)  # the other publishers are heard by the first one
         for watch, cameras in self._infos:
-            if watch.topic not in known and any(p.qos_profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL for p in watch.publishers()):
-                self._latched.append(SilenceWatch(self._node, CameraInfo, watch.topic, self._putter(cameras, True), LATCHED, lambda _: None))
+            offers = [publisher.qos_profile.durability for publisher in watch.publishers()]
+            if watch.topic not in self._latched and QoSDurabilityPolicy.TRANSIENT_LOCAL in offers:
+                self._latched[watch.topic] = self._node.create_subscription(
+                    CameraInfo, watch.topic, self._putter(cameras, True), LATCHED, event_callbacks=quiet
+                )
 
     def _putter(self, cameras: CameraState, latched: bool) -> Callable[[CameraInfo], None]:
         return lambda message: cameras.put(message, time.monotonic(), latched)
