@@ -92,9 +92,10 @@ class SilenceWatch:
 
     def reason(self) -> str:
         """Why nothing arrives, in words, and what to do."""
-        own = self._node.get_name(), self._node.get_namespace()
-        elsewhere = [name for name, types in self._node.get_topic_names_and_types() if self._type in types and name != self.topic
-                     and any((p.node_name, p.node_namespace) != own for p in self._node.get_publishers_info_by_topic(name))]  # fmt: skip
+        node = self._node
+        own = {name for name, _ in node.get_publisher_names_and_types_by_node(node.get_name(), node.get_namespace())}
+        elsewhere = [name for name, types in node.get_topic_names_and_types() if self._type in types and name not in own | {self.topic}
+                     and node.count_publishers(name)]  # fmt: skip
         return why_silent(self.publishers(), self.profile, self.topic, self._type, elsewhere)
 
     def publishers(self) -> list:
