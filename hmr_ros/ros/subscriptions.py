@@ -31,7 +31,7 @@ class Subscriptions:
         self.last_image = time.monotonic()
         self._first_image: float | None = None
         self._rate = RateLimit()
-        self._told_silence = False
+        self._told = ""  # why it is silent, as it stands in the log
         self._latched: dict[str, object] = {}  # topic → subscription
         if now.image_transport == "compressed":
             self._images = self._watch(CompressedImage, beside(node, "image", "compressed"), self._on_image, newest(now.image_reliability))
@@ -54,7 +54,7 @@ class Subscriptions:
             self._node.destroy_subscription(subscription)
 
     def check(self) -> list[str]:
-        """Once a second: what is missing, a remark for /diagnostics each; a line in the log when it begins."""
+        """Once a second: what is missing, a remark for /diagnostics each; a line in the log when it begins, and when its reason changes."""
         now, settings = time.monotonic(), self._settings()
         remarks = []
         self.cameras.timeout = settings.camera_info_timeout
@@ -66,10 +66,10 @@ class Subscriptions:
                 cameras.forget_latched()
         silence = now - self.last_image
         if silence <= settings.warn_silence:
-            self._told_silence = False
-        elif not self._told_silence:
-            self._told_silence = True
-            self._node.get_logger().warning(f"no image for {silence:.0f} s: {self._images.reason()}")
+            self._told = ""
+        elif (reason := self._images.reason()) != self._told:
+            self._told = reason
+            self._node.get_logger().warning(f"no image for {silence:.0f} s: {reason}")
         images_come = self._first_image is not None and silence <= settings.warn_silence
         if images_come and now - self._first_image > settings.warn_silence and self.cameras.empty:
             info = self._infos[0][0]
