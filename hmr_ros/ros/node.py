@@ -9,6 +9,7 @@ and takes the newest frame when it is free.
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -320,8 +321,10 @@ class LiveNode(LifecycleNode):
         )
 
     def _warn_once(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
+        """The same words with other numbers are the same warning."""
+        words = re.sub(r"\d+", "", text)
+        if words not in self._warned:
+            self._warned.add(words)
             self.get_logger().warning(text)
 
     # ---- diagnostics ------------------------------------------------------------------------------------------------
