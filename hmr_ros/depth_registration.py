@@ -33,7 +33,7 @@ class DepthRegistration:
         rays = np.concatenate([directions, np.ones((height, width, 1))], axis=-1)
         self._rays = (rays @ rotation.T).astype(np.float32)  # (H, W, 3) in the image camera's axes, 1 m deep in the depth camera's
         self._known = known
-        self._scale = np.array(image_camera.intrinsics[:2]) / depth_camera.intrinsics[:2] * SPREAD  # pixels of the image a pixel of depth
+        self._scale = (np.array(image_camera.intrinsics[:2]) / depth_camera.intrinsics[:2] * SPREAD).astype(np.float32)  # pixels of the image a pixel of depth
 
     def __call__(self, depth: np.ndarray) -> np.ndarray:
         """(h, w) float32 m along the depth camera's axis, 0 unknown → (H, W) float32 m along the image camera's axis, 0 unknown."""
@@ -44,26 +44,20 @@ class DepthRegistration:
         points = self._rays[seen] * source[:, None] + self._translation
         front = points[:, 2] > 1e-3
         points, source = points[front], source[front]
-        order = np.argsort(-points[:, 2])  # of several points in one pixel the last one written stays: the nearest
-        points, source = points[order], source[order]
         pixels = self._image_camera.project(points)
-        half = 0.5 * self._scale * (source / points[:, 2])[:, None]
-        width, height = self._image_size
-        inside = ((pixels + half >= 0) & (pixels - half <= (width - 1, height - 1))).all(axis=1) if len(points) else np.zeros(0, bool)
-        return self._drawn(pixels[inside], half[inside], points[inside, 2])
+        spread = 0.5 * source / points[:, 2]
+        nearest = np.full(self._image_size[0] * self._image_size[1], np.inf, np.float32)
+        left, right = _span(pixels[:, 0], spread * self._scale[0], self._image_size[0])
+        top, bottom = _span(pixels[:, 1], spread * self._scale[1], self._image_size[1])
+        for row in range((bottom - top).max(initial=-1) + 1):
+            for column in range((right - left).max(initial=-1) + 1):
+                u, v = left + column, top + row
+                drawn = (u <= right) & (v <= bottom)
+                np.minimum.at(nearest, (v * self._image_size[0] + u)[drawn], points[drawn, 2])
+        return np.where(np.isfinite(nearest), nearest, 0).reshape(self._image_size[::-1])
 
-    def _drawn(self, pixels: np.ndarray, half: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """The z-buffer of rectangles of ``half`` (N, 2) px around ``pixels`` (N, 2), the farthest first."""
-        width, height = self._image_size
-        nearest = np.full(height * width, np.inf, np.float32)
-        begin, end = np.ceil(pixels - half).astype(np.int32), np.floor(pixels + half).astype(np.int32)
-        begin, end = np.maximum(begin, 0), np.minimum(end, (width - 1, height - 1))
-        columns, rows = (end - begin + 1).max(axis=0, initial=0)
-        for i in range(rows):
-            for j in range(columns):
-                u, v = begin[:, 0] + j, begin[:, 1] + i
-                drawn = (u <= end[:, 0]) & (v <= end[:, 1])
-                layer = np.full(height * width, np.inf, np.float32)
-                layer[v[drawn] * width + u[drawn]] = z[drawn]
-                np.minimum(nearest, layer, out=nearest)
-        return np.where(np.isfinite(nearest), nearest, 0).reshape(height, width)
+
+def _span(centres: np.ndarray, half: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last pixel within ``half`` of ``centres`` (N,) and inside 0 ... size - 1; the first is behind the last where there is none."""
+    first, last = np.ceil(np.clip(centres - half, 0, size)), np.floor(np.clip(centres + half, -1, size - 1))
+    return first.astype(np.int32), last.astype(np.int32)

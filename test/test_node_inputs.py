@@ -112,9 +112,11 @@ def test_qos_that_cannot_be_met_is_named_with_topic_offered_and_requested(peer, 
 
 def test_silence_names_the_topics_that_there_are(peer, start):  # noqa: F811
     reports = peer.listen(DiagnosticArray, "/diagnostics")
-    live = start("--ros-args", "-r", "image:=/nobody/image", "-p", "warn_silence:=1.0", "-p", "error_silence:=2.0")
+    live = start("--ros-args", "-r", "image:=/nobody/image", "-p", "warn_silence:=1.0", "-p", "error_silence:=2.0",
+                 "-p", "use_sim_time:=true")
     live.wait_for_text("nobody publishes /nobody/image; images are published on /image: remap /nobody/image")
     wait_for(lambda: status_of(reports) and status_of(reports).level == b"\x02" and "no image for" in status_of(reports).message, live)
+    assert "nothing comes on /clock" in status_of(reports).message and live.text().count("nothing comes on /clock") == 1
     assert live.end() == 0
 
 

@@ -336,6 +336,9 @@ class LiveNode(LifecycleNode):
         statistics, subscriptions, worker = getattr(self, "_statistics", None), self._inputs, self._worker
         if subscriptions is not None and worker is not None:
             remarks = subscriptions.check() + ([self._following.remark] if self._following.remark else [])
+            if self.get_parameter("use_sim_time").value and not self.get_clock().now().nanoseconds:
+                remarks.append("use_sim_time is true, but nothing comes on /clock")
+                self._warn_once(f"{remarks[-1]}: /diagnostics has no time; start the simulator, hmr-ros replay --clock, or set it to false")
             window = statistics.window(subscriptions.received, worker.dropped)
             level, text = judge(statistics, window, self._settings, time.monotonic() - subscriptions.last_image, remarks)
             hardware_id = statistics.frame_id
