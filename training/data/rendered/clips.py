@@ -35,7 +35,7 @@ class Actor:
     path: np.ndarray
 
 
-class Frame(NamedTuple):
+class ClipFrame(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8 BGR
     joints: np.ndarray  # (A, 24, 3) metres in the camera frame
     shown: np.ndarray  # (A,) share of each silhouette that nothing hides; 0 outside the image
@@ -75,7 +75,7 @@ class ClipMaker:
         self._light = random_light(self._rng, self._up, tint=np.ones(3))
         self._pillar, self._texture = pillar, Backgrounds().sample(self._rng, size[::-1], plain=True).astype(np.float32)
 
-    def frames(self, actors: list[Actor], betas: np.ndarray | None = None) -> Iterator[Frame]:
+    def frames(self, actors: list[Actor], betas: np.ndarray | None = None) -> Iterator[ClipFrame]:
         """``betas`` (A, 10) of the embedded body; default: drawn."""
         looks = [self._maker.dresser.look(self._rng) for _ in actors]
         betas = np.clip(self._rng.normal(0, 0.6, (len(actors), 10)), -1.5, 1.5) if betas is None else betas
@@ -86,7 +86,7 @@ class ClipMaker:
             places = [np.array([actor.path[i, 0], 0.0, actor.path[i, 1]]) - self._up * (floor + CAMERA_HEIGHT)
                       for actor, floor in zip(actors, floors)]  # fmt: skip
             image, shown = self._draw([vertices + place for (vertices, _), place in zip(bodies, places)], looks)
-            yield Frame(image, np.stack([joints + place for (_, joints), place in zip(bodies, places)]).astype(np.float32), shown)
+            yield ClipFrame(image, np.stack([joints + place for (_, joints), place in zip(bodies, places)]).astype(np.float32), shown)
 
     def _posed(self, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pose = pose.copy()
