@@ -18,6 +18,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from hmr_ros.geometry import crop_matrix
+from hmr_ros.palette import PEOPLE, person_colour, person_number
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.similarity import keypoint_similarity
 from hmr_ros.skeleton import TORSO_KEYPOINTS
@@ -25,11 +26,15 @@ from hmr_ros.skeleton import TORSO_KEYPOINTS
 _GIVEN: set[str] = set()  # by this process: an id never comes back
 
 
-def new_id() -> str:
-    """Five random characters as in REP 155, unique in this process. The first is a letter: YAML would read 12e34 as a number."""
+def new_id(others: Sequence[str] = ()) -> str:
+    """Five random characters as in REP 155, unique in this process, and of another colour than ``others`` while there are colours.
+
+    The first is a letter: YAML would read 12e34 as a number.
+    """
+    taken = {person_colour(person_number(other, 0)) for other in others}
     while True:
         name = secrets.choice(string.ascii_lowercase) + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(4))
-        if name not in _GIVEN:
+        if name not in _GIVEN and (len(taken) == len(PEOPLE) or person_colour(person_number(name, 0)) not in taken):
             _GIVEN.add(name)
             return name
 
@@ -104,7 +109,7 @@ class Tracker:
             if one is None:
                 if person.score < config.min_score:
                     continue
-                one = whose[int(j)] = Identity(new_id(), person, colours[j], stamp, stamp, np.zeros(2), person.score)
+                one = whose[int(j)] = Identity(new_id([one.id for one in self.known]), person, colours[j], stamp, stamp, np.zeros(2), person.score)
                 one.shown = start or one.evidence >= config.sure_score
                 self.known.append(one)
             elif person.score < config.known_score * config.min_score:
