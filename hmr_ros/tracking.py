@@ -48,6 +48,7 @@ class TrackingConfig:
     known_score: float = 0.7  # share of min_score that suffices for somebody who is known
     sure_score: float = 0.5  # somebody new is shown as soon as the scores of the frames that see them sum to this
     remembered: float = 2.0  # seconds: so long a lost person is remembered
+    border_time: float = 0.3  # seconds: who is lost for longer and expected outside of the image has left
     place_sigma: float = 0.06  # of a predicted place, just seen
     speed_sigma: float = 0.5  # a second: by how much the place becomes less certain
     newcomer_sigma: float = 1.5  # a second: the same while the velocity is not known yet
@@ -56,7 +57,7 @@ class TrackingConfig:
     size_sigma: float = 0.25  # of the logarithm of the size
     pose_weight: float = 2.0  # of 1 - keypoint similarity
     pose_time: float = 0.3  # seconds: after so long a pose tells less
-    colour_sigma: float = 14.0  # CIELAB units, 8 bits, over all bands: of one person a second apart [vtest]
+    colour_sigma: float = 20.0  # CIELAB units, 8 bits, over all bands: of one person a second apart [vtest]
     colour_most: float = 4.5  # the highest cost of another colour: light changes, and masks bleed
     colour_time: float = 1.0  # seconds over which a person's colour is averaged
     new_cost: float = 9.0  # a pair that costs more are two people
@@ -101,7 +102,7 @@ class Tracker:
         config, start = self.config, not self.known
         if any(stamp <= one.stamp for one in self.known):
             raise ValueError(f"stamp {stamp} does not lie after the last one, expected stamps that grow: call reset() where time jumps")
-        self._forget(stamp)
+        self._forget(stamp, image)
         colours = [None if image is None else banded_colour(image, person) for person in people]
         whose = self._assign(people, colours, stamp)
         for j in np.argsort([-person.score for person in people]):
@@ -118,9 +119,11 @@ class Tracker:
                 self._update(one, person, colours[j], stamp)
         return self._shown(people, whose)
 
-    def _forget(self, stamp: float) -> None:
-        """Those lost for too long, and those not shown yet after a quarter of that."""
+    def _forget(self, stamp: float, image: np.ndarray | None) -> None:
+        """Those lost for too long, those not shown yet after a quarter of that, and those who have left the image by now."""
         kept = [one for one in self.known if stamp - one.stamp <= self.config.remembered * (1.0 if one.shown else 0.25)]
+        if image is not None:
+            kept = [one for one in kept if not self._has_left(one, stamp, image)]
         self.lost += sum(one.shown for one in self.known if one not in kept)
         self.known = kept
 
@@ -129,16 +132,17 @@ class Tracker:
             return {}
         costs = np.array([[self.cost(one, person, colour, stamp) for person, colour in zip(people, colours)] for one in self.known])
         possible = costs < self.config.new_cost
-        # A wide Gaussian is lower: of a person just seen and one who is lost, both expected here, the former is likelier.
-        widths = np.array([2 * np.log(self._sigma(one, stamp) / (self.config.place_sigma * one.size)) for one in self.known])
-        rows, columns = linear_sum_assignment(np.where(possible, costs + widths[:, None], 4 * self.config.new_cost))
+        rows, columns = linear_sum_assignment(np.where(possible, costs, 4 * self.config.new_cost))
         return {int(j): self.known[i] for i, j in zip(rows, columns) if possible[i, j]}
 
     def cost(self, one: Identity, person: PersonProxies, colour: np.ndarray | None, stamp: float) -> float:
-        """How far ``person`` at ``stamp`` is from what is expected of ``one``: negative log-likelihood, 0 at best."""
+        """Negative log-likelihood of ``person`` at ``stamp`` under what is expected of ``one``; 0 at best, for somebody just seen.
+
+        The wider the place where somebody may be, the less likely is each point of it.
+        """
         config, gone = self.config, stamp - one.stamp
-        off = _displacement(one.person, person) - self._moved(one, gone)
-        place = 0.5 * float(off @ off) / self._sigma(one, stamp) ** 2
+        off, sigma = _displacement(one.person, person) - self._moved(one, gone), self._sigma(one, stamp)
+        place = 0.5 * float(off @ off) / sigma**2 + 2 * np.log(sigma / (config.place_sigma * one.size))
         size = np.hypot(*(person.box[2:] - person.box[:2])) / one.size
         cost = place + min(0.5 * (np.log(size) / config.size_sigma) ** 2, config.colour_most)
         if gone < config.pose_time:
@@ -148,6 +152,11 @@ class Tracker:
         if colour is not None and one.colour is not None:
             cost += min(0.5 * float(np.sum((colour - one.colour) ** 2)) / config.colour_sigma**2, config.colour_most)
         return float(cost)
+
+    def _has_left(self, one: Identity, stamp: float, image: np.ndarray) -> bool:
+        """Not seen lately, and expected outside of the image."""
+        centre = one.person.box.reshape(2, 2).mean(0) + self._moved(one, stamp - one.stamp)
+        return stamp - one.stamp > self.config.border_time and bool(np.any(centre < 0) or np.any(centre >= image.shape[1::-1]))
 
     def _sigma(self, one: Identity, stamp: float) -> float:
         """Standard deviation of the predicted place, px."""
