@@ -36,7 +36,7 @@ from hmr_ros.proxies.registry import make_extractor
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile
 from hmr_ros.smoothing import Smoother, smooth_poses, steady_shapes
-from hmr_ros.stream import Stream
+from hmr_ros.stream import Stream, StreamConfig
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +116,9 @@ class HumanMeshEstimator:
         people = self.extractor(image, depth)
         return self.estimate(people, camera, depth, None if stature is None else np.full(len(people), stature))
 
-    def stream(self) -> Stream:
-        """An estimator with memory, for the frames of one video or camera."""
-        return Stream(self)
+    def stream(self, config: StreamConfig = StreamConfig()) -> Stream:
+        """An estimator with memory, for the frames of one video or camera: identities, smoothed bodies."""
+        return Stream(self, config)
 
     # ---- the steps ---------------------------------------------------------------------------------------------------
 

@@ -83,8 +83,9 @@ class Identity:
 
 
 class Tracker:
-    """People of one camera, frame by frame: ``tracker(people, stamp, image)`` → an id for each, "" for who is not shown (yet).
+    """People of one camera, frame by frame: ``tracker(people, stamp, image)`` → an identity for each.
 
+    It is ``shown`` or not yet, and None for who is refused: by ``min_score``, or because ``max_people`` others are there.
     Stamps grow; after ``reset`` nobody is known. Not for several threads.
     """
 
@@ -97,7 +98,7 @@ class Tracker:
         self.lost += sum(one.shown for one in self.known)
         self.known = []
 
-    def __call__(self, people: Sequence[PersonProxies], stamp: float, image: np.ndarray | None = None) -> list[str]:
+    def __call__(self, people: Sequence[PersonProxies], stamp: float, image: np.ndarray | None = None) -> list[Identity | None]:
         """``stamp`` in seconds. ``image``: uint8 (H, W, 3) BGR, for the colour; without it motion and pose decide alone."""
         config, start = self.config, not self.known
         if any(stamp <= one.stamp for one in self.known):
@@ -117,7 +118,7 @@ class Tracker:
                 del whose[int(j)]
             else:
                 self._update(one, person, colours[j], stamp)
-        return self._shown(people, whose)
+        return self._admitted(people, whose)
 
     def _forget(self, stamp: float, image: np.ndarray | None) -> None:
         """Those lost for too long, those not shown yet after a quarter of that, and those who have left the image by now."""
@@ -179,11 +180,11 @@ class Tracker:
         one.person, one.stamp, one.evidence = person, stamp, one.evidence + person.score
         one.shown = one.shown or one.evidence >= config.sure_score
 
-    def _shown(self, people, whose: dict[int, Identity]) -> list[str]:
-        """Ids of at most ``max_people``, those who are known for longest first."""
-        shown = sorted((j for j, one in whose.items() if one.shown), key=lambda j: (whose[j].since, -people[j].score))
-        kept = set(shown[: self.config.max_people] if self.config.max_people else shown)
-        return [whose[j].id if j in kept else "" for j in range(len(people))]
+    def _admitted(self, people, whose: dict[int, Identity]) -> list[Identity | None]:
+        """At most ``max_people``, those who are shown and known for longest first."""
+        order = sorted(whose, key=lambda j: (not whose[j].shown, whose[j].since, -people[j].score))
+        kept = set(order[: self.config.max_people] if self.config.max_people else order)
+        return [whose[j] if j in kept else None for j in range(len(people))]
 
 
 def _displacement(before: PersonProxies, now: PersonProxies) -> np.ndarray:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.tracking import Tracker, TrackingConfig, new_id
+from hmr_ros.tracking import Tracker as IdentityTracker
+from hmr_ros.tracking import TrackingConfig, new_id
 
 SHAPE = np.array(
     [[0, 10], [3, 7], [-3, 7], [6, 9], [-6, 9], [20, 40], [-20, 40], [26, 70], [-26, 70], [28, 100], [-28, 100],
@@ -15,6 +16,13 @@ SHAPE = np.array(
 )  # fmt: skip
 RED, BLUE = (40, 40, 200), (200, 60, 40)
 NAMED = re.compile(r"[a-z][a-z0-9]{4}")
+
+
+class Tracker(IdentityTracker):
+    """Says ids alone, "" for who is not shown."""
+
+    def __call__(self, *arguments):
+        return [one.id if one is not None and one.shown else "" for one in super().__call__(*arguments)]
 
 
 def person(x: float, rng=None, score: float = 0.8) -> PersonProxies:
