@@ -16,9 +16,22 @@ from hmr_ros.geometry import Intrinsics
 from hmr_ros.inputs import check_input
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.similarity import same_person
+from hmr_ros.smoothing import Smoother, SmoothingConfig
+from hmr_ros.tracking import Tracker, TrackingConfig
 
 if TYPE_CHECKING:
     from hmr_ros.estimator import HumanMeshEstimator
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """What a stream does with people over time; constants in tracking.py and smoothing.py."""
+
+    max_people: int = 0  # who are followed at a time, those who were there before first; 0: everybody
+    min_score: float = 0.0  # of somebody new, [0, 1]; 0: whoever the extractor detects
+    smooth_pose: bool = True  # One-Euro filter of pose and orientation
+    smooth_translation: bool = True  # the same of position and weak-perspective camera
+    steady_shape: bool = True  # one shape for each person, which converges
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +45,8 @@ class Track:
     stature: float | None = None  # metres, where it is known: learned from frames with depth
     measured: tuple[float, ...] = ()  # statures, metres
     key: int = field(default_factory=itertools.count().__next__)  # which person
+    id: str = ""  # of tracking.py
+    shown: bool = True  # False while there is little evidence of a newcomer
 
     def with_measurement(self, stature: float) -> Track:
         measured = (*self.measured, stature)[-self.MOST :]
@@ -61,6 +76,9 @@ class Stream:
     are followed meanwhile, and whoever is found is followed from that image into the present one.
 
     Statures measured in frames with depth are learned for each person, and tell distances in frames without.
+
+    Everybody has an id (tracking.py), whoever followed or detected them; who is lost and comes back within two seconds is the same
+    person, with stature, shape and id. Bodies are smoothed (smoothing.py).
     """
 
     DETECT_EVERY = 0.8  # seconds: how long somebody new may stay unseen, beside the pass itself
@@ -68,9 +86,12 @@ class Stream:
     LONGEST_GAP = 0.8  # seconds, beside what the last frame took: after a longer pause people may be anywhere
     SMALL = 0.45  # of the image height
 
-    def __init__(self, estimator: HumanMeshEstimator):
+    def __init__(self, estimator: HumanMeshEstimator, config: StreamConfig = StreamConfig()):
         self._estimator = estimator
         self._spreads = hasattr(estimator.extractor, "search")
+        self._tracker = Tracker(TrackingConfig(max_people=config.max_people, min_score=config.min_score))
+        self._smoothing = SmoothingConfig(smooth_pose=config.smooth_pose, smooth_translation=config.smooth_translation, steady_shape=config.steady_shape)
+        self._remembered: dict[str, tuple[Track, Smoother]] = {}  # by id
         self.tracks: list[Track] = []
         self._search: Search | None = None
         self._somebody_is_lost = False
@@ -92,10 +113,15 @@ class Stream:
         camera = check_input(image, depth, intrinsics, stature)
         if image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP + self._took:
             self.tracks, self._search = [], None
+        if image.shape != self._shape or not stamp > self._stamp:
+            self._tracker.reset()
         self._find_people(image, stamp, depth)
         self._stamp, self._shape = stamp, image.shape
-        known = np.array([stature or track.stature or np.nan for track in self.tracks])
-        bodies = self._estimator.estimate([track.proxies for track in self.tracks], camera, depth, known)
+        self._identify(image, stamp)
+        shown = [track for track in self.tracks if track.shown]
+        known = np.array([stature or track.stature or np.nan for track in shown])
+        smoothers = [self._remembered[track.id][1].at(stamp) for track in shown]
+        bodies = self._estimator.estimate([track.proxies for track in shown], camera, depth, known, smoothers)
         self._learn_statures(bodies)
         self._took = time.perf_counter() - begin
         return bodies
@@ -120,6 +146,29 @@ class Stream:
             self._search = Search(image, depth, passes, tuple(self.tracks), due)
             self._somebody_is_lost = False
             self._go_on(stamp)
+
+    @property
+    def people_lost(self) -> int:
+        """Who were shown and did not come back in time, since the start."""
+        return self._tracker.lost
+
+    def _identify(self, image: np.ndarray, stamp: float) -> None:
+        """Every track gets the id of its person, with what is remembered of them; without those whom the tracker refuses."""
+        tracks = []
+        for track, identity in zip(self.tracks, self._tracker([track.proxies for track in self.tracks], stamp, image)):
+            if identity is None:
+                continue
+            if track.id != identity.id:
+                before = self._remembered[identity.id][0] if identity.id in self._remembered else Track(track.proxies) if track.id else track
+                track = replace(track, id=identity.id, stature=before.stature, measured=before.measured)
+            tracks.append(replace(track, shown=identity.shown))
+        self.tracks = tracks
+        known = {one.id for one in self._tracker.known}
+        smoothers = {id: smoother for id, (_, smoother) in self._remembered.items()}
+        remembered = {id: one for id, one in self._remembered.items() if id in known}
+        self._remembered = remembered | {
+            track.id: (track, smoothers.get(track.id) or Smoother(self._smoothing, track.id)) for track in tracks
+        }
 
     # ---- a pass in one frame -----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ LAYERS = (
     "body rasterizer runtime io",
     "proxies metric",
     "networks",
-    "refinement stream estimator drawing bench",
+    "refinement tracking smoothing stream estimator drawing bench",
     "ros",
     "cli commands",
 )

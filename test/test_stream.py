@@ -55,7 +55,7 @@ class Seen(tuple):
 
 def stream_of(crowd) -> Stream:
     """The stream alone: its estimator hands on whom it gets, with the statures."""
-    estimate = lambda people, camera, depth, statures: [Seen((float(p.crop[0]), float(s))) for p, s in zip(people, statures)]  # noqa: E731
+    estimate = lambda people, camera, depth, statures, smoothers: [Seen((float(p.crop[0]), float(s))) for p, s in zip(people, statures)]  # noqa: E731
     return Stream(SimpleNamespace(extractor=crowd, estimate=estimate))
 
 
@@ -219,7 +219,7 @@ def test_statures_are_learned_from_the_frames_that_had_depth():
     crowd, measured = Crowd(100, 300), {100: iter([1.9, 1.88, 1.2, 1.92, 1.9]), 300: iter([1.6, 1.6])}
     stream = stream_of(crowd)
 
-    def estimate(people, camera, depth, statures):
+    def estimate(people, camera, depth, statures, smoothers):
         bodies = []
         for someone, stature in zip(people, statures):
             body = Seen((float(someone.crop[0]), float(stature)))

@@ -9,7 +9,7 @@ from array import array
 from typing import Sequence
 
 import numpy as np
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, Vector3
 from hmr_ros.msg import Body, BodyArray, BodyModel
 from std_msgs.msg import Header
 
@@ -22,8 +22,8 @@ def finite(body: BodyEstimate) -> bool:
     """Whether every number of the estimate is finite: only such bodies are published."""
     numbers = (body.box, body.keypoints, body.reliability, body.global_orient, body.body_pose, body.betas, body.crop,
                body.weak_camera, body.joints, body.vertices, body.projected_keypoints)  # fmt: skip
-    translation = () if body.translation is None else (body.translation,)
-    return all(np.isfinite(n).all() for n in (body.score, *numbers, *translation))
+    perhaps = (body.translation, body.velocity, body.joint_velocities)
+    return all(np.isfinite(n).all() for n in (body.score, *numbers, *(n for n in perhaps if n is not None)))
 
 
 def body_array_message(
@@ -58,6 +58,7 @@ def body_model_message(body_model) -> BodyModel:
 
 def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
     message = Body(
+        id=body.id,
         score=float(body.score),
         box=_flat(body.box),
         global_orient=_flat(body.global_orient),
@@ -75,6 +76,10 @@ def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
         message.has_translation = True
         message.translation = Point(x=float(x), y=float(y), z=float(z))
         message.translation_source = body.translation_source or ""
+    if body.velocity is not None and body.joint_velocities is not None:
+        message.has_velocity = True
+        message.velocity = Vector3(**dict(zip("xyz", map(float, body.velocity))))
+        message.joint_velocities = _flat(body.joint_velocities)
     if publish_vertices:
         message.vertices = array("f", _flat(body.vertices).tobytes())
     return message
@@ -88,7 +93,7 @@ def bodies_from_message(message: BodyArray, camera: Camera | None = None) -> Bod
     """
     bodies = []
     for body in message.bodies:
-        t = body.translation
+        t, v = body.translation, body.velocity
         bodies.append(BodyEstimate(
             score=body.score,
             box=np.array(body.box),
@@ -105,6 +110,9 @@ def bodies_from_message(message: BodyArray, camera: Camera | None = None) -> Bod
             projected_keypoints=np.reshape(body.projected_keypoints, (17, 2)),
             axes=message.axes,
             translation_source=body.translation_source or None,
+            id=body.id,
+            velocity=np.array([v.x, v.y, v.z], np.float32) if body.has_velocity else None,
+            joint_velocities=np.reshape(body.joint_velocities, (24, 3)) if body.has_velocity else None,
             camera=camera if message.axes == "camera" else None,
         ))  # fmt: skip
     return Bodies(bodies, detected=message.detected)
