@@ -1,7 +1,7 @@
 """The lifecycle node `hmr`: camera images in, bodies out, around the ROS-free estimator.
 
 Topics (relative, remappable): subscribes `image` or `image/compressed`, `camera_info`, and, where asked to, `depth`; publishes `bodies`,
-`body_model`, and, only while somebody listens, `markers` and `overlay`; /diagnostics once a second. Callbacks of the
+`body_model`, and, only while somebody listens, `markers` and the lighter views (views.py); /diagnostics once a second. Callbacks of the
 executor do next to nothing: a worker thread converts, estimates and publishes, and takes the newest frame when it is free.
 """
 
@@ -20,16 +20,17 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
 from hmr_ros.camera import Camera
-from hmr_ros.drawing import compile_kernels, draw_overlay
+from hmr_ros.drawing import compile_kernels
 from hmr_ros.estimate import Bodies
 from hmr_ros.io.decode import depth_from_message
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
-from hmr_ros.ros.inputs import NO_POSITIONS, ImageConverter, camera_from_message, camera_remarks, image_remarks, image_to_message
+from hmr_ros.ros.inputs import NO_POSITIONS, ImageConverter, camera_from_message, camera_remarks, image_remarks
 from hmr_ros.ros.markers import MarkerSerializer
 from hmr_ros.ros.newest_frame import NewestFrameWorker
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
 from hmr_ros.ros.stamped_buffer import StampedBuffer
+from hmr_ros.ros.views import Views
 
 DEPTH_TOLERANCE_NS = 20_000_000  # between an image and the depth image that is taken for it
 DEPTH_WAIT_S = 0.05  # for a depth image that is not here yet: drivers align it after the image is out
@@ -156,8 +157,8 @@ class LiveNode(LifecycleNode):
         self._bodies = self.create_lifecycle_publisher(BodyArray, "bodies", RESULTS)
         self._body_model = self.create_lifecycle_publisher(BodyModel, "body_model", LATCHED)
         self._markers = self.create_lifecycle_publisher(MarkerArray, "markers", RESULTS)
-        self._overlay = self.create_lifecycle_publisher(Image, "overlay", RESULTS)
-        self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, self._overlay]
+        self._views = Views(lambda kind, topic: self.create_lifecycle_publisher(kind, topic, RESULTS), self._estimator.body_model.faces)
+        self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, *self._views.publishers]
         compile_kernels()  # the first overlay shall not stop the worker for seconds
         self._marker_serializer = MarkerSerializer(self._estimator.body_model.faces)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -250,9 +251,7 @@ class LiveNode(LifecycleNode):
             if any(body.translation is None for body in bodies):
                 self._warn_once("markers need the camera's intrinsics: publish sensor_msgs/CameraInfo on camera_info")
             self._markers.publish(self._marker_serializer(header, bodies))
-        if self._overlay.get_subscription_count():
-            overlay = draw_overlay(image, bodies, self._estimator.body_model.faces)
-            self._overlay.publish(image_to_message(overlay, header))
+        self._views.publish(header, image, bodies)
 
     def _publishable(self, bodies: list) -> Bodies:
         """Those that are finite; the others count among those without a body."""
