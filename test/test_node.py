@@ -21,13 +21,13 @@ from hmr_ros.msg import BodyArray, BodyModel  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from rclpy.serialization import deserialize_message  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 import hmr_ros  # noqa: E402
 from hmr_ros.geometry import pinhole  # noqa: E402
-from hmr_ros.io.decode import image_from_message  # noqa: E402
+from hmr_ros.io.decode import compressed_image_from_message, image_from_message  # noqa: E402
 from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message  # noqa: E402
 from hmr_ros.ros.node import LATCHED, NEWEST  # noqa: E402
 from hmr_ros.ros.process import Spinner, start_ros  # noqa: E402
@@ -485,7 +485,7 @@ def test_lifecycle_there_and_back(peer, start):
     assert live.end() == 0 and "Traceback" not in live.text()
 
 
-def test_markers_and_overlay_come_when_somebody_listens(peer, start):
+def test_markers_and_light_views_come_when_somebody_listens(peer, start):
     live = start()
     peer.ask(lambda header: image_to_message(picture(), header))
     markers = peer.listen(MarkerArray, "markers", raw=True)
@@ -509,11 +509,13 @@ def test_markers_and_overlay_come_when_somebody_listens(peer, start):
     assert array.markers[0].header.frame_id == "camera_optical" and len(array.markers[0].points) == 30
     assert array.markers[0].points[0].z == pytest.approx(3.5)
 
-    overlays = peer.listen(Image, "overlay")
-    while not overlays:
+    overlays, jpegs = peer.listen(Image, "overlay"), peer.listen(CompressedImage, "overlay/compressed")
+    skeletons, points = peer.listen(MarkerArray, "skeleton"), peer.listen(PointCloud2, "points")
+    while not (overlays and jpegs and points and points[-1].width and skeletons and skeletons[-1].markers):
         peer.ask(with_camera)
         assert time.monotonic() < deadline, live.text()
-    assert image_from_message(overlays[0]).shape == (48, 64, 3)
+    assert image_from_message(overlays[0]).shape == compressed_image_from_message(jpegs[0]).shape == (48, 64, 3)
+    assert len(skeletons[-1].markers) == 4 and points[-1].width == 60 and points[-1].header.frame_id == "camera_optical"
 
 
 def test_compressed_images_beside_the_remapped_topic(start):

@@ -1,7 +1,7 @@
 """The lifecycle node `hmr`: camera images in, bodies out, around the ROS-free estimator.
 
 Topics (relative, remappable): subscribes `image` or `image/compressed`, `camera_info`, and, where asked to, `depth` and `depth_camera_info`;
-publishes `bodies`, `body_model`, and, only while somebody listens, `markers` and `overlay`; /diagnostics once a second. The service `enable`
+publishes `bodies`, `body_model`, and, only while somebody listens, `markers` and the lighter views (views.py); /diagnostics once a second. The service `enable`
 stops and starts the work of an active node. Callbacks of the executor do next to nothing: a worker thread converts, estimates and publishes,
 and takes the newest frame when it is free.
 """
@@ -19,25 +19,25 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.logging import LoggingSeverity
-from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import MarkerArray
 
 from hmr_ros.camera import Camera
-from hmr_ros.drawing import compile_kernels, draw_overlay
+from hmr_ros.drawing import compile_kernels
 from hmr_ros.estimate import Bodies
 from hmr_ros.io.decode import refuse_too_many_pixels
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
 from hmr_ros.ros.depth_input import TOLERANCE_NS, nanoseconds
 from hmr_ros.ros.diagnostics import OK, Statistics, diagnostic_array, judge
-from hmr_ros.ros.inputs import ImageConverter, image_remarks, image_to_message
+from hmr_ros.ros.inputs import ImageConverter, image_remarks
 from hmr_ros.ros.markers import MarkerSerializer
 from hmr_ros.ros.newest_frame import NewestFrameWorker
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
 from hmr_ros.ros.qos import LATCHED, NEWEST, RESULTS, overridable  # noqa: F401  NEWEST: for those who import it here
 from hmr_ros.ros.stamps import FollowingClock
 from hmr_ros.ros.subscriptions import Subscriptions
+from hmr_ros.ros.views import Views
 
 THROTTLE_S = 5.0  # one line of a repeated complaint in this time
 STOP_SECONDS = 1.5  # wait for the frame in work at most so long; launch sends SIGTERM five seconds after SIGINT
@@ -166,8 +166,8 @@ class LiveNode(LifecycleNode):
         self._bodies = self.create_lifecycle_publisher(BodyArray, "bodies", **overridable(RESULTS))
         self._body_model = self.create_lifecycle_publisher(BodyModel, "body_model", **overridable(LATCHED))
         self._markers = self.create_lifecycle_publisher(MarkerArray, "markers", **overridable(RESULTS))
-        self._overlay = self.create_lifecycle_publisher(Image, "overlay", **overridable(RESULTS))
-        self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, self._overlay]
+        self._views = Views(lambda kind, topic: self.create_lifecycle_publisher(kind, topic, **overridable(RESULTS)), self._estimator.body_model.faces)
+        self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, *self._views.publishers]
         compile_kernels()  # the first overlay shall not stop the worker for seconds
         self._marker_serializer = MarkerSerializer(self._estimator.body_model.faces)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -268,9 +268,7 @@ class LiveNode(LifecycleNode):
             if any(body.translation is None for body in bodies):
                 self._warn_once("markers need the camera's intrinsics: publish sensor_msgs/CameraInfo on camera_info")
             self._markers.publish(self._marker_serializer(header, bodies))
-        if self._overlay.get_subscription_count():
-            overlay = draw_overlay(image, bodies, self._estimator.body_model.faces)
-            self._overlay.publish(image_to_message(overlay, header))
+        self._views.publish(header, image, bodies)
 
     def _publishable(self, bodies: list) -> Bodies:
         """Those that are finite; the others count among those without a body."""
