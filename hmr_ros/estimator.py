@@ -83,7 +83,7 @@ class HumanMeshEstimator:
 
         backend: "auto" (TensorRT where it is there, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an explicit one
         never falls back. It runs the regressor, the body and the detectors; with "auto" the embedded detectors run on OpenVINO.
-        precision: of regressor and body, "fp32", "fp16" or "bf16" (runtime.compile). max_people: rows of the largest TensorRT engine.
+        precision: of regressor and body, "fp32", "fp16" or "bf16" (runtime.compile), "fp16" of the torch detectors, too. max_people: rows of the largest TensorRT engine.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.
@@ -96,7 +96,7 @@ class HumanMeshEstimator:
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
-        proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend)
+        proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend, precision, max_people)
         estimator = cls(proxies, regressor, body_model, body)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
