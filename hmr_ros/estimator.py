@@ -152,7 +152,7 @@ class HumanMeshEstimator:
         return rows[finite], parameters.rows(finite)
 
     def refine(self, people: list[PersonProxies], parameters: BodyParameters) -> BodyParameters:
-        """Poses bent towards the confident keypoints, cameras fitted to them (refinement.py)."""
+        """Poses bent towards the confident keypoints, cameras fitted to them (refinement/)."""
         targets = to_crop(np.stack([person.keypoints[:, :2] for person in people]), np.stack([person.crop for person in people]))
         confidence = np.stack([person.confidence for person in people])
         rotations, cameras = self._refine(parameters.rotations, parameters.betas, parameters.weak_camera, targets, confidence)
