@@ -76,14 +76,15 @@ class HumanMeshEstimator:
         regressor: str | None = "auto",
         extractor: str = "embedded",
         proxy_files: ProxyFiles = ProxyFiles(),
-        precision: str = "fp32",
+        precision: str = "auto",
         max_people: int = MAX_BATCH,
     ) -> HumanMeshEstimator:
         """Load detectors and checkpoint, by default the embedded ones.
 
-        backend: "auto" (TensorRT where it is there, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an explicit one
-        never falls back. It runs the regressor, the body and the detectors; with "auto" the embedded detectors run on OpenVINO.
-        precision: of regressor and body, "fp32", "fp16" or "bf16" (runtime.compile), "fp16" of the torch detectors, too. max_people: rows of the largest TensorRT engine.
+        backend: "auto" (TensorRT where it is there, else torch on a GPU, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an
+        explicit one never falls back. It runs the regressor, the body and the embedded detectors. precision: of regressor and body,
+        "auto" (fp16 on a GPU, else fp32), "fp32", "fp16" or "bf16" (runtime.compile); the detectors' is "fp32" instead of "bf16".
+        max_people: rows of the largest TensorRT engine.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -40,9 +40,9 @@ class ExportConfig:
     """Another checkpoint than the embedded one, for the regressor that it holds."""
     body_model: Path | None = None
     """SMPL's .pkl or .npz; without it the embedded body."""
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Between float32 inputs and outputs; fp16: with openvino the weights in the file alone; bf16: tensorrt only, and the detectors stay in
-    fp32."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Between float32 inputs and outputs. auto: as the node by default, fp16 with tensorrt, files in fp32; fp16: with openvino the weights in
+    the file alone; bf16: tensorrt only, and the detectors stay in fp32."""
     max_people: int = runtime.MAX_BATCH
     """Of the largest TensorRT engine; the node's parameter max_people must be the same. Files take any number."""
     networks: tuple[str, ...] = ()
@@ -116,6 +116,8 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--out is missing: the folder for the {config.backend} files")
     if config.precision == "bf16" and config.backend != "tensorrt":
         raise ValueError(f"--precision bf16 is for tensorrt; {config.backend} files hold fp32 or fp16")
+    if config.precision == "auto" and config.backend != "tensorrt":
+        config = replace(config, precision="fp32")
     if config.out is not None:
         make_folder(config.out)
     console = Console(markup=False, highlight=False, soft_wrap=True)

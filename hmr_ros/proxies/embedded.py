@@ -35,8 +35,8 @@ class EmbeddedExtractor:
         self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto", precision: str = "fp32",
         max_people: int = MAX_BATCH,
     ):  # fmt: skip
-        """``backend``: "auto" and "openvino" run the files on OpenVINO, "torch" and "tensorrt" the same networks as torch modules, on CUDA
-        where there is a GPU: the same people but for rounding, and the same identity. ``precision``, ``max_people``: of these."""
+        """``backend``: "openvino", and "auto" without a GPU, run the files on OpenVINO, every other one the same networks as torch modules,
+        on CUDA where there is a GPU: the same people but for rounding, and the same identity. ``precision``, ``max_people``: of these."""
         self.config = config
         self.movenet = MoveNet(threads, config, backend, precision)
         self.blazepose = BlazePose(threads, backend, precision, max_people)

@@ -13,7 +13,7 @@ import torch
 from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.crops import last_pixel
 from hmr_ros.proxies.similarity import same_person
-from hmr_ros.proxies.torch_modules import FILE_BACKENDS, MoveNetMaps, compile_movenet, decode
+from hmr_ros.proxies.torch_modules import MoveNetMaps, compile_movenet, decode, run_as_files
 from hmr_ros.runtime import CompiledModel, compile
 
 MOVENET_FILES = ("movenet_multipose.xml", "movenet_multipose.bin")
@@ -33,7 +33,7 @@ class Detection:
 
 
 class MoveNet:
-    """Detects people; stateless. ``backend``: "auto" and "openvino" run the model file, every other one the torch module that equals it, in
+    """Detects people; stateless. ``backend``: "openvino", and "auto" without a GPU, run the model file, every other one the torch module that equals it, in
     ``precision`` (torch_modules/compiled.py)."""
 
     def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto", precision: str = "fp32"):
@@ -125,7 +125,7 @@ class MoveNet:
 
 def _network(side: int, backend: str, threads: int | None, precision: str) -> Callable[[np.ndarray], np.ndarray]:
     """Function: image (1, side, side, 3) RGB, float32, 0..255 → its people (1, 6, 56)."""
-    if backend in FILE_BACKENDS:
+    if run_as_files(backend):
         model = files("hmr_ros") / "assets" / MOVENET_FILES[0]
         return _only_output(compile(model, shapes={"input": (1, side, side, 3)}, threads=threads))
     return decoded(compile_movenet(side, backend, threads, precision))

@@ -19,9 +19,9 @@ _ROIS = ((230.0, 300.0, 900.0), (240.0, 250.0, 700.0))  # of the portrait: centr
 
 
 def detector_precision(precision: str) -> str:
-    """What the detectors run in where the regressor runs in ``precision``: "fp16", else "fp32". bf16 has 8 significant bits: in it
-    landmarks are off by pixels."""
-    return "fp16" if precision == "fp16" else "fp32"
+    """What the detectors run in where the regressor runs in ``precision``: the same of "auto" and "fp16", else "fp32". bf16 has 8
+    significant bits: in it landmarks are off by pixels."""
+    return precision if precision in ("auto", "fp16") else "fp32"
 
 
 def example_rois() -> Tensor:
