@@ -87,8 +87,10 @@ class EmbeddedExtractor:
     # ---- the merge ---------------------------------------------------------------------------------------------------
 
     def _confirmed(self, image: np.ndarray, detection: Detection) -> tuple[Detection, BlazePoseOutput, bool] | None:
+        return self._merge(detection, self._view(image, detection.keypoints, detection.box))
+
+    def _merge(self, detection: Detection, view: BlazePoseOutput) -> tuple[Detection, BlazePoseOutput, bool] | None:
         """The detection with the keypoints of both networks, BlazePose's output, and whether it agrees; None for no person."""
-        view = self._view(image, detection.keypoints, detection.box)
         agreed = (
             view.presence >= self.config.min_presence
             and _disagreement(detection, view.joints, self.config) <= self.config.max_disagreement

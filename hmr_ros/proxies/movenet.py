@@ -105,10 +105,7 @@ class MoveNet:
         scale = side / max(height, width)
         w, h = max(round(width * scale), 1), max(round(height * scale), 1)
         x0, y0 = (side - w) // 2, (side - h) // 2
-        padded = np.zeros((1, side, side, 3), np.float32)
-        resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        padded[0, y0 : y0 + h, x0 : x0 + w] = resized[..., ::-1]
-        rows = self._networks[side](padded)[0]  # (6, 56): 17 x (y, x, score), ymin, xmin, ymax, xmax, score
+        rows = self._rows(image, side, (x0, y0, w, h))
         rows = rows[rows[:, 55] > self.config.noise_score]
         offset, stretch = np.array([x0, y0], np.float32), np.array([w / width, h / height], np.float32)
         joints = rows[:, :51].reshape(-1, 17, 3)
@@ -121,6 +118,14 @@ class MoveNet:
             for row, box, points in zip(rows, corners, keypoints)
             if np.all(box[2:] - box[:2] >= self.config.min_side)
         ]
+
+    def _rows(self, image: np.ndarray, side: int, place: tuple[int, int, int, int]) -> np.ndarray:
+        """(6, 56): 17 x (y, x, score), ymin, xmin, ymax, xmax, score. ``place``: x, y, width, height of the image in the letterbox."""
+        x0, y0, w, h = place
+        padded = np.zeros((1, side, side, 3), np.float32)
+        resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if side < max(image.shape[:2]) else cv2.INTER_LINEAR)
+        padded[0, y0 : y0 + h, x0 : x0 + w] = resized[..., ::-1]
+        return self._networks[side](padded)[0]
 
 
 def _network(side: int, backend: str, threads: int | None, precision: str) -> Callable[[np.ndarray], np.ndarray]:

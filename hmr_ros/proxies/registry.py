@@ -18,9 +18,12 @@ from importlib.resources import files
 
 from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.proxies.person import ProxyExtractor
-from hmr_ros.runtime import MAX_BATCH
+from hmr_ros.proxies.torch_modules import run_as_files
+from hmr_ros.runtime import MAX_BATCH, gpu_is_there
 
 EXTRACTORS = {"embedded": "hmr_ros.proxies.embedded:EmbeddedExtractor", "paper": "hmr_ros.proxies.paper.extractor:PaperExtractor"}
+# What runs in their place where the networks run on a GPU: a subclass with the same identity.
+ON_A_GPU = {"embedded": "hmr_ros.proxies.on_device.extractor:DeviceExtractor"}
 DEFAULT = "embedded"
 
 
@@ -32,7 +35,7 @@ def make_extractor(
     their proxies of the flipped image, for flip test-time augmentation. ``size``: px, mask and depth are no smaller, 0: as large as usual.
     ``files``: what the user brings. ``backend``, ``precision``, ``max_people``: what runs its networks and how (runtime.compile), where it has a
     choice. ValueError for another name, and for files that the extractor does not read."""
-    kind = _class(name)
+    kind = _class(name, on_gpu=gpu_is_there() and not run_as_files(backend))
     config = _config(kind, flip, size)
     if _takes_files(kind, files):
         return kind(threads, config, files, backend)
@@ -80,10 +83,10 @@ def _config(kind: type, flip: bool, size: int):
     return replace(config, size=max(config.size, size))
 
 
-def _class(name: str) -> type:
+def _class(name: str, on_gpu: bool = False) -> type:
     if name not in EXTRACTORS:
         raise ValueError(f"extractor is {name!r}, expected one of {', '.join(EXTRACTORS)}")
-    module, _, kind = EXTRACTORS[name].partition(":")
+    module, _, kind = (EXTRACTORS | ON_A_GPU if on_gpu else EXTRACTORS)[name].partition(":")
     return getattr(import_module(module), kind)
 
 
