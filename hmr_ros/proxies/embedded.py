@@ -21,6 +21,7 @@ from hmr_ros.proxies.movenet import MOVENET_FILES, Detection, MoveNet, is_duplic
 from hmr_ros.proxies.person import PersonProxies, flipped
 from hmr_ros.proxies.registry import identity_of
 from hmr_ros.proxies.similarity import iou, same_person
+from hmr_ros.runtime import MAX_BATCH
 
 
 class EmbeddedExtractor:
@@ -31,12 +32,15 @@ class EmbeddedExtractor:
     FILES = MOVENET_FILES + BLAZEPOSE_FILES
     provides = frozenset({"mask", "blazepose"})
 
-    def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto"):
-        """``backend``: "auto" and "openvino" run the files on OpenVINO, "torch" the same networks as torch modules, on CUDA where there
-        is a GPU: the same people but for rounding, and the same identity."""
+    def __init__(
+        self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto", precision: str = "fp32",
+        max_people: int = MAX_BATCH,
+    ):  # fmt: skip
+        """``backend``: "openvino", and "auto" without a GPU, run the files on OpenVINO, every other one the same networks as torch modules,
+        on CUDA where there is a GPU: the same people but for rounding, and the same identity. ``precision``, ``max_people``: of these."""
         self.config = config
-        self.movenet = MoveNet(threads, config, backend)
-        self.blazepose = BlazePose(threads, backend)
+        self.movenet = MoveNet(threads, config, backend, precision)
+        self.blazepose = BlazePose(threads, backend, precision, max_people)
         self.backend = self.blazepose.backend
 
     def __call__(self, image: np.ndarray, depth: np.ndarray | None = None, small_people: bool = True) -> list[PersonProxies]:
@@ -96,8 +100,10 @@ class EmbeddedExtractor:
     # ---- the merge ---------------------------------------------------------------------------------------------------
 
     def _confirmed(self, image: np.ndarray, detection: Detection) -> tuple[Detection, BlazePoseOutput, bool] | None:
+        return self._merge(detection, self._view(image, detection.keypoints, detection.box))
+
+    def _merge(self, detection: Detection, view: BlazePoseOutput) -> tuple[Detection, BlazePoseOutput, bool] | None:
         """The detection with the keypoints of both networks, BlazePose's output, and whether it agrees; None for no person."""
-        view = self._view(image, detection.keypoints, detection.box)
         agreed = (
             view.presence >= self.config.min_presence
             and _disagreement(detection, view.joints, self.config) <= self.config.max_disagreement

@@ -62,12 +62,12 @@ class LiveParameters:
         effect="now",
     )  # fmt: skip
     backend: str = _parameter(
-        "auto", "what runs networks and body; auto takes TensorRT where it is there, else OpenVINO, else torch",
+        "auto", "what runs networks and body; auto takes TensorRT where it is there, else torch on a GPU, else OpenVINO, else torch",
         choices=("auto", "torch", "openvino", "tensorrt"),
     )  # fmt: skip
     precision: str = _parameter(
-        "fp32", "of the regressor and the body; fp16: tensorrt, and torch on CUDA; bf16: these, and openvino where the CPU has it",
-        choices=("fp32", "fp16", "bf16"),
+        "auto", "auto: fp16 on a GPU, else fp32; fp16: tensorrt, and torch on CUDA; bf16: these, and openvino where the CPU has it",
+        choices=("auto", "fp32", "fp16", "bf16"),
     )  # fmt: skip
     max_people: int = _parameter(8, "people in one call of a TensorRT engine; more are run in several calls", span=(1, 64))
     body_model: str = _parameter("", "path of an SMPL file (.npz or .pkl); empty: the embedded body")
