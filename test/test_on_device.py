@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from hmr_ros.estimator import HumanMeshEstimator
 from hmr_ros.geometry import crop_matrix
 from hmr_ros.networks.lifter.device_features import device_inputs, device_turn_back
 from hmr_ros.networks.lifter.features import FEATURE_LAYOUT, person_features, turn_back
