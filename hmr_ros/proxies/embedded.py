@@ -6,6 +6,7 @@ camera's image is given. Between detections a person is followed by BlazePose al
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import cv2
@@ -52,6 +53,19 @@ class EmbeddedExtractor:
                 people.append(self._proxies(image, *confirmed, depth))
         return people
 
+    def search(self, image: np.ndarray, small_people: bool = True) -> Generator[None, None, list[Detection]]:
+        """What a call looks for, in steps: yields between network passes, returns detections, which `confirm` makes people."""
+        return self.movenet.search(image, small_people)
+
+    def confirm(self, image: np.ndarray, detection: Detection, depth: np.ndarray | None = None) -> PersonProxies | None:
+        """The person of one detection in the image that was searched; None where it is none."""
+        confirmed = self._confirmed(image, detection)
+        return None if confirmed is None else self._proxies(image, *confirmed, depth)
+
+    def agrees(self, detection: Detection, person: PersonProxies) -> bool:
+        """BlazePose, which followed ``person``, sees the joints where MoveNet detects them."""
+        return _disagreement(detection, person.keypoints, self.config) <= self.config.max_disagreement
+
     def follow(self, image: np.ndarray, person: PersonProxies, depth: np.ndarray | None = None) -> PersonProxies | None:
         """The person a moment later, by BlazePose alone, in the RoI of the last keypoints.
 
@@ -77,8 +91,7 @@ class EmbeddedExtractor:
         nearest = max(candidates, key=lambda candidate: iou(candidate.box, person.box))
         if not same_person(nearest, person, self.config, overlap_suffices=True):
             return None
-        confirmed = self._confirmed(image, nearest)
-        return None if confirmed is None else self._proxies(image, *confirmed, depth)
+        return self.confirm(image, nearest, depth)
 
     def identity(self) -> dict:
         """What the proxies depend on (proxies/registry.py)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
@@ -45,15 +45,20 @@ class MoveNet:
 
         Without ``small_people`` the 512² pass runs only where the 256² one hints at some.
         """
+        return _finished(self.search(image, small_people))
+
+    def search(self, image: np.ndarray, small_people: bool = True) -> Generator[None, None, list[Detection]]:
+        """The same in steps, for several frames to share the work: it yields between network passes, and returns the people."""
         config = self.config
         found = self._pass(image, 256)
         heights = [person.box[3] - person.box[1] for person in found]
         people = [person for person in found if person.score >= config.min_agreed_score]
         hint = all(person.score < config.min_score for person in people) or min(heights) < config.small_person * image.shape[0]
         if max(image.shape[:2]) > 256 and (small_people or hint):
+            yield
             fine = self._pass(image, 512)
             if len(fine) == _MOST:  # there may be more than it can tell
-                fine += self._in_halves(image)
+                fine += yield from self._in_halves(image)
             fine = [person for person in fine if person.score >= config.min_agreed_score]
             # Each scale has its strength: 256² keeps large people whole, 512² finds the limbs of small ones.
             limit = config.large_person * max(image.shape[:2])
@@ -82,13 +87,14 @@ class MoveNet:
         found = (_moved(person, np.array([x0, y0], np.float32)) for person in self._pass(part, 256))
         return by_score([person for person in found if person.score >= self.config.min_agreed_score])
 
-    def _in_halves(self, image: np.ndarray) -> list[Detection]:
-        """People in two overlapping windows along the longer side, but for those whom a window truncates."""
+    def _in_halves(self, image: np.ndarray) -> Generator[None, None, list[Detection]]:
+        """People in two overlapping windows along the longer side, but for those whom a window truncates; in steps."""
         axis = 0 if image.shape[1] >= image.shape[0] else 1  # of (x, y)
         length = image.shape[1 - axis]
         span = round(self.config.window * length)
         found = []
         for first in (0, length - span):
+            yield
             window = image[:, first : first + span] if axis == 0 else image[first : first + span]
             for person in self._pass(window, 384):  # people as large as in the 512² of the whole
                 near, far = person.box[axis], person.box[axis + 2]
@@ -148,6 +154,14 @@ def decoded(trunk: CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
 def is_duplicate(a: Detection, b: Detection, config: EmbeddedConfig) -> bool:
     """Two detections of one person."""
     return same_person(a, b, config, overlap_suffices=a.side != b.side)
+
+
+def _finished(steps: Generator[None, None, list[Detection]]) -> list[Detection]:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def by_score(people: list[Detection]) -> list[Detection]:

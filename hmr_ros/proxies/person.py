@@ -93,6 +93,10 @@ class ProxyExtractor(Protocol):
 
     ``backend`` names what runs the detectors. ``provides`` names the optional parts of PersonProxies that everybody gets, of
     "mask" and "blazepose": a regressor that needs another is refused (estimator.py).
+
+    Optional, for streams that shall not stall on a call: ``search(image, small_people)`` does a call's work in steps, a generator that
+    returns detections (``score``, ``box``, ``keypoints``); ``confirm(image, detection, depth)`` makes one a person or None; and
+    ``agrees(detection, person)`` says that a followed person needs no such new start. See EmbeddedExtractor.
     """
 
     backend: str

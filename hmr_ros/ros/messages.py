@@ -9,12 +9,12 @@ from array import array
 from typing import Sequence
 
 import numpy as np
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, Vector3
 from hmr_ros.msg import Body, BodyArray, BodyModel
 from std_msgs.msg import Header
 
-from hmr_ros.camera import Camera
 from hmr_ros.estimate import Bodies, BodyEstimate
+from hmr_ros.io.body_messages import bodies_from_message  # noqa: F401  the way back
 from hmr_ros.skeleton import COCO_KEYPOINTS, LIMB_NAMES, SMPL_JOINTS, SMPL_PARENTS
 
 
@@ -22,8 +22,8 @@ def finite(body: BodyEstimate) -> bool:
     """Whether every number of the estimate is finite: only such bodies are published."""
     numbers = (body.box, body.keypoints, body.reliability, body.global_orient, body.body_pose, body.betas, body.crop,
                body.weak_camera, body.joints, body.vertices, body.projected_keypoints)  # fmt: skip
-    translation = () if body.translation is None else (body.translation,)
-    return all(np.isfinite(n).all() for n in (body.score, *numbers, *translation))
+    perhaps = (body.translation, body.velocity, body.joint_velocities)
+    return all(np.isfinite(n).all() for n in (body.score, *numbers, *(n for n in perhaps if n is not None)))
 
 
 def body_array_message(
@@ -58,6 +58,7 @@ def body_model_message(body_model) -> BodyModel:
 
 def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
     message = Body(
+        id=body.id,
         score=float(body.score),
         box=_flat(body.box),
         global_orient=_flat(body.global_orient),
@@ -75,39 +76,13 @@ def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
         message.has_translation = True
         message.translation = Point(x=float(x), y=float(y), z=float(z))
         message.translation_source = body.translation_source or ""
+    if body.velocity is not None and body.joint_velocities is not None:
+        message.has_velocity = True
+        message.velocity = Vector3(**dict(zip("xyz", map(float, body.velocity))))
+        message.joint_velocities = _flat(body.joint_velocities)
     if publish_vertices:
         message.vertices = array("f", _flat(body.vertices).tobytes())
     return message
-
-
-def bodies_from_message(message: BodyArray, camera: Camera | None = None) -> Bodies:
-    """The estimates in a BodyArray, as the estimator gave them, and how many people are detected; why some have no body it does not say.
-    Without published vertices those are (0, 3).
-
-    ``camera``: of the image's CameraInfo (inputs.py); bodies in camera axes need it to be drawn.
-    """
-    bodies = []
-    for body in message.bodies:
-        t = body.translation
-        bodies.append(BodyEstimate(
-            score=body.score,
-            box=np.array(body.box),
-            keypoints=np.reshape(body.keypoints, (17, 3)),
-            reliability=np.array(body.reliability),
-            global_orient=np.array(body.global_orient),
-            body_pose=np.array(body.body_pose),
-            betas=np.array(body.betas),
-            crop=np.array(body.crop),
-            weak_camera=np.array(body.weak_camera),
-            translation=np.array([t.x, t.y, t.z], np.float32) if body.has_translation else None,
-            joints=np.reshape(body.joints, (24, 3)),
-            vertices=np.frombuffer(body.vertices, np.float32).reshape(-1, 3),
-            projected_keypoints=np.reshape(body.projected_keypoints, (17, 2)),
-            axes=message.axes,
-            translation_source=body.translation_source or None,
-            camera=camera if message.axes == "camera" else None,
-        ))  # fmt: skip
-    return Bodies(bodies, detected=message.detected)
 
 
 def _flat(values) -> np.ndarray:
