@@ -155,18 +155,20 @@ class HumanMeshEstimator:
         if not len(rows):
             return rows, None
         parameters = self.regressor([people[row] for row in rows])
-        finite = np.logical_and.reduce([np.isfinite(values.reshape(len(rows), -1)).all(1) for values in parameters])
+        finite = parameters.finite()
         if not finite.all():
             logger.error("%d of %d bodies came out of %s with non-finite numbers and are left out",
                          (~finite).sum(), len(rows), self.regressor.backend)  # fmt: skip
         return rows[finite], parameters.rows(finite)
 
     def refine(self, people: list[PersonProxies], parameters: BodyParameters) -> BodyParameters:
-        """Poses bent towards the confident keypoints, cameras fitted to them (refinement/)."""
+        """Poses bent towards the confident keypoints, cameras fitted to them, where the parameters are (refinement/); numpy from here on."""
         targets = to_crop(np.stack([person.keypoints[:, :2] for person in people]), np.stack([person.crop for person in people]))
         confidence = np.stack([person.confidence for person in people])
+        if isinstance(parameters.rotations, torch.Tensor):
+            targets, confidence = (torch.from_numpy(values).to(parameters.rotations.device) for values in (targets, confidence))
         rotations, cameras = self._refine(parameters.rotations, parameters.betas, parameters.weak_camera, targets, confidence)
-        return parameters._replace(rotations=rotations, weak_camera=cameras)
+        return parameters._replace(rotations=rotations, weak_camera=cameras).numpy()
 
     def bodies(
         self, people: list[PersonProxies], parameters: BodyParameters, camera: Camera | None, depth: np.ndarray | None, statures: np.ndarray,

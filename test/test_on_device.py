@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from hmr_ros.geometry import crop_matrix
-from hmr_ros.networks.lifter.device_features import device_inputs, device_turn_back
+from hmr_ros.estimator import HumanMeshEstimator
+from hmr_ros.camera import Camera
+from hmr_ros.geometry import crop_matrix, pinhole
+from hmr_ros.networks.lifter.on_device import device_inputs, device_turn_back
 from hmr_ros.networks.lifter.features import FEATURE_LAYOUT, person_features, turn_back
 from hmr_ros.proxies import registry
 from hmr_ros.proxies.depth import coarse_depth, sensor_depth
@@ -153,6 +155,50 @@ def test_features_of_all_people_are_those_of_each(both):
     parts = [dice.normal(size=(len(people), *shape)).astype(np.float32) for shape in ((24, 3, 3), (3,), (3,))]
     for got, want in zip(device_turn_back(*map(torch.from_numpy, parts), angles), turn_back(*parts, angles.numpy()), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    """With the extractor for a GPU, and the batched refinement that tensors there take."""
+    estimator = HumanMeshEstimator.from_default(backend="torch")
+    estimator.extractor = DeviceExtractor(backend="torch")
+    return estimator
+
+
+def test_bodies_are_those_of_the_numpy_path(estimator, both, pictures, monkeypatch):
+    monkeypatch.setattr(estimator, "_refine", estimator._refine._batched)
+    camera = pinhole(768, 576, 60)
+    got = estimator(pictures[2], intrinsics=camera)
+    rows, parameters = estimator.regress(both[2][1])
+    assert isinstance(parameters.rotations, torch.Tensor) and len(rows) == len(got)
+    monkeypatch.undo()
+    want = estimator.estimate(both[2][0], Camera(camera))
+    assert len(got) == len(want) >= 4
+    for one, other in zip(got, want):
+        np.testing.assert_allclose(one.joints, other.joints, atol=5e-3)  # metres
+        np.testing.assert_allclose(one.vertices, other.vertices, atol=5e-3)
+        np.testing.assert_allclose(one.translation, other.translation, rtol=5e-3)
+        np.testing.assert_allclose(one.reliability, other.reliability, atol=0.01)
+        np.testing.assert_allclose(one.projected_keypoints, other.projected_keypoints, atol=0.5)
+
+
+def test_a_stream_follows_people_on_the_device(estimator, pictures):
+    stream = estimator.stream()
+    first, second = stream(pictures[1], 0.0), stream(pictures[2], 0.1)
+    assert len(first) >= 4 and len(second) >= 4
+    assert all(track.proxies.tensors is not None for track in stream.tracks)
+
+
+def test_a_body_that_is_not_finite_is_left_out_on_the_device_too(estimator, both, monkeypatch):
+    people = both[2][1]
+    whole = estimator.regressor(people)
+    broken = whole._replace(betas=whole.betas.clone())
+    broken.betas[1, 3] = torch.nan
+    monkeypatch.setattr(estimator.regressor, "_on_device", lambda people: broken)
+    seen = [person for person in people if person.torso_is_seen]
+    assert len(seen) == len(people)
+    rows, parameters = estimator.regress(people)
+    assert 1 not in rows and len(parameters.rotations) == len(people) - 1
 
 
 def test_with_a_gpu_the_registry_makes_the_extractor_for_it(monkeypatch):

@@ -75,7 +75,8 @@ class DeviceExtractor(EmbeddedExtractor):
 
     def _uploaded(self, image: np.ndarray) -> Tensor:
         """uint8 BGR → (H, W, 3) RGB, float, 0..255, on the device."""
-        return torch.from_numpy(np.ascontiguousarray(image)).to(self.device).flip(-1).float()
+        array = np.ascontiguousarray(image)
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.device).flip(-1).float()  # torch wants writable memory
 
     def _views(self, picture: Tensor, people: Sequence, flip: bool = False) -> list[BlazePoseOutput]:
         """BlazePose's of everybody with ``keypoints`` and ``box``."""

@@ -1,16 +1,38 @@
-"""The lifter's inputs of all people at once, on the device where their proxies are: the numbers of features.py, and the way back."""
+"""The lifter on the device where people's proxies are, all of them at once: the numbers of features.py and regressor.py, as tensors."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hmr_ros.body.betas_map import BetasMap
+from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.networks.lifter.features import FEATURE_LAYOUT
+from hmr_ros.networks.regressor import BodyParameters
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.on_device.depth_maps import depths_along_bones
+from hmr_ros.runtime import CompiledModel
+
+
+class DeviceLifter:
+    """People with ``tensors`` → `BodyParameters` of tensors on their device, in ray axes."""
+
+    def __init__(self, network: CompiledModel, skeleton: PosedKeypoints, betas_map: BetasMap):
+        """As of ``LifterRegressor``; ``skeleton`` is of the body that is posed."""
+        self._network, self._skeleton, self._betas_map = network, copy.deepcopy(skeleton), betas_map
+
+    @torch.no_grad()
+    def __call__(self, people: Sequence[PersonProxies]) -> BodyParameters:
+        features, feature_maps, angles = device_inputs(people)
+        outputs = self._network.tensors(features, feature_maps)
+        rotations, betas, cameras, reliability = (output.to(features.device) for output in outputs)
+        betas = self._betas_map(betas)
+        rotations, cameras = device_turn_back(rotations, cameras, self._skeleton.to(betas.device).pelvis(betas), angles)
+        return BodyParameters(rotations, betas, cameras, reliability)
 
 
 def device_inputs(people: Sequence[PersonProxies]) -> tuple[Tensor, Tensor, Tensor]:
