@@ -78,14 +78,15 @@ class HumanMeshEstimator:
         regressor: str | None = "auto",
         extractor: str = "embedded",
         proxy_files: ProxyFiles = ProxyFiles(),
-        precision: str = "fp32",
+        precision: str = "auto",
         max_people: int = MAX_BATCH,
     ) -> HumanMeshEstimator:
         """Load detectors and checkpoint, by default the embedded ones.
 
-        backend: "auto" (TensorRT where it is there, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an explicit one
-        never falls back. It runs the regressor, the body and the detectors; with "auto" the embedded detectors run on OpenVINO.
-        precision: of regressor and body, "fp32", "fp16" or "bf16" (runtime.compile). max_people: rows of the largest TensorRT engine.
+        backend: "auto" (TensorRT where it is there, else torch on a GPU, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an
+        explicit one never falls back. It runs the regressor, the body and the embedded detectors. precision: of regressor and body,
+        "auto" (fp16 on a GPU, else fp32), "fp32", "fp16" or "bf16" (runtime.compile); the detectors' is "fp32" instead of "bf16".
+        max_people: rows of the largest TensorRT engine.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.
@@ -98,7 +99,7 @@ class HumanMeshEstimator:
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
-        proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend)
+        proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend, precision, max_people)
         estimator = cls(proxies, regressor, body_model, body)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
@@ -161,7 +162,7 @@ class HumanMeshEstimator:
         return rows[finite], parameters.rows(finite)
 
     def refine(self, people: list[PersonProxies], parameters: BodyParameters) -> BodyParameters:
-        """Poses bent towards the confident keypoints, cameras fitted to them (refinement.py)."""
+        """Poses bent towards the confident keypoints, cameras fitted to them (refinement/)."""
         targets = to_crop(np.stack([person.keypoints[:, :2] for person in people]), np.stack([person.crop for person in people]))
         confidence = np.stack([person.confidence for person in people])
         rotations, cameras = self._refine(parameters.rotations, parameters.betas, parameters.weak_camera, targets, confidence)

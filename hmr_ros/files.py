@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, JSON results, and checkpoints. The only place that reads or writes checkpoints.
+"""Files that are whole or not there: atomic writes, JSON results, checkpoints, and what is installed in share/. The only place that reads or writes checkpoints.
 
 A checkpoint is tensors and what they mean, in one safetensors file. Its metadata is one JSON object: the network and its
 options, the feature layout, the body model's name and hash, how it was trained.
@@ -39,6 +39,16 @@ def require_file(path: str | Path, what: str, expected: str) -> Path:
     if found:
         raise (FileNotFoundError if found.startswith("no such file") else ValueError)(f"{what} {path}: {found}; expected {expected}")
     return path
+
+
+def share_file(relative: str) -> Path:
+    """A file of ``share/hmr_ros`` (or of the checkout), found upwards from this package. FileNotFoundError if absent."""
+    here = Path(__file__).resolve()
+    for parent in here.parents:
+        for folder in (parent / "share" / "hmr_ros", parent):
+            if (folder / "package.xml").is_file() and (folder / relative).is_file():
+                return folder / relative
+    raise FileNotFoundError(f"{relative} of hmr_ros not found above {here}; install the package again")
 
 
 @contextmanager

@@ -16,10 +16,12 @@ SMPL_JOINTS = (
     "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand",
 )  # fmt: skip
 SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+SMPL_BONES = tuple((parent, joint) for joint, parent in enumerate(SMPL_PARENTS) if parent >= 0)
 
 # The twelve joints that carry a reliability: COCO without the head (paper, "Uncertainty-aware module").
 LIMB_KEYPOINTS = tuple(range(5, 17))
 LIMB_NAMES = COCO_KEYPOINTS[5:]
+SMPL_FROM_LIMBS = tuple(LIMB_NAMES.index(name) if name in LIMB_NAMES else None for name in SMPL_JOINTS)  # None: no reliability of its own
 TORSO_KEYPOINTS = (5, 6, 11, 12)
 LIMB_CHAINS = ((5, 7, 9), (6, 8, 10), (11, 13, 15), (12, 14, 16))  # arms from the shoulder, legs from the hip
 

@@ -23,6 +23,7 @@ LIVE = str(Path(__file__).resolve().with_name("live.launch.py"))
 ARGUMENTS = {
     "rate": ("0", "images a second; 0: the source's own rate"),
     "loop": ("false", "begin again at the end of the source"),
+    "clock": ("false", "publish the stamps of the images as /clock; with use_sim_time:=true the node follows them"),
     "topic": ("", "image topic inside the bag, where it has several"),
     "fov": ("60", "horizontal field of view in degrees, where the source has no camera_info"),
 }
@@ -34,6 +35,7 @@ def replay(context):
     arguments = [values["source"], "--rate", values["rate"], "--fov", values["fov"]]
     arguments += ["--topic", values["topic"]] if values["topic"] else []
     arguments += ["--loop"] if values["loop"].lower() in ("true", "1") else []
+    arguments += ["--clock"] if values["clock"].lower() in ("true", "1") else []
     return [
         Node(
             package="hmr_ros",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hmr_ros.cli import main
+from hmr_ros.motion.motion import load_motion
 
 DEMO = Path(str(files("hmr_ros") / "assets" / "demo"))
 
@@ -51,6 +52,8 @@ def test_a_folder_of_pictures_and_videos_gives_overlays_arrays_and_json(tmp_path
     with np.load(out / "walk.bodies.npz") as arrays:
         assert len(frames) == 3 and set(arrays["frame"]) == {0, 1, 2}
         assert len(arrays["frame"]) == len(arrays["body_pose"]) == sum(len(frame["bodies"]) for frame in frames)
+    recorded = load_motion(out / "walk.bodies.npz")
+    assert len(recorded.times) == 3 and recorded.body_model and recorded.reliability_source == "learned"
     assert not list(out.glob(".*"))  # nothing half-written stays
 
 

@@ -28,6 +28,7 @@ from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.io.sequences import SequenceFile
 from hmr_ros.io.sources import nothing_in, open_moving, read_file, unique_stems
 from hmr_ros.io.videos import VideoFile, VideoWriter
+from hmr_ros.motion.motion import motion_of
 from hmr_ros.proxies.paper import hdnet
 from hmr_ros.proxies.paper.config import ProxyFiles
 
@@ -148,7 +149,7 @@ def _process_video(
     reading = ReadReport("frames")
     stream = estimator.stream()
     bodies: list[BodyEstimate] = []
-    frame_of_body: list[int] = []
+    per_frame: list[tuple[int, float, list[BodyEstimate]]] = []
     frames: list[dict] = []
     size = header = None
     name = printable(moving.path.name)
@@ -161,11 +162,14 @@ def _process_video(
             overlay = side_by_side(picture, found, estimator.body_model.faces)
             size = size or (overlay.shape[1], overlay.shape[0])
             writer.write(overlay if overlay.shape[1::-1] == size else cv2.resize(overlay, size))  # a stream may change its resolution
-            bodies += [replace(body, vertices=body.vertices[:0].copy()) for body in found]  # meshes would fill the memory
-            frame_of_body += [frame.index] * len(found)
+            light = [replace(body, vertices=body.vertices[:0].copy()) for body in found]  # meshes would fill the memory
+            bodies += light
+            per_frame.append((frame.index, frame.time, light))
             frames.append({"frame": frame.index, "time": frame.time, "detected": found.detected, "without_body": found.reason(),
                            "bodies": [_as_json(body) for body in found]})  # fmt: skip
-    arrays = _stack(bodies, with_vertices=False) | {"frame": np.array(frame_of_body, np.int32)}
+    camera = None if size is None or config.fov is None else (*_intrinsics(picture, config.fov), picture.shape[1], picture.shape[0])
+    motion = motion_of(per_frame, estimator.body_model.name, estimator.body_model.sha256, estimator.reliability_source, camera)
+    arrays = _stack(bodies, with_vertices=False) | motion.arrays()
     with atomic_write(f"{out}.bodies.npz") as partial:
         np.savez_compressed(partial, **arrays)
     write_json(f"{out}.json", header | {"reading": reading.as_json(), "frames": frames}, allow_nan=True)

@@ -20,16 +20,18 @@ from hmr_ros.io.report import ReadReport, printable
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+DEPTH_TYPES = IMAGE_TYPES
 SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _HEADER_SIZE = 12  # bytes up to the end of a message's stamp
 
 
 class BagMessage(NamedTuple):
-    """``time`` in seconds of the recording; ``type`` one of IMAGE_TYPES or INFO_TYPE; ``raw`` as recorded."""
+    """``time`` in seconds of the recording; ``type`` such as one of IMAGE_TYPES or INFO_TYPE; ``raw`` as recorded."""
 
     time: float
     type: str
     raw: bytes
+    topic: str = ""
 
     @property
     def stamp(self) -> int:
@@ -81,36 +83,37 @@ def image_messages(path: str | Path, topic: str = "", report: ReadReport | None 
         yield from bag.messages(report)
 
 
-class Bag:
-    """An open bag and its image topic: ``topic`` and its ``type``; ``has_infos``, whether there are messages of its camera_info;
-    ``promised``, how many images metadata.yaml and the files' indexes promise, None where they do not tell.
+class BagFiles:
+    """The files of an open bag. ``counts``: number of messages of each topic, None where the files do not tell.
 
-    ValueError where there is no such topic, a choice to be made, or nothing that could be read.
+    ValueError where nothing could be read.
     """
 
-    def __init__(self, path: str | Path, topic: str = ""):
+    def __init__(self, path: str | Path):
         self._stack = ExitStack()
         self._lost: dict[str, str] = {}  # files that cannot be read at all → reason
         self._notes: list[str] = []
         self._recordings: list[tuple[str, Recording]] = []
-        path = Path(path)
+        self.path = Path(path)
         try:
-            self._open(path)
-            self._choose(path, topic)
+            self._open(self.path)
+            self.counts = self._count()
+            self._choose()
         except BaseException:
             self._stack.close()
             raise
 
-    def __enter__(self) -> Bag:
+    def __enter__(self):
         return self
 
     def __exit__(self, *_) -> None:
         self._stack.close()
 
-    def messages(self, report: ReadReport | None = None) -> Iterator[BagMessage]:
-        """From the beginning: images and camera_info in order of recording."""
-        report = ReadReport() if report is None else report
-        report.unit, report.promised = "images", self.promised
+    def _choose(self) -> None:
+        """For those who want certain topics: what they are. ValueError where they are not there."""
+
+    def read(self, wanted: set[Topic], counted: set[str], report: ReadReport) -> Iterator[BagMessage]:
+        """Messages of ``wanted`` from the beginning, in order of recording. ``report`` counts those on topics named ``counted``."""
         for name, why in self._lost.items():
             report.skip(name, why)
         for text in self._notes:
@@ -118,12 +121,12 @@ class Bag:
         for name, recording in self._recordings:
             problems = []
             try:
-                for topic, time, raw in recording.messages(self._wanted):
+                for topic, time, raw in recording.messages(wanted):
                     message, problem = _message(topic, time, raw)
                     if message is None:
                         report.skip(f"a message of {topic.name} at {time} ns", problem)
                         continue
-                    report.read += message.type != INFO_TYPE
+                    report.read += topic.name in counted
                     yield message
             except Exception as error:  # whatever rosbags, SQLite or a decompressor stumble over; what came before is kept
                 problems = [f"it is damaged, its reading ended early ({reason(error)})"]
@@ -133,6 +136,15 @@ class Bag:
                 report.note(text)
         if report.promised is not None:
             report.promised = max(report.promised, report.read)
+
+    def promised_of(self, topic: Topic) -> int | None:
+        """How many messages metadata.yaml and the files' indexes promise, None where they do not tell."""
+        told = [count for count in (self.counts[topic], self._of_metadata.get(topic)) if count is not None]
+        return None if self.counts[topic] is None and topic not in self._of_metadata else max(told)
+
+    def definitions(self) -> dict[str, str]:
+        """Message types → their definitions, as far as the files hold them."""
+        return {kind: text for _, recording in self._recordings for kind, text in recording.definitions.items()}
 
     def _open(self, path: Path) -> None:
         try:
@@ -181,25 +193,70 @@ class Bag:
             self._notes.append(f"left out, not named in metadata.yaml: {_names(others)}")
         return there
 
-    def _choose(self, path: Path, wanted: str) -> None:
+    def _count(self) -> dict[Topic, int | None]:
         counts: dict[Topic, int | None] = {}
         for _, recording in self._recordings:
             for topic, count in recording.topics.items():
                 if all(isinstance(text, str) for text in topic):  # in a damaged database it may be anything
                     before = counts.get(topic, 0)
                     counts[topic] = None if before is None or count is None else before + count
-        images = {topic.name: topic for topic in counts if topic.type in IMAGE_TYPES}
+        return counts
+
+    def _damage(self) -> str:
+        """Of files that could not be read, for errors that this may be the cause of."""
+        found = [f"{name}: {why}" for name, why in self._lost.items()]
+        found += [f"{name}: {why}" for name, recording in self._recordings for why in (*recording.problems, *recording.notes)]
+        return f" ({'; '.join(found)})" if found else ""
+
+
+class Bag(BagFiles):
+    """An open bag and its image topic: ``topic`` and its ``type``; ``has_infos``, whether there are messages of its camera_info;
+    ``depth_topic``: None, or the depth images to read along, with ``depth_info_topic`` beside them where it is recorded;
+    ``promised``, how many images metadata.yaml and the files' indexes promise, None where they do not tell.
+
+    ``topic`` "": the only one. ``depth``: its topic, "" for none. ValueError where there is no such topic, a choice to be made, or nothing
+    that could be read.
+    """
+
+    def __init__(self, path: str | Path, topic: str = "", depth: str = ""):
+        self._asked, self._asked_depth = topic, depth
+        super().__init__(path)
+
+    def messages(self, report: ReadReport | None = None) -> Iterator[BagMessage]:
+        """From the beginning: images, camera_info and depth in order of recording."""
+        report = ReadReport() if report is None else report
+        report.unit, report.promised = "images", self.promised
+        yield from self.read(self._wanted, {self.topic}, report)
+
+    def _choose(self) -> None:
+        path, wanted, counts = self.path, self._asked, self.counts
+        images = {topic.name: topic for topic in counts if topic.type in IMAGE_TYPES and topic.name != self._asked_depth}
         if wanted not in images and (wanted or len(images) != 1):
             raise ValueError(self._no_choice(path, wanted, sorted(images), {topic.name: topic.type for topic in counts}))
         chosen = images[wanted] if wanted else next(iter(images.values()))
-        info = Topic(f"{chosen.name.removesuffix('/compressed').rpartition('/')[0]}/camera_info", INFO_TYPE)
+        info = camera_info_of(chosen.name)
         self.topic, self.type = chosen
         self.has_infos = counts.get(info, 0) != 0
         self._wanted = {chosen, info}
-        told = [count for count in (counts[chosen], self._of_metadata.get(chosen)) if count is not None]
-        self.promised = None if counts[chosen] is None and chosen not in self._of_metadata else max(told)
+        self.depth_topic = self.depth_info_topic = None
+        if self._asked_depth:
+            self._choose_depth(info)
+        self.promised = self.promised_of(chosen)
         if self.promised == 0:
             raise ValueError(f"topic {printable(chosen.name)} of bag {printable(path)} holds no messages, expected images{self._damage()}")
+
+    def _choose_depth(self, info: Topic) -> None:
+        depth, expected = next((topic for topic in self.counts if topic.name == self._asked_depth), None), DEPTH_TYPES
+        if depth is None or depth.type not in expected:
+            found = "is not in" if depth is None else f"has type {printable(depth.type)} in"
+            raise ValueError(f"depth topic {printable(self._asked_depth)} {found} bag {printable(self.path)}, expected {' or '.join(expected)}; its "
+                             f"topics: {', '.join(sorted(printable(topic.name) for topic in self.counts))}{self._damage()}")  # fmt: skip
+        self.depth_topic = depth.name
+        self._wanted.add(depth)
+        depth_info = camera_info_of(depth.name)
+        if depth_info != info and self.counts.get(depth_info, 0) != 0:
+            self.depth_info_topic = depth_info.name
+            self._wanted.add(depth_info)
 
     def _no_choice(self, path: Path, wanted: str, images: list[str], types: dict[str, str]) -> str:
         bag, found = printable(path), ", ".join(map(printable, images)) or "none"
@@ -212,11 +269,11 @@ class Bag:
         expected = f"topic {printable(wanted)}" if wanted else "one image topic"
         return f"bag {bag} has these image topics: {found}; expected {expected}, choose one with --topic{self._damage()}"
 
-    def _damage(self) -> str:
-        """Of files that could not be read, for errors that this may be the cause of."""
-        found = [f"{name}: {why}" for name, why in self._lost.items()]
-        found += [f"{name}: {why}" for name, recording in self._recordings for why in (*recording.problems, *recording.notes)]
-        return f" ({'; '.join(found)})" if found else ""
+
+def camera_info_of(topic: str) -> Topic:
+    """The CameraInfo beside an image topic, its /compressed or its /compressedDepth."""
+    image = topic.removesuffix("/compressed").removesuffix("/compressedDepth")
+    return Topic(f"{image.rpartition('/')[0]}/camera_info", INFO_TYPE)
 
 
 def _message(topic: Topic, time: object, raw: object) -> tuple[BagMessage | None, str]:
@@ -231,7 +288,7 @@ def _message(topic: Topic, time: object, raw: object) -> tuple[BagMessage | None
             return None, f"cannot be decompressed ({reason(error)})"
     if len(raw) < _HEADER_SIZE:
         return None, f"{len(raw)} bytes, expected {topic.type}"
-    return BagMessage(1e-9 * time, topic.type, raw), ""
+    return BagMessage(1e-9 * time, topic.type, raw, topic.name), ""
 
 
 def _metadata(path: Path) -> tuple[list[str], dict[Topic, int]]:

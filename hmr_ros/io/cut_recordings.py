@@ -63,6 +63,7 @@ class CutMcap:
         for channel, topic in self._channels.items():
             counts[topic] += max(found[channel], self._indexed[channel], self._stated.get(channel, 0))
         # What lies behind a damage is not known.
+        self.definitions: dict[str, str] = {}
         self.topics: dict[Topic, int | None] = {topic: None if self._found else count for topic, count in counts.items()}
 
     def messages(self, wanted: set[Topic]) -> Iterator[tuple[Topic, int, bytes]]:
@@ -188,6 +189,7 @@ class CutSqlite:
             raise ValueError(f"{printable(path)} is damaged ({error}), its topics cannot be read; `sqlite3 {printable(path.name)} .recover` "
                              "may save some of it") from error  # fmt: skip
         self._topics = {key: Topic(name, kind) for key, name, kind, encoding in rows if encoding == "cdr"}
+        self.definitions: dict[str, str] = {}
         self.topics: dict[Topic, int | None] = dict.fromkeys(self._topics.values())
 
     def messages(self, wanted: set[Topic]) -> Iterator[tuple[Topic, int, bytes]]:

@@ -23,10 +23,12 @@ _HEAD = 65536  # SQLite's first pages hold the text of its tables
 
 
 class Recording(Protocol):
-    """An open file. ``topics`` → number of messages, None where the file does not tell; ``problems`` that cost messages, in words, and
-    ``notes`` that cost none, both complete after a pass. ``messages`` raises whatever its library does where the file is damaged."""
+    """An open file. ``topics`` → number of messages, None where the file does not tell; ``definitions``: of message types, as far as it holds
+    them; ``problems`` that cost messages, in words, and ``notes`` that cost none, both complete after a pass. ``messages`` raises whatever its
+    library does where the file is damaged."""
 
     topics: dict[Topic, int | None]
+    definitions: dict[str, str]
     problems: list[str]
     notes: list[str]
 
@@ -97,6 +99,7 @@ class _Indexed:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.topics: dict[Topic, int | None] = {}
+        self.definitions = {c.msgtype: c.msgdef.data for c in self._reader.connections if c.msgdef.data}
         for topic, count in ((Topic(c.topic, c.msgtype), c.msgcount) for c in self._reader.connections):
             self.topics[topic] = (self.topics.get(topic) or 0) + count
         if (counted := sum(count or 0 for count in self.topics.values())) != total:  # two places that a damage hits one by one

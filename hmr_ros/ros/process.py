@@ -12,7 +12,8 @@ import select
 import signal
 import sys
 import threading
-from pathlib import Path
+
+from hmr_ros.files import share_file
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # Fast DDS 3, Fast DDS 2
 FAST_DDS_2 = ("humble", "iron", "jazzy")
@@ -57,16 +58,6 @@ def ignore_signals() -> None:
     """For a process that ends: a late signal must not kill it on its last metres, where Python has no handlers left."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def share_file(relative: str) -> Path:
-    """A file of ``share/hmr_ros`` (or of the checkout), found upwards from this package. FileNotFoundError if absent."""
-    here = Path(__file__).resolve()
-    for parent in here.parents:
-        for folder in (parent / "share" / "hmr_ros", parent):
-            if (folder / "package.xml").is_file() and (folder / relative).is_file():
-                return folder / relative
-    raise FileNotFoundError(f"{relative} of hmr_ros not found above {here}; install the package again")
 
 
 def fastdds_profile() -> dict[str, str]:
