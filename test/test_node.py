@@ -49,7 +49,7 @@ FAKE = textwrap.dedent(
             name, sha256 = "fake body", "0" * 64
             faces = np.arange(30, dtype=np.int32).reshape(10, 3)
 
-        def stream(self):
+        def stream(self, config):
             return self.answer
 
         def answer(self, image, stamp, depth=None, intrinsics=None, stature=None):

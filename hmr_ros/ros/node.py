@@ -62,6 +62,19 @@ def default_estimator(parameters: LiveParameters):
     )
 
 
+def stream_config(parameters: LiveParameters):
+    """What the stream shall do with people over time."""
+    from hmr_ros.stream import StreamConfig
+
+    return StreamConfig(
+        max_people=parameters.max_tracked_people,
+        min_score=parameters.min_score,
+        smooth_pose=parameters.smooth_pose,
+        smooth_translation=parameters.smooth_translation,
+        steady_shape=parameters.steady_shape,
+    )
+
+
 class LiveNode(LifecycleNode):
     """`configure` loads the models, `activate` subscribes and starts the worker; the other transitions undo it.
 
@@ -132,7 +145,7 @@ class LiveNode(LifecycleNode):
         self._statistics = Statistics()
         self._warned: set[str] = set()
         self._following = FollowingClock()
-        self._stream = self._estimator.stream()
+        self._stream = self._estimator.stream(stream_config(self._settings))
         self._worker = NewestFrameWorker(self._process, self._report_failure)
         self._inputs = Subscriptions(self, lambda: self._settings, self._submit, self._warn_once)
         self.get_logger().info(f"waiting for images on {self._inputs.image_topic}")

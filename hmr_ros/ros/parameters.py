@@ -88,6 +88,11 @@ class LiveParameters:
         False, "flip test-time augmentation: better, for one more BlazePose pass a person"
     )
     threads: int = _parameter(0, "CPU threads for the networks; 0: the backend's own choice", span=(0, 256))
+    max_tracked_people: int = _parameter(0, "people who are followed at a time, those who were there before first; 0: everybody", span=(0, 1000), effect="activate")
+    min_score: float = _parameter(0.0, "of the detection of somebody new; 0: whoever is detected", span=(0.0, 1.0), effect="activate")
+    smooth_pose: bool = _parameter(True, "One-Euro filter of pose and orientation over time; false: each image by itself", effect="activate")
+    smooth_translation: bool = _parameter(True, "the same of position and weak-perspective camera", effect="activate")
+    steady_shape: bool = _parameter(True, "one shape for each person, which converges; false: betas of each image by itself", effect="activate")
     publish_vertices: bool = _parameter(
         True, "send the mesh in every Body (80 kB a person); without it joints and parameters only", effect="now"
     )

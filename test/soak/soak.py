@@ -33,7 +33,7 @@ class Estimator:
     backend, reliability_source = "fake", "learned"
     class body_model:
         name, sha256, faces = "fake body", "0" * 64, np.arange(30, dtype=np.int32).reshape(10, 3)
-    def stream(self):
+    def stream(self, config):
         return self.answer
     def answer(self, image, stamp, depth=None, intrinsics=None, stature=None):
         assert depth is None or np.isfinite(depth).all()
