@@ -195,9 +195,10 @@ class Smoother:
 
 
 def steady_shapes(smoothers: Sequence[Smoother], parameters: BodyParameters) -> BodyParameters:
-    """Regressed parameters of N people → with each person's own shape."""
-    weights = parameters.reliability.mean(1)
-    return parameters._replace(betas=np.stack([one.shape(*values) for one, *values in zip(smoothers, parameters.betas, weights)]))
+    """Regressed parameters of N people → with each person's own shape; where they are on a device, it is remembered on the host."""
+    arrays = parameters.numpy()
+    betas = np.stack([one.shape(*values) for one, *values in zip(smoothers, arrays.betas, arrays.reliability.mean(1))])
+    return parameters._replace(betas=betas if arrays is parameters else parameters.betas.new_tensor(betas))
 
 
 def smooth_poses(smoothers: Sequence[Smoother], parameters: BodyParameters, crops: np.ndarray, camera: Camera | None) -> BodyParameters:

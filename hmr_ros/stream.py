@@ -243,8 +243,12 @@ class Stream:
     def _follow(self, image: np.ndarray, depth: np.ndarray | None) -> None:
         """Everybody by himself; of two who became one the first stays."""
         followed: list[Track] = []
-        for track in self.tracks:
-            now = self._estimator.extractor.follow(image, track.proxies, depth)
+        extractor, people = self._estimator.extractor, [track.proxies for track in self.tracks]
+        if hasattr(extractor, "follow_all"):
+            found = extractor.follow_all(image, people, depth)
+        else:
+            found = [extractor.follow(image, person, depth) for person in people]
+        for track, now in zip(self.tracks, found):
             lost = now is None or (track.proxies.torso_is_seen and not now.torso_is_seen)
             if lost or any(same_person(now, other.proxies) for other in followed):
                 self._somebody_is_lost = True

@@ -184,8 +184,8 @@ def test_bodies_are_those_of_the_numpy_path(estimator, both, pictures, monkeypat
 
 def test_a_stream_follows_people_on_the_device(estimator, pictures):
     stream = estimator.stream()
-    first, second = stream(pictures[1], 0.0), stream(pictures[2], 0.1)
-    assert len(first) >= 4 and len(second) >= 4
+    counts = [len(stream(pictures[1 + i % 2], 0.1 * i)) for i in range(12)]  # a pass in the first frame, another one spread over the last
+    assert min(counts) >= 3 and stream._complete_pass > 0.5
     assert all(track.proxies.tensors is not None for track in stream.tracks)
 
 

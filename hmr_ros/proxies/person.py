@@ -95,7 +95,8 @@ class ProxyExtractor(Protocol):
     "mask" and "blazepose": a regressor that needs another is refused (estimator.py).
 
     Optional, for streams that shall not stall on a call: ``search(image, small_people)`` does a call's work in steps, a generator that
-    returns detections (``score``, ``box``, ``keypoints``); ``confirm(image, detection, depth)`` makes one a person or None; and
+    returns detections (``score``, ``box``, ``keypoints``); ``confirm(image, detection, depth)`` makes one a person or None;
+    ``follow_all(image, people, depth)`` follows them in one batch; and
     ``agrees(detection, person)`` says that a followed person needs no such new start. See EmbeddedExtractor.
     """
 

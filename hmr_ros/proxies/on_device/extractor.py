@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +50,14 @@ class DeviceExtractor(EmbeddedExtractor):
             if confirmed is not None and not any(is_duplicate(confirmed[0], other, self.config) for other, _, _ in kept):
                 kept.append(confirmed)
         return self._people(picture, kept, depth)
+
+    def search(self, image: np.ndarray, small_people: bool = True) -> Generator[None, None, list[Detection]]:
+        return self.movenet.search(self._uploaded(image), small_people)
+
+    @torch.no_grad()
+    def confirm(self, image: np.ndarray | Tensor, detection: Detection, depth: np.ndarray | None = None) -> PersonProxies | None:
+        """``image``: or what became of it on the device."""
+        return super().confirm(image if isinstance(image, Tensor) else self._uploaded(image), detection, depth)
 
     def follow(self, image: np.ndarray, person: PersonProxies, depth: np.ndarray | None = None) -> PersonProxies | None:
         return self.follow_all(image, [person], depth)[0]
