@@ -108,7 +108,7 @@ class Stream:
         intrinsics: Intrinsics | Camera | None = None,
         stature: float | None = None,
     ) -> Bodies:
-        """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``. Detected are those who are followed."""
+        """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``. Detected are those who are followed and known for long enough to be shown."""
         begin = time.perf_counter()
         camera = check_input(image, depth, intrinsics, stature)
         if image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP + self._took:
