@@ -1,5 +1,6 @@
 """The extractor for a GPU on the CPU: the same people as by numpy and OpenCV on real pictures, and each of its steps by itself."""
 
+from dataclasses import replace
 from importlib.resources import files
 
 import cv2
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from hmr_ros.body.model import BodyModel
 from hmr_ros.estimator import HumanMeshEstimator
 from hmr_ros.camera import Camera
 from hmr_ros.geometry import crop_matrix, pinhole
 from hmr_ros.networks.lifter.on_device import device_inputs, device_turn_back
 from hmr_ros.networks.lifter.features import FEATURE_LAYOUT, person_features, turn_back
+from hmr_ros.networks.checkpoints import load_regressor
+from hmr_ros.networks.paper.maps import device_maps, person_maps
 from hmr_ros.proxies import registry
 from hmr_ros.proxies.depth import coarse_depth, sensor_depth
 from hmr_ros.proxies.embedded import EmbeddedExtractor
@@ -157,6 +161,23 @@ def test_features_of_all_people_are_those_of_each(both):
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [64, 100, 128])
+def test_maps_of_all_people_are_those_of_each(both, size):
+    people = [person for _, theirs in both for person in theirs]
+    for got, want in zip(device_maps(people, size), person_maps(people, size), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_the_papers_regressor_takes_them_where_they_are(both):
+    people = both[2][1]
+    regress = load_regressor("resnet18", body_model=BodyModel.load(None), backend="torch")
+    got = regress(people)
+    want = regress([replace(person, tensors=None) for person in people])
+    for tensor, array in zip(got, want, strict=True):
+        assert isinstance(tensor, torch.Tensor) and isinstance(array, np.ndarray)
+        np.testing.assert_allclose(tensor, array, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def estimator():
     """With the extractor for a GPU, and the batched refinement that tensors there take."""
@@ -184,7 +205,8 @@ def test_bodies_are_those_of_the_numpy_path(estimator, both, pictures, monkeypat
 
 def test_a_stream_follows_people_on_the_device(estimator, pictures):
     stream = estimator.stream()
-    counts = [len(stream(pictures[1 + i % 2], 0.1 * i)) for i in range(12)]  # a pass in the first frame, another one spread over the last
+    stamps = (0.0, 0.4, 0.8, 0.9, 1.0, 1.1, 1.2)  # a pass in the first frame, another one spread over the last
+    counts = [len(stream(pictures[1 + i % 2], stamp)) for i, stamp in enumerate(stamps)]
     assert min(counts) >= 3 and stream._complete_pass > 0.5
     assert all(track.proxies.tensors is not None for track in stream.tracks)
 
@@ -206,3 +228,35 @@ def test_with_a_gpu_the_registry_makes_the_extractor_for_it(monkeypatch):
     for backend, kind in (("torch", DeviceExtractor), ("openvino", EmbeddedExtractor)):
         assert type(registry.make_extractor(backend=backend)) is kind
     assert registry.identity_of(DeviceExtractor, EmbeddedExtractor.Config()) == registry.identity()
+
+
+# --- on a GPU, which was not here -------------------------------------------------------------------------------------------------------
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@GPU
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision, factor", [("fp32", 20), ("fp16", 50)])  # TF32 and fp16 move landmarks by half a pixel of the RoI
+def test_on_a_gpu_the_same_people_are_found_and_followed(precision, factor, both, pictures):
+    extractor = registry.make_extractor(backend="torch", precision=precision)
+    assert type(extractor) is DeviceExtractor and extractor.device.type == "cuda"
+    for picture, (want, _) in zip(pictures, both):
+        got = extractor(picture)
+        assert len(got) == len(want) and all(value.is_cuda for person in got for value in person.tensors)
+        for one, other in zip(got, want):
+            np.testing.assert_allclose(one.keypoints[:, :2], other.keypoints[:, :2], atol=factor * 1e-3 * other.blazepose.roi[2])
+    assert sum(person is not None for person in extractor.follow_all(pictures[2], extractor(pictures[1]))) >= 4
+
+
+@GPU
+@pytest.mark.gpu
+def test_on_a_gpu_auto_runs_everything_there(pictures):
+    estimator = HumanMeshEstimator.from_default()
+    assert estimator.backend.count("cuda") == 2 and isinstance(estimator.extractor, DeviceExtractor)
+    _, parameters = estimator.regress(estimator.extractor(pictures[2]))
+    assert parameters.rotations.is_cuda
+    got, want = estimator(pictures[2]), HumanMeshEstimator.from_default("openvino")(pictures[2])
+    assert len(got) == len(want)
+    for one, other in zip(got, want):
+        np.testing.assert_allclose(one.joints, other.joints, atol=0.03)  # metres; fp16

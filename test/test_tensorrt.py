@@ -344,6 +344,42 @@ def test_exported_engines_are_what_the_estimator_loads(precision, monkeypatch, t
     assert ("fp16" in detectors) == (precision == "fp16") and "bf16" not in detectors
 
 
+class Eager(Programs):
+    """Its engines are the modules themselves: quicker than exported programs, and the wiring around them is the same."""
+
+    def build(self, program, examples, batches, options, path):
+        self.built.append((batches, options))
+        torch.save(program, path)
+
+    def load(self, path):
+        return torch.load(path, weights_only=False)
+
+
+def test_from_image_to_pose_people_stay_on_the_device_of_the_engines(monkeypatch):
+    """As on a robot with TensorRT, but for the device, which is the CPU."""
+    import cv2
+
+    from hmr_ros import HumanMeshEstimator
+    from hmr_ros.proxies import registry
+    from hmr_ros.proxies.on_device.extractor import DeviceExtractor
+
+    builder = Eager()
+    monkeypatch.setattr(tensorrt_backend, "Library", lambda: builder)
+    monkeypatch.setattr(tensorrt_backend, "export", lambda module, *others: module)
+    monkeypatch.setattr(tensorrt_backend, "check_parity", lambda *arguments: None)
+    monkeypatch.setattr(registry, "gpu_is_there", lambda: True)
+    estimator = HumanMeshEstimator.from_default(backend="tensorrt", max_people=3, precision="fp32")
+    assert isinstance(estimator.extractor, DeviceExtractor) and estimator.backend.count("tensorrt 11.1.0 (cpu)") == 2
+    builder.runs.clear()
+    capture = cv2.VideoCapture(str(Path(cli.__file__).parent / "assets" / "demo" / "pedestrians.mp4"))
+    bodies = estimator(capture.read()[1])
+    assert len(bodies) >= 4
+    assert (3, False) in builder.runs and max(rows for rows, _ in builder.runs) == 3  # people in batches of max_people
+    people = estimator.extractor.follow_all(capture.read()[1], estimator.extractor(capture.read()[1]))
+    _, parameters = estimator.regress([person for person in people if person is not None])
+    assert all(isinstance(values, torch.Tensor) for values in parameters)
+
+
 # --- what is missing, in words ------------------------------------------------------------------------------------------
 
 
