@@ -17,7 +17,7 @@ LAYERS = (
     "body rasterizer runtime io motion",
     "proxies metric",
     "networks",
-    "refinement stream estimator drawing bench",
+    "refinement stream estimator drawing bench viewer",
     "ros",
     "cli commands",
 )
