@@ -25,7 +25,7 @@ from hmr_ros.motion.motion import motion_of  # noqa: E402
 from hmr_ros.palette import person_colour  # noqa: E402
 from hmr_ros.viewer import server  # noqa: E402
 from hmr_ros.viewer.meshes import MeshMaker  # noqa: E402
-from hmr_ros.viewer.scene import _turned_z  # noqa: E402
+from hmr_ros.viewer.scene import Ground, _turned_z  # noqa: E402
 from hmr_ros.viewer.shots import History, Shot, shots_of, small_jpeg  # noqa: E402
 
 needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium (Debian's package chromium)")
@@ -216,6 +216,21 @@ def test_pictures_are_kept_small():
     jpeg = small_jpeg(np.full((480, 640, 3), (10, 200, 30), np.uint8))
     picture = Shot(0.0, [], 0, jpeg).picture()
     assert picture.shape == (360, 480, 3) and np.abs(picture.astype(int) - (30, 200, 10)).max() < 8  # RGB
+
+
+def test_the_ground_is_where_people_stand_even_below_a_tilted_camera(model):
+    import torch
+
+    tilt = np.array([[1, 0, 0], [0, np.cos(0.4), -np.sin(0.4)], [0, np.sin(0.4), np.cos(0.4)]])  # looks down by 23 degrees
+    rest = model(torch.eye(3).expand(1, 24, 3, 3), torch.zeros(1, 10))
+    sole = float(rest.vertices[0, :, 1].min())
+    ground = Ground()
+    for x, z in ((-2, 5), (0, 7), (2, 9), (1, 6)):
+        upright = rest.joints[0].numpy() * (1, -1, -1) + (x, 2.5 + sole, z)  # the soles at y = 2.5, in a level camera
+        ground.add(upright @ tilt.T)
+    point, up = ground.plane()
+    np.testing.assert_allclose(up @ tilt, (0, -1, 0), atol=0.06)
+    assert (point @ tilt)[1] == pytest.approx(2.5, abs=0.08)
 
 
 def test_bones_are_turned_towards_their_ends():

@@ -19,13 +19,15 @@ from hmr_ros.viewer.shots import Shot
 
 HEAD = SMPL_JOINTS.index("head")
 FEET = [SMPL_JOINTS.index(name) for name in ("left_foot", "right_foot")]
+ANKLES = [SMPL_JOINTS.index(name) for name in ("left_ankle", "right_ankle")]
 SOLE_M = 0.06  # of the foot's joint above the ground
 BONE_RADIUS_M, ABOVE_HEAD_M = 0.022, 0.32
 THROUGH_MESH = 0.45  # opacity of a mesh whose bones are shown
 BESIDE_M, IN_FRONT_M = 1.0, 3.0  # where people without a position are shown: in a row
 FRUSTUM_M = 0.35  # from the camera to its picture
 UNKNOWN_CAMERA = (500.0, 500.0, 320.0, 240.0, 640, 480)
-GROUND_SHOTS = 100  # the ground is the median of so many feet
+GROUND_BODIES = 200  # the ground is where so many bodies stood last
+LEVEL = np.array([0.0, -1.0, 0.0])  # up, for a camera that is held level
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,33 @@ class Look:
     by_reliability: bool = False
 
 
+class Ground:
+    """The plane that people stand on, from those who were seen: most of them stand upright. Up is the median of their directions from ankles to
+    head, its height the median of their lower foot. The camera may be tilted."""
+
+    def __init__(self):
+        self._ups: deque[np.ndarray] = deque(maxlen=GROUND_BODIES)
+        self._feet: deque[np.ndarray] = deque(maxlen=GROUND_BODIES)
+
+    @property
+    def known(self) -> bool:
+        return bool(self._feet)
+
+    def add(self, joints: np.ndarray) -> None:
+        """(24, 3) of one body in the camera frame."""
+        self._ups.append(joints[HEAD] - joints[ANKLES].mean(0))
+        self._feet.append(joints[FEET])
+
+    def plane(self) -> tuple[np.ndarray, np.ndarray]:
+        """A point of it, below the people, and its unit normal."""
+        up = np.median(self._ups, axis=0)
+        up = up / np.linalg.norm(up) if np.linalg.norm(up) > 0.3 else LEVEL  # people who lie or are bent tell nothing
+        feet = np.array(self._feet)
+        below = np.median(feet.mean(1), axis=0)
+        height = np.median((feet @ up).min(1)) - SOLE_M
+        return below + (height - below @ up) * up, up
+
+
 class BodyScene:
     """Draws shots into ``scene``, a visitor's own. ``colours``: person → number of their colour, shared by all visitors."""
 
@@ -47,10 +76,10 @@ class BodyScene:
         self._people: dict[str, dict[str, viser.SceneNodeHandle]] = {}
         self._frustum: viser.CameraFrustumHandle | None = None
         self._frustum_of: tuple | None = None
-        self._soles: deque[float] = deque(maxlen=GROUND_SHOTS)
+        self._ground = Ground()
         self._grid = scene.add_grid(
-            "/ground", 8.0, 8.0, plane="xz", cell_size=0.5, section_size=1.0, position=(0.0, 1.2, 4.0), cell_color=(205, 205, 210),
-            section_color=(165, 165, 175), shadow_opacity=0.0,
+            "/ground", 20.0, 20.0, plane="xy", cell_size=1.0, section_size=5.0, position=(0.0, 1.2, 4.0), wxyz=_turned_z(LEVEL[None])[0],
+            cell_color=(205, 205, 210), section_color=(165, 165, 175), shadow_opacity=0.0,
         )  # fmt: skip
 
     def draw(self, shot: Shot, look: Look) -> None:
@@ -65,14 +94,15 @@ class BodyScene:
             self._draw_person(person, body, np.asarray(place, np.float64), look)
         self._draw_camera(shot, look)
         self._grid.visible = look.ground
-        if self._soles:
-            self._grid.position = (0.0, float(np.median(self._soles)), 4.0)
+        if self._ground.known:
+            self._grid.position, up = self._ground.plane()
+            self._grid.wxyz = _turned_z(up[None])[0]
 
     def _draw_person(self, person: str, body: BodyEstimate, place: np.ndarray, look: Look) -> None:
         handles = self._people.setdefault(person, {})
         own = person_colour(self._colours.setdefault(person, len(self._colours)))
         colour = reliability_colour(float(np.mean(body.reliability))) if look.by_reliability else own
-        self._soles.append(float(body.joints[FEET, 1].max() + place[1]) + SOLE_M)
+        self._ground.add(body.joints + place)
         mesh = self._make_mesh(body) if look.meshes else None
         self._draw_mesh(f"/people/{person}/mesh", handles, mesh, place, colour, THROUGH_MESH if look.skeletons else None)
         self._draw_bones(f"/people/{person}/bones", handles, body, place, look.skeletons)
