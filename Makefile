@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 SOURCE ?=
+VIEW ?=
 TEST_ARGS ?=
 SECONDS ?= 600
 TARGETS ?= compressed pictures images cameras smpl_npz smpl_pickles checkpoints bags
@@ -28,7 +29,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help setup demo test soak fuzz engines doctor clean distclean FORCE
 
 help:
-	@echo "make demo [SOURCE=...]  people in a picture, a video, a folder or a camera, through the live ROS 2 node"
+	@echo "make demo [SOURCE=...]  people in a picture, a video, a folder or a camera, through the live ROS 2 node;"
+	@echo "                        VIEW=1: in a browser as well"
 	@echo "make test               the whole test suite, on the installed package (TEST_ARGS='-k name' for a part)"
 	@echo "make fuzz               damaged and hostile input for every reader (SECONDS=600 for each of TARGETS='compressed images ...')"
 	@echo "make soak               the live node with bad and changing input, and its memory (SECONDS=600); log in build/soak.log"
@@ -38,7 +40,7 @@ help:
 	@echo "make clean, distclean   remove what was built; distclean: and .venv"
 
 demo: setup
-	@$(BIN)/hmr-ros demo $(if $(SOURCE),--source '$(SOURCE)')
+	@$(BIN)/hmr-ros demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(filter-out 0,$(VIEW)),--view)
 
 test: setup
 	@cd test && $(BIN)/python -P -m pytest $(TEST_ARGS)

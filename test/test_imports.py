@@ -17,7 +17,7 @@ LAYERS = (
     "body rasterizer runtime io motion",
     "proxies metric",
     "networks",
-    "refinement tracking smoothing stream estimator drawing bench",
+    "refinement tracking smoothing stream estimator drawing bench viewer",
     "ros",
     "cli commands",
 )

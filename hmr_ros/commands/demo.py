@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ NAMESPACE = "/hmr_demo"
 PICTURE_FRAMES = 12  # a picture is shown so often, at the 4 Hz of io/sources.py
 FOLDER_RATE = 1.0  # Hz: slow enough that every picture gets its answer, and none is taken for the next frame of a video
 START_SECONDS = 180.0  # for loading the models
+VIEWER_SECONDS = 60.0
 LAST_ANSWER_SECONDS = 3.0
 LOG_LINES = 15
 
@@ -55,6 +57,8 @@ class Demo:
     """auto: what the checkpoint holds, without one the lifter; resnet18: the paper's, trained without labels."""
     checkpoint: Path | None = None
     """A checkpoint of `hmr-ros train` instead of the embedded one."""
+    view: bool = False
+    """Show the bodies in a browser as well (`hmr-ros view`), and keep them there until Ctrl-C."""
     json: Path | None = None
     """File for what was measured, and for what was promised, read, skipped and ignored of every source."""
 
@@ -84,8 +88,17 @@ def main(argv: list[str] | None = None) -> int:
         except ChildFailed as failure:
             console.print(str(failure), style="red", markup=False, highlight=False, soft_wrap=True)
             return 1
-    if stop.is_set():
-        return 130
+        if stop.is_set():
+            return 130
+        code = report(rows, options, console)
+        if options.view:
+            console.print(f"the viewer stays at {children.address} until Ctrl-C", highlight=False, soft_wrap=True)
+            stop.wait()
+    return code
+
+
+def report(rows: list[Row], options: Demo, console: Console) -> int:
+    """Print what was measured and write it to --json; the exit code."""
     console.print(table(rows))
     for row in rows:
         for path in row.files:
@@ -128,6 +141,7 @@ class Children:
 
     def __init__(self, out: Path):
         self._out = out
+        self.address = ""  # of the viewer
         self._running: dict[str, subprocess.Popen] = {}
 
     def start(self, name: str, arguments: list[str]) -> subprocess.Popen:
@@ -140,6 +154,18 @@ class Children:
                                      stderr=subprocess.STDOUT)  # fmt: skip
         self._running[name] = child
         return child
+
+    def start_viewer(self, ros: list[str]) -> str:
+        """Start ``hmr-ros view`` on a free port; its address."""
+        self.start("view", ["--port", "0", *ros])
+        deadline = time.monotonic() + VIEWER_SECONDS
+        while not (found := re.search(r"^open (http\S+)$", (self._out / "view.log").read_text(errors="replace"), re.M)):
+            self.check("view")
+            if time.monotonic() > deadline:
+                self.fail("view", f"has no address after {VIEWER_SECONDS:g} s")
+            time.sleep(0.1)
+        self.address = found[1]
+        return self.address
 
     def check(self, name: str, may_end: tuple[int, ...] = ()) -> None:
         """ChildFailed if the child ``name`` has ended, unless by one of the exit codes ``may_end``."""
@@ -196,6 +222,8 @@ def show(sources: list[Source], options: Demo, children: Children, console: Cons
     if options.checkpoint:
         parameters += ["-p", f"checkpoint:={options.checkpoint.resolve()}"]
     children.start("live", [*ros, *parameters])
+    if options.view:
+        console.print(f"viewer: {children.start_viewer(ros)}", highlight=False, soft_wrap=True)
     start_ros([])
     from hmr_ros.ros.collector import Collector
 
@@ -234,7 +262,7 @@ def play(source, options: Demo, collector, children: Children, console: Console,
     limits = {"picture": ["--loop", "--max-frames", str(PICTURE_FRAMES)], "folder": ["--rate", str(FOLDER_RATE)]}
     told = options.out / "replay.json"
     told.unlink(missing_ok=True)
-    arguments = [source.name, "--json", str(told), "--subscribers", "2", "--max-seconds", str(options.seconds), *limits.get(source.kind, [])]
+    arguments = [source.name, "--json", str(told), "--subscribers", "3" if options.view else "2", "--max-seconds", str(options.seconds), *limits.get(source.kind, [])]
     begin = time.monotonic()
     child = children.start("replay", [*arguments, *ros])
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn()

@@ -1,0 +1,85 @@
+"""What is shown: bodies and the picture of one moment, and the latest of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from hmr_ros.estimate import BodyEstimate
+from hmr_ros.motion.motion import Motion
+
+PICTURE_WIDTH = 480  # pixels: what a history of hundreds of pictures can afford
+JPEG_QUALITY = 80
+RATE_OVER_S = 3.0  # the rate is that of the last seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """``bodies`` at ``time`` (seconds; the image's stamp). ``jpeg``: the picture, small; ``camera``: fx, fy, cx, cy, width, height; or None."""
+
+    time: float
+    bodies: Sequence[BodyEstimate]
+    detected: int
+    jpeg: bytes | None = None
+    camera: tuple[float, ...] | None = None
+
+    def picture(self) -> np.ndarray | None:
+        """uint8 (H, W, 3) RGB."""
+        if self.jpeg is None:
+            return None
+        return cv2.cvtColor(cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def small_jpeg(picture: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) BGR → a JPEG of at most PICTURE_WIDTH."""
+    height, width = picture.shape[:2]
+    if width > PICTURE_WIDTH:
+        picture = cv2.resize(picture, (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width))), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+class History:
+    """The latest ``length`` shots; ``count`` were there in all. Written by one thread, read by others."""
+
+    def __init__(self, length: int):
+        self._shots: deque[Shot] = deque(maxlen=length)
+        self._arrivals: deque[float] = deque()
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def add(self, shot: Shot, arrival: float) -> None:
+        """``arrival``: seconds of a clock that does not jump."""
+        with self._lock:
+            self._shots.append(shot)
+            self.count += 1
+            self._arrivals.append(arrival)
+            while self._arrivals[0] < arrival - RATE_OVER_S:
+                self._arrivals.popleft()
+
+    def shots(self) -> list[Shot]:
+        """Oldest first."""
+        with self._lock:
+            return list(self._shots)
+
+    def rate(self, now: float) -> float:
+        """Shots a second, lately; 0 where none comes any more."""
+        with self._lock:
+            recent = [arrival for arrival in self._arrivals if arrival >= now - RATE_OVER_S]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+
+
+def shots_of(motion: Motion) -> list[Shot]:
+    """A recording's, in order of time; images without anybody are among them."""
+    numbers, rows = motion.rows["frame"], motion.rows["time"]
+    stamps = dict(zip(numbers.tolist(), rows.tolist()))
+    by_time = OrderedDict((time, number) for number, time in stamps.items())
+    shots = []
+    for time in np.unique(motion.times).tolist():
+        bodies = motion.at(by_time[time]) if time in by_time else []
+        shots.append(Shot(time, bodies, len(bodies), None, motion.camera))
+    return shots
