@@ -282,8 +282,9 @@ def test_malformed_images_cost_one_line_and_nothing_else(peer, start):
         peer.infos.publish(intrinsics_to_message(pinhole(64, 48, 60), 64, 48, header))
         return image_to_message(picture(2), header)
 
-    wait_for(lambda: peer.ask(with_camera) and reports[-1].status[0].level == b"\x00", live)  # no new malformed image: all is well again
-    assert reports[-1].status[0].hardware_id == "camera_optical" and values()["camera_info"] == "current"
+    # No new malformed image, and a CameraInfo: all is well again.
+    wait_for(lambda: peer.ask(with_camera) and reports[-1].status[0].level == b"\x00" and values()["camera_info"] == "current", live)
+    assert reports[-1].status[0].hardware_id == "camera_optical"
     assert values()["backend"] == "fake" and float(values()["latency p50 [ms]"]) < 1000
 
 
