@@ -26,6 +26,7 @@ RUNTIME = [
     "av>=12",  # videos; OpenCV counts frames wrongly and stops at the first damage
     "pillow>=9",  # animations and TIFFs of several pages, page by page
     "smplx>=0.1.28",
+    "roma>=1.4",  # rotations of batches in torch: refinement on a GPU
     "numba>=0.59",
     "safetensors>=0.4",
     "rich>=13",

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.palette import LEFT, MIDDLE, RIGHT, bgr, person_colour
+from hmr_ros.palette import LEFT, MIDDLE, RIGHT, bgr, person_colour, person_number
 from hmr_ros.rasterizer import Backend, front_faces, rasterize, vertex_normals
 from hmr_ros.skeleton import COCO_BONES, COCO_KEYPOINTS, COCO_TORSO
 
@@ -33,7 +33,7 @@ def draw_overlay(
         (np.column_stack([b.pixels(b.vertices), b.vertices[:, 2] + z]), b.vertices)
         for b, z in zip(bodies, _distances(bodies, image.shape[1]), strict=True)
     ]
-    return _draw_meshes(image.copy(), meshes, faces, opacity, rasterizer)
+    return _draw_meshes(image.copy(), meshes, faces, opacity, rasterizer, _numbers(bodies))
 
 
 def compile_kernels() -> None:
@@ -59,7 +59,7 @@ def draw_side_view(
         meshes.append((np.column_stack([pixels, turned[:, 2] + distance]), turned))
     for pixels, _ in meshes:
         _draw_ground(canvas, pixels)
-    return _draw_meshes(canvas, meshes, faces, 1.0, rasterizer)
+    return _draw_meshes(canvas, meshes, faces, 1.0, rasterizer, _numbers(bodies))
 
 
 def side_by_side(image: np.ndarray, bodies: Sequence[BodyEstimate], faces: np.ndarray) -> np.ndarray:
@@ -105,6 +105,10 @@ def _side_colour(first: str, second: str) -> tuple[int, int, int]:
     return bgr(LEFT if sides == {"left"} else RIGHT if sides == {"right"} else MIDDLE)
 
 
+def _numbers(bodies: Sequence[BodyEstimate]) -> list[int]:
+    return [person_number(body.id, i) for i, body in enumerate(bodies)]
+
+
 def _distances(bodies: Sequence[BodyEstimate], width: int) -> list[float]:
     """Distance of each body in metres: measured for all, or guessed for all with a focal length of the image's width.
 
@@ -117,9 +121,9 @@ def _distances(bodies: Sequence[BodyEstimate], width: int) -> list[float]:
 
 def _draw_meshes(
     canvas: np.ndarray, meshes: Sequence[tuple[np.ndarray, np.ndarray]], faces: np.ndarray, opacity: float,
-    rasterizer: Backend = "auto",
+    rasterizer: Backend = "auto", numbers: Sequence[int] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Draw (pixels (V, 3), vertices (V, 3) in viewing axes) pairs with 2 x 2 samples a pixel, in place."""
+    """Draw (pixels (V, 3), vertices (V, 3) in viewing axes) pairs with 2 x 2 samples a pixel, in place; ``numbers`` choose their colours."""
     if not meshes:
         return canvas
     faces = np.ascontiguousarray(faces, np.int32)
@@ -134,7 +138,8 @@ def _draw_meshes(
     if x1 <= x0 or y1 <= y0:
         return canvas
     pixels[:, :2] = (pixels[:, :2] - (x0, y0)) * 2 + 0.5
-    colours = np.concatenate([_lit(v, faces, bgr(person_colour(i))) for i, (_, v) in enumerate(meshes)])
+    numbers = range(len(meshes)) if numbers is None else numbers
+    colours = np.concatenate([_lit(v, faces, bgr(person_colour(i))) for i, (_, v) in zip(numbers, meshes, strict=True)])
     starts = np.cumsum([0, *(len(v) for _, v in meshes[:-1])])
     all_faces = np.concatenate([faces + int(start) for start in starts])
     all_faces = front_faces(pixels, all_faces)

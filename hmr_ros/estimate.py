@@ -45,7 +45,9 @@ class BodyEstimate:
     translation_source: Literal["depth", "apparent size"] | None = None  # what the distance comes from; None without translation
     measured_stature: float | None = None  # metres, from depth and apparent size in this image; None where depth does not tell
     camera: Camera | None = None  # whose frame "camera" axes are; None without intrinsics
-    id: str = ""  # the same person keeps it from image to image; "" without tracking
+    id: str = ""  # the same person keeps it from image to image: five characters; "" outside a stream
+    velocity: np.ndarray | None = None  # (3,) m/s of ``translation``, camera frame; None without position, and in a person's first image
+    joint_velocities: np.ndarray | None = None  # (24, 3) m/s of ``joints + translation``, the same
     confident: float = 0.3  # keypoints above this confidence count as seen; the extractor's (measured: proxies/config.py)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ last. It knows nothing of ROS, files or drawing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,8 @@ from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.proxies.registry import make_extractor
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile
-from hmr_ros.stream import Stream
+from hmr_ros.smoothing import Smoother, smooth_poses, steady_shapes
+from hmr_ros.stream import Stream, StreamConfig
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +78,15 @@ class HumanMeshEstimator:
         regressor: str | None = "auto",
         extractor: str = "embedded",
         proxy_files: ProxyFiles = ProxyFiles(),
-        precision: str = "fp32",
+        precision: str = "auto",
         max_people: int = MAX_BATCH,
     ) -> HumanMeshEstimator:
         """Load detectors and checkpoint, by default the embedded ones.
 
-        backend: "auto" (TensorRT where it is there, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an explicit one
-        never falls back. It runs the regressor, the body and the detectors; with "auto" the embedded detectors run on OpenVINO.
-        precision: of regressor and body, "fp32", "fp16" or "bf16" (runtime.compile). max_people: rows of the largest TensorRT engine.
+        backend: "auto" (TensorRT where it is there, else torch on a GPU, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an
+        explicit one never falls back. It runs the regressor, the body and the embedded detectors. precision: of regressor and body,
+        "auto" (fp16 on a GPU, else fp32), "fp32", "fp16" or "bf16" (runtime.compile); the detectors' is "fp32" instead of "bf16".
+        max_people: rows of the largest TensorRT engine.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says
         how far the proxies agree and is no probability; "auto" (or None): what the checkpoint holds, without one the lifter.
@@ -96,7 +99,7 @@ class HumanMeshEstimator:
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
         rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
         body = compile(body_model, rest_pose, **options)
-        proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend)
+        proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend, precision, max_people)
         estimator = cls(proxies, regressor, body_model, body)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
         return estimator
@@ -114,16 +117,17 @@ class HumanMeshEstimator:
         people = self.extractor(image, depth)
         return self.estimate(people, camera, depth, None if stature is None else np.full(len(people), stature))
 
-    def stream(self) -> Stream:
-        """An estimator with memory, for the frames of one video or camera."""
-        return Stream(self)
+    def stream(self, config: StreamConfig = StreamConfig()) -> Stream:
+        """An estimator with memory, for the frames of one video or camera: identities, smoothed bodies."""
+        return Stream(self, config)
 
     # ---- the steps ---------------------------------------------------------------------------------------------------
 
     def estimate(
-        self, people: list[PersonProxies], camera: Camera | None = None, depth: np.ndarray | None = None, statures: np.ndarray | None = None
+        self, people: list[PersonProxies], camera: Camera | None = None, depth: np.ndarray | None = None, statures: np.ndarray | None = None,
+        smoothers: Sequence[Smoother] | None = None,
     ) -> Bodies:
-        """Bodies of people whose proxies are known. ``statures`` (N,) metres, NaN where unknown.
+        """Bodies of people whose proxies are known. ``statures`` (N,) metres, NaN where unknown. ``smoothers``: their memories (smoothing.py).
 
         Left out and counted, because no mesh is better than a wrong one, are those with too few confident keypoints, and those whose
         mesh does not come to lie on them.
@@ -135,7 +139,13 @@ class HumanMeshEstimator:
         if not len(rows):
             return Bodies(**without)
         people = [people[row] for row in rows]
-        bodies = self.bodies(people, self.refine(people, parameters), camera, depth, statures[rows])
+        smoothers = None if smoothers is None else [smoothers[row] for row in rows]
+        if smoothers is None:
+            parameters = self.refine(people, parameters)
+        else:
+            parameters = self.refine(people, steady_shapes(smoothers, parameters))
+            parameters = smooth_poses(smoothers, parameters, np.stack([person.crop for person in people]), camera)
+        bodies = self.bodies(people, parameters, camera, depth, statures[rows], smoothers)
         return Bodies(bodies, **without, mesh_misses=bodies.mesh_misses)
 
     def regress(self, people: list[PersonProxies]) -> tuple[np.ndarray, BodyParameters | None]:
@@ -145,21 +155,24 @@ class HumanMeshEstimator:
         if not len(rows):
             return rows, None
         parameters = self.regressor([people[row] for row in rows])
-        finite = np.logical_and.reduce([np.isfinite(values.reshape(len(rows), -1)).all(1) for values in parameters])
+        finite = parameters.finite()
         if not finite.all():
             logger.error("%d of %d bodies came out of %s with non-finite numbers and are left out",
                          (~finite).sum(), len(rows), self.regressor.backend)  # fmt: skip
         return rows[finite], parameters.rows(finite)
 
     def refine(self, people: list[PersonProxies], parameters: BodyParameters) -> BodyParameters:
-        """Poses bent towards the confident keypoints, cameras fitted to them (refinement.py)."""
+        """Poses bent towards the confident keypoints, cameras fitted to them, where the parameters are (refinement/); numpy from here on."""
         targets = to_crop(np.stack([person.keypoints[:, :2] for person in people]), np.stack([person.crop for person in people]))
         confidence = np.stack([person.confidence for person in people])
+        if isinstance(parameters.rotations, torch.Tensor):
+            targets, confidence = (torch.from_numpy(values).to(parameters.rotations.device) for values in (targets, confidence))
         rotations, cameras = self._refine(parameters.rotations, parameters.betas, parameters.weak_camera, targets, confidence)
-        return parameters._replace(rotations=rotations, weak_camera=cameras)
+        return parameters._replace(rotations=rotations, weak_camera=cameras).numpy()
 
     def bodies(
-        self, people: list[PersonProxies], parameters: BodyParameters, camera: Camera | None, depth: np.ndarray | None, statures: np.ndarray
+        self, people: list[PersonProxies], parameters: BodyParameters, camera: Camera | None, depth: np.ndarray | None, statures: np.ndarray,
+        smoothers: Sequence[Smoother] | None = None,
     ) -> Bodies:
         """Into the camera's frame, where there is a camera, and the mesh; without those whose mesh misses the detected keypoints, who are
         counted; joints far from theirs are less reliable (judgement.py)."""
@@ -169,6 +182,8 @@ class HumanMeshEstimator:
             keypoints, crops = np.stack([person.keypoints[:, :2] for person in people]), np.stack([person.crop for person in people])
             confidence = np.stack([person.confidence for person in people])
             placed = self.placing(rotations, betas, cameras, keypoints, confidence, crops, camera, depth, statures)
+            if smoothers is not None:
+                placed = placed._replace(pelvis=np.stack([one.place(pelvis) for one, pelvis in zip(smoothers, placed.pelvis)]))
             rotations, betas, cameras = placed.rotations, placed.betas, placed.weak_cameras
         vertices, joints, keypoints = self._body(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)
@@ -195,6 +210,17 @@ class HumanMeshEstimator:
                 confident=person.confident,
             )
             body = replace(body, projected_keypoints=body.pixels(keypoints[i]))
+            if smoothers is not None:
+                body = replace(body, id=smoothers[i].id, **_velocities(smoothers[i], body))
             if not mesh_misses(body):
                 bodies.append(replace(body, reliability=reliability(regressed[i], limb_distances(body))))
         return Bodies(bodies, mesh_misses=len(people) - len(bodies))
+
+
+def _velocities(smoother: Smoother, body: BodyEstimate) -> dict[str, np.ndarray | None]:
+    """Of the body's position and joints, where its position is known."""
+    if body.translation is None:
+        return {}
+    points = np.concatenate([np.zeros((1, 3), np.float32), body.joints]) + body.translation
+    velocities = smoother.velocities(points)
+    return {} if velocities is None else {"velocity": velocities[0], "joint_velocities": velocities[1:]}

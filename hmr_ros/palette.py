@@ -14,8 +14,13 @@ RELIABILITY: tuple[RGB, ...] = ((213, 94, 0), (240, 228, 66), (0, 158, 115))  # 
 LEFT, RIGHT, MIDDLE = (80, 160, 255), (255, 130, 60), (200, 200, 200)  # bones of the person's left, right, and between
 
 
+def person_number(id: str, index: int) -> int:
+    """What colour and marker of a person are chosen by: the id, read in base 36, where there is one, else the index in the list of bodies."""
+    return int(id, 36) if id else index
+
+
 def person_colour(index: int) -> RGB:
-    """The colour of the person with this index in the list of bodies, or of this marker id; they repeat after ``len(PEOPLE)``."""
+    """The colour of the person with this number; they repeat after ``len(PEOPLE)``."""
     return PEOPLE[index % len(PEOPLE)]
 
 

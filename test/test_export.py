@@ -12,14 +12,27 @@ from hmr_ros import cli, runtime
 from hmr_ros.commands import export as command
 from hmr_ros.commands.export import NETWORKS, ExportConfig
 from hmr_ros.networks.checkpoints import EMBEDDED, load_lifter
+from hmr_ros.proxies.torch_modules.compiled import detector_precision
 from hmr_ros.runtime.exported import export, run_onnx, save_onnx
-from hmr_ros.runtime.parity import TOLERANCES, difference
+from hmr_ros.runtime.parity import compared, difference, tolerance
 from hmr_ros.runtime.torch_backend import Flat, Reduced, input_names, reduced
 
 ONNX = pytest.mark.skipif(find_spec("onnxscript") is None or find_spec("onnxruntime") is None, reason="needs onnx, onnxscript and onnxruntime")
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+EXACT = 1e-5  # of float32, operations in another order
+ONE_SIZE = [name for name in NETWORKS if name not in ("movenet_384", "movenet_512")]  # MoveNet's sizes are one module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=ONE_SIZE)
 def network(request):
     return NETWORKS[request.param](ExportConfig("onnx"))
 
@@ -35,26 +48,39 @@ def expected(network, inputs):
         return [value.numpy() for value in Flat(network.module)(*inputs)]
 
 
+def distance(network, got, inputs):
+    """The largest difference to torch, as parity sees it."""
+    return max(difference(compared(network.module, got), compared(network.module, expected(network, inputs))))
+
+
+def exact(network):
+    """BlazePose's activations grow to hundreds on the way, and sums in another order with them."""
+    return 20 * EXACT if network.detector else EXACT
+
+
 @pytest.mark.parametrize("batches, counts", [(range(1, 2), [1]), (range(2, 9), [2, 5, 8])], ids=["one", "several"])
 def test_torch_export_takes_every_network(network, batches, counts):
-    program = export(Flat(network.module), input_names(network.module, 2), network.examples, batches).module()
+    program = export(Flat(network.module), input_names(network.module, len(network.examples)), network.examples, batches).module()
     for count in counts:
         inputs = rows(network, count)
         with torch.inference_mode():
             results = [r.numpy() for r in program(*inputs)]
-        assert max(difference(results, expected(network, inputs))) <= 1e-5  # float32, operations in another order
+        assert distance(network, results, inputs) <= exact(network)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_reduced_precision_keeps_every_network_within_its_tolerance(network, precision):
     """fp16 goes through torch's CPU kernels here; a GPU rounds in the same places and sums in another order."""
+    if network.detector and precision == "bf16":
+        assert detector_precision("bf16") == "fp32"  # it is not asked for
+        return
     module = reduced(Flat(network.module), precision)
-    inputs = rows(network, 3)
+    inputs = rows(network, 2)
     with torch.inference_mode():
         results = module(*inputs)
     assert all(r.dtype == torch.float32 for r in results)
-    found = max(difference([r.numpy() for r in results], expected(network, inputs)))
-    assert 0 < found <= TOLERANCES[precision] / 2  # something was reduced, and half of the tolerance is left
+    found = distance(network, [r.numpy() for r in results], inputs)
+    assert 0 < found <= tolerance(network.module, precision) / 2  # something was reduced, and half of the tolerance is left
     assert all(p.dtype in (torch.float32, torch.int64) for p in network.module.state_dict().values())
 
 
@@ -68,12 +94,14 @@ def test_the_parts_a_module_names_are_reduced_and_nothing_else():
 @ONNX
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_onnx_runtime_agrees_with_torch_for_any_number_of_people(network, precision, tmp_path):
+    if network.detector and precision == "fp16":
+        pytest.skip("`make engines` compares it; here it would take half a minute")
     path = tmp_path / "network.onnx"
     save_onnx(network.module, network.examples, path, precision)
-    for count in (1, 2, 6):
+    for count in (1, 2) if network.detector else (1, 2, 6):
         inputs = rows(network, count)
-        found = difference(run_onnx(path, [i.numpy() for i in inputs]), expected(network, inputs))
-        assert max(found) <= (1e-5 if precision == "fp32" else TOLERANCES["fp16"])
+        found = distance(network, run_onnx(path, [i.numpy() for i in inputs]), inputs)
+        assert found <= (exact(network) if precision == "fp32" else tolerance(network.module, "fp16"))
 
 
 @ONNX

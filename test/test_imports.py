@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each part of hmr_ros may import those of its own line that stand before it, and everything of the lines above.
 LAYERS = (
-    "skeleton geometry camera files palette estimate judgement inputs",
+    "skeleton geometry camera depth_registration files palette estimate judgement inputs",
     "body rasterizer runtime io motion",
     "proxies metric",
     "networks",
-    "refinement stream estimator drawing bench viewer",
+    "refinement tracking smoothing stream estimator drawing bench viewer",
     "ros",
     "cli commands",
 )
@@ -26,7 +26,7 @@ ROS_PARTS = {"ros"}  # these may import ROS anywhere
 ROS_WHEN_THEY_RUN = {"commands"}  # these only inside functions: the package works without ROS
 ROS_PACKAGES = {
     "rclpy", "cv_bridge", "launch", "launch_ros", "ament_index_python", "rcl_interfaces", "builtin_interfaces", "std_msgs", "sensor_msgs",
-    "geometry_msgs", "visualization_msgs", "diagnostic_msgs", "lifecycle_msgs",
+    "geometry_msgs", "visualization_msgs", "diagnostic_msgs", "lifecycle_msgs", "std_srvs", "rosgraph_msgs", "tf2_ros",
 }  # fmt: skip
 OLDEST_PYTHON = (3, 10)  # of ROS 2 Humble
 

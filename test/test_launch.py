@@ -83,12 +83,22 @@ def test_arguments_are_described_and_overrides_are_parameters(name):
     arguments = declared(name)
     assert all(len(argument.description) > 10 for argument in arguments.values())
     if name == "live":
-        assert {"image_transport", "backend", "body_model"} <= set(vars(LiveParameters())) & set(arguments)
+        assert set(vars(LiveParameters())) - {"autostart", "use_depth"} <= set(arguments)
+
+
+@pytest.mark.parametrize("argument, words", [
+    ("rviz:=true", "rviz:=true needs the ROS package rviz2, which is not installed"), ("camera:=v4l2", "needs the ROS package v4l2_camera"),
+    ("rectified:=yes", "rectified:=yes, expected true or false"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_before_the_node_starts(launch, argument, words):
+    process, log = launch("live", argument)
+    assert process.wait(PATIENCE) == 1, log.read_text()
+    assert words in log.read_text() and "process started" not in log.read_text()
 
 
 @pytest.mark.slow
 def test_ctrl_c_twice_ends_the_live_launch_cleanly(launch):
-    process, log = launch("live", "image:=/eye/image_raw", "namespace:=robot")
+    process, log = launch("live", "image:=/eye/image_raw", "namespace:=robot", "max_rate:=20", "log_level:=info", "use_sim_time:=false")
     wait_for_text("waiting for images on /eye/image_raw", process, log)
     os.killpg(process.pid, signal.SIGINT)  # the terminal's signal reaches the node itself, and launch sends another
     assert process.wait(PATIENCE) == 0, log.read_text()

@@ -38,6 +38,13 @@ def body(seed, translation=True):
     return BodyEstimate(score=0.5, **values, axes="camera", translation_source="depth", camera=CAMERA)
 
 
+def followed(seed, id):
+    """A body with what a stream adds."""
+    rng = np.random.default_rng(seed)
+    velocities = {"velocity": rng.normal(size=3).astype(np.float32), "joint_velocities": rng.normal(size=(24, 3)).astype(np.float32)}
+    return dataclasses.replace(body(seed), id=id, **velocities)
+
+
 def header(frame_id="camera", sec=1, nanosec=2):
     return Header(frame_id=frame_id, stamp=Time(sec=sec, nanosec=nanosec))
 
@@ -63,8 +70,16 @@ def test_everything_of_an_estimate_arrives(axes, translation):
     assert [b.has_translation for b in array.bodies] == [translation] * 2
     assert [b.translation_source for b in array.bodies] == (["depth"] if translation else [""]) * 2
     assert [b.id for b in array.bodies] == ["", ""]
-    for later in array.bodies:  # what later work fills says that it is not estimated
-        assert not later.has_velocity and not later.position_covariance.any()
+    for later in array.bodies:  # what is not estimated says so
+        assert not later.has_velocity and not later.joint_velocities.any() and not later.position_covariance.any()
+
+
+def test_id_and_velocities_arrive():
+    received = messages.bodies_from_message(over_the_wire(messages.body_array_message([followed(0, "ab12c"), body(1)], header(), "learned", axes="camera")))
+    assert [someone.id for someone in received] == ["ab12c", ""]
+    np.testing.assert_array_equal(received[0].velocity, followed(0, "ab12c").velocity)
+    np.testing.assert_array_equal(received[0].joint_velocities, followed(0, "ab12c").joint_velocities)
+    assert received[1].velocity is None and received[1].joint_velocities is None
 
 
 def test_bodies_in_other_axes_than_the_message_says_are_refused():
@@ -169,6 +184,23 @@ def test_a_body_without_translation_has_no_marker_and_the_others_keep_their_colo
     assert len(received.markers[0].points) == FACES.size
     removed = deserialize_message(serializer(header(), [body(0, translation=False)]), MarkerArray)
     assert [(m.id, m.action) for m in removed.markers] == [(1, Marker.DELETE)]
+
+
+def test_a_marker_follows_the_persons_id_and_outlasts_half_a_second_of_occlusion():
+    serializer = markers.MarkerSerializer(FACES)
+
+    def received(stamp, *people):
+        array = deserialize_message(serializer(header(sec=int(stamp), nanosec=round(1e9 * (stamp % 1))), people), MarkerArray)
+        return [(m.id, m.action, (m.color.r, m.color.g, m.color.b) if m.action == Marker.ADD else None) for m in array.markers]
+
+    one, other = followed(0, "ab12c"), followed(1, "xy9zz")
+    first = received(1.0, one, other)
+    assert received(1.1, other, one) == first[::-1]  # another order
+    assert received(1.2, other) == received(1.5, other) == first[1:]  # one is hidden: no DELETE
+    assert received(1.55, one, other) == first
+    assert received(1.9, other) == first[1:]
+    assert received(2.1, other) == [*first[1:], (first[0][0], Marker.DELETE, None)]
+    assert received(2.2, other) == first[1:]
 
 
 # ---- parameters -----------------------------------------------------------------------------------------------------

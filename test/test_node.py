@@ -20,6 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from hmr_ros.msg import BodyArray, BodyModel  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from rclpy.serialization import deserialize_message  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
@@ -48,7 +49,7 @@ FAKE = textwrap.dedent(
             name, sha256 = "fake body", "0" * 64
             faces = np.arange(30, dtype=np.int32).reshape(10, 3)
 
-        def stream(self):
+        def stream(self, config):
             return self.answer
 
         def answer(self, image, stamp, depth=None, intrinsics=None, stature=None):
@@ -276,7 +277,13 @@ def test_malformed_images_cost_one_line_and_nothing_else(peer, start):
     wait_for(lambda: int(values()["frames out"]) >= 2, live)
     warned = [report.status[0] for report in reports if report.status[0].level == b"\x01"]
     assert warned and all("see the log" in status.message for status in warned)
-    wait_for(lambda: reports[-1].status[0].level == b"\x00", live)  # no new malformed image: all is well again
+
+    def with_camera(header):
+        peer.infos.publish(intrinsics_to_message(pinhole(64, 48, 60), 64, 48, header))
+        return image_to_message(picture(2), header)
+
+    wait_for(lambda: peer.ask(with_camera) and reports[-1].status[0].level == b"\x00", live)  # no new malformed image: all is well again
+    assert reports[-1].status[0].hardware_id == "camera_optical" and values()["camera_info"] == "current"
     assert values()["backend"] == "fake" and float(values()["latency p50 [ms]"]) < 1000
 
 
@@ -655,9 +662,11 @@ def test_replay_of_a_bag_gives_the_recorded_messages(peer, start, tmp_path):
             writer.write(info_topic, i * 50_000_000, serialize_message(info))
             writer.write(image_topic, i * 50_000_000 + 1, serialize_message(message))
     images, infos = peer.listen(Image, "image"), peer.listen(CameraInfo, "camera_info")
-    replay = start(str(tmp_path / "bag"), code=REPLAY)
+    clocks = peer.listen(Clock, "/clock")
+    replay = start(str(tmp_path / "bag"), "--clock", code=REPLAY)
     assert replay.process.wait(PATIENCE) == 0, replay.text()
     wait_for(lambda: len(images) == 4 and len(infos) == 4, replay)
+    assert clocks and {str(c.clock) for c in clocks} <= {str(image.header.stamp) for image in images}
     assert images == recorded and infos[3].k[0] == pytest.approx(pinhole(64, 48, 43).fx)
 
 

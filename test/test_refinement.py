@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 from hmr_ros.body.model import BodyModel
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.refinement import RefinementConfig, Refiner
+from hmr_ros.refinement.batched import BatchedRefiner
 from hmr_ros.skeleton import SMPL_JOINTS
 
 CAMERA = np.array([[0.8, 0.05, -0.1]], np.float32)
@@ -101,3 +102,56 @@ def test_joints_close_together_do_not_decide_the_size_of_the_body(skeleton):
         sizes[sure] = [Refiner(skeleton)(upright(), BETAS, CAMERA, target, confidence)[1][0, 0] / CAMERA[0, 0] for target in targets]
     assert np.std(sizes[6]) < 0.04 and np.std(sizes[7]) < 0.06
     assert abs(np.mean(sizes[5]) - np.mean(sizes[6])) < 0.05
+
+
+# --- batched in torch, for tensors on a GPU: the same as the kernel -------------------------------------------------------------------
+
+
+def people(skeleton, count, seed):
+    """Random poses, shapes and cameras, each with keypoints of the pose turned further, some of them far off or unknown."""
+    rng = np.random.default_rng(seed)
+    turns = rng.normal(0, 0.3, (count, 24, 3))
+    turns[:, 0] = [np.pi, 0, 0] + rng.normal(0, 0.5, (count, 3))
+    rotations = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(count, 24, 3, 3).astype(np.float32)
+    further = Rotation.from_rotvec(rng.normal(0, 0.15, (count * 24, 3))).as_matrix().reshape(count, 24, 3, 3).astype(np.float32)
+    betas, cameras = rng.normal(0, 1, (count, 10)).astype(np.float32), (CAMERA + rng.normal(0, 0.05, (count, 3))).astype(np.float32)
+    with torch.inference_mode():
+        points = skeleton(torch.from_numpy(rotations @ further), torch.from_numpy(betas))[1].numpy()
+    targets = cameras[:, None, :1] * (points[..., :2] + cameras[:, None, 1:]) + rng.normal(0, 0.01, (count, 17, 2))
+    targets[rng.random((count, 17)) < 0.1] += 0.8
+    confidence = np.where(rng.random((count, 17)) < 0.8, rng.random((count, 17)), 0)
+    confidence[0] = 0
+    return [values.astype(np.float32) for values in (rotations, betas, cameras, targets, confidence)]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_the_batched_refiner_equals_the_kernel(skeleton, steps):
+    config = RefinementConfig(steps=steps)
+    inputs = people(skeleton, 40, seed=steps)
+    want, cameras = Refiner(skeleton, config)(*inputs)
+    got, fitted = BatchedRefiner(skeleton, config)(*map(torch.from_numpy, inputs))
+    assert np.abs(want - inputs[0]).max() > 0.1  # something happened
+    turned = Rotation.from_matrix((np.swapaxes(want, -1, -2) @ got.numpy()).reshape(-1, 3, 3)).magnitude()
+    assert np.degrees(turned.max()) < 0.02  # float32 against float64
+    np.testing.assert_allclose(fitted, cameras, atol=1e-4)
+    np.testing.assert_allclose(got[0], inputs[0][0], atol=1e-6)  # nobody sees a joint of the first
+
+
+def test_where_the_tensors_are_decides_which_of_the_two_runs(skeleton, monkeypatch):
+    refine, inputs = Refiner(skeleton), people(skeleton, 3, seed=0)
+    monkeypatch.setattr(refine, "_batched", lambda rotations, *others: ("batched", rotations.device.type))
+    rotations, cameras = refine(*map(torch.from_numpy, inputs))
+    assert isinstance(rotations, torch.Tensor)
+    for got, want in zip((rotations, cameras), refine(*inputs), strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert refine(*(torch.from_numpy(values).to("meta") for values in inputs)) == ("batched", "meta")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
+def test_refinement_on_a_gpu_equals_the_kernel(skeleton):
+    refine, inputs = Refiner(skeleton), people(skeleton, 8, seed=0)
+    got = refine(*(torch.from_numpy(values).cuda() for values in inputs))
+    for result, want, bound in zip(got, refine(*inputs), (1e-3, 1e-3), strict=True):
+        assert result.is_cuda
+        np.testing.assert_allclose(result.cpu(), want, atol=bound)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -358,3 +359,53 @@ def test_openvino_is_used_without_its_reports_to_a_web_service():
     pytest.importorskip("openvino_telemetry")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- "auto" with a GPU, which is not here -------------------------------------------------------------------------------
+
+
+class _Backend:
+    """Stands in for a backend's module: compiles only in ``precisions``."""
+
+    def __init__(self, name, tried, precisions=(), error=None):
+        self.name, self.tried, self.precisions, self.error = name, tried, precisions, error
+
+    def compile_module(self, module, examples, options, name):
+        self.tried.append((self.name, options.precision))
+        if options.precision not in self.precisions:
+            raise self.error or RuntimeError(f"{name} differs from torch")
+        return SimpleNamespace(name=name, backend=f"{self.name} {options.precision}")
+
+
+@pytest.mark.parametrize("fp16_holds", [True, False])
+def test_auto_takes_torch_on_a_gpu_before_openvino_and_says_why_it_is_not_tensorrt(fp16_holds, network, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    tried, missing = [], runtime.BackendUnavailable("backend 'tensorrt' needs torch-tensorrt, which is not installed")
+    backends = {
+        "tensorrt": _Backend("tensorrt", tried, (), missing), "torch": _Backend("torch", tried, ("fp16", "fp32") if fp16_holds else ("fp32",)),
+        "openvino": _Backend("openvino", tried, ("fp32",)),
+    }  # fmt: skip
+    monkeypatch.setattr("hmr_ros.runtime.compiled.gpu_is_there", lambda: True)
+    monkeypatch.setattr("hmr_ros.runtime.compiled._backend", backends.__getitem__)
+    compiled = runtime.compile(network, inputs(1), precision="auto")
+    assert compiled.backend == ("torch fp16" if fp16_holds else "torch fp32")
+    assert tried == [("tensorrt", "fp16"), ("tensorrt", "fp32"), ("torch", "fp16"), ("torch", "fp32")][: 3 if fp16_holds else 4]
+    (line,) = [record.getMessage() for record in caplog.records if "runs on" in record.getMessage()]
+    assert line.count("which is not installed") == 1 and ("torch could not compile it in fp16" in line) is not fp16_holds
+    assert ("differs from torch" in caplog.text) is not fp16_holds  # parity is what fp16 missed
+    tried.clear()
+    assert runtime.compile(network, inputs(1)).backend == "torch fp32" and ("torch", "fp16") not in tried  # fp32 was asked for
+
+
+def test_an_explicit_backend_may_choose_its_precision_alone(network):
+    compiled = runtime.compile(network, inputs(1), backend="openvino", precision="auto")
+    assert compiled.backend.startswith("openvino") and "fp16" not in compiled.backend
+
+
+def test_with_a_gpu_the_detectors_of_auto_are_torch_modules(monkeypatch):
+    from hmr_ros.proxies import torch_modules
+
+    assert [torch_modules.run_as_files(backend) for backend in ("openvino", "torch", "tensorrt")] == [True, False, False]
+    for there in (True, False):
+        monkeypatch.setattr(torch_modules, "gpu_is_there", lambda: there)
+        assert torch_modules.run_as_files("auto") is not there

@@ -55,7 +55,7 @@ class Seen(tuple):
 
 def stream_of(crowd) -> Stream:
     """The stream alone: its estimator hands on whom it gets, with the statures."""
-    estimate = lambda people, camera, depth, statures: [Seen((float(p.crop[0]), float(s))) for p, s in zip(people, statures)]  # noqa: E731
+    estimate = lambda people, camera, depth, statures, smoothers: [Seen((float(p.crop[0]), float(s))) for p, s in zip(people, statures)]  # noqa: E731
     return Stream(SimpleNamespace(extractor=crowd, estimate=estimate))
 
 
@@ -133,6 +133,75 @@ def test_who_is_not_detected_in_a_complete_pass_is_dropped():
     assert places(stream(IMAGE, 1.8)) == [100, 300]
 
 
+class Stepping(Crowd):
+    """A pass takes three frames; whoever is confirmed is where he was in the first of them."""
+
+    def __init__(self, *places: float, disagrees: tuple[float, ...] = ()):
+        super().__init__(*places)
+        self.steps, self.disagrees, self.confirmed, self.images = 0, disagrees, [], []
+
+    def search(self, image, small_people=True):
+        found = [person(x, score=0.7) for x in self.places]
+        for _ in range(2):
+            self.steps += 1
+            yield
+        self.steps += 1
+        return found
+
+    def confirm(self, image, detection, depth=None):
+        self.confirmed.append(float(detection.crop[0]))
+        self.images.append(int(image[0, 0, 0]))
+        return detection
+
+    def agrees(self, detection, someone):
+        return float(detection.crop[0]) not in self.disagrees
+
+
+def test_a_pass_is_spread_over_frames_and_everybody_is_followed_meanwhile():
+    crowd = Stepping(100, 300)
+    stream, shown = stream_of(crowd), []
+    image = IMAGE.copy()
+    image[0, 0] = 1
+    for i in range(34):  # the search begins at 1.8 s, in frame 24
+        crowd.places = [100, 300] if i < 24 else [100, 300, 500]
+        steps = crowd.steps
+        if i == 24:
+            image[0, 0] = 24
+        shown.append(places(stream(image, 1 + i / 30)))
+        image[0, 0] = 99  # the caller's buffer is his own
+        assert crowd.steps - steps <= 1
+    assert shown == [[100, 300]] * 26 + [[100, 300, 500]] * 8
+    assert crowd.confirmed == [500] and crowd.images == [24] and crowd.passes == 1
+    assert 500 in crowd.followed[-24:] and crowd.followed.count(100) == 33
+    assert {track.proxies.score for track in stream.tracks} == {0.5}
+
+
+def test_a_spread_pass_drops_who_is_not_there_and_mends_who_is_followed_wrongly():
+    crowd = Stepping(100, 300, disagrees=(300,))
+    stream = stream_of(crowd)
+    stream(IMAGE, 1.0)
+    stream.tracks = [replace(track, stature=1.9) for track in stream.tracks]
+    stream.tracks.append(Track(person(500)))
+    crowd.follow = lambda image, someone, depth=None: someone
+    for stamp in (1.5, 1.85, 1.9):
+        assert places(stream(IMAGE, stamp)) == [100, 300, 500]
+    bodies = stream(IMAGE, 1.95)
+    assert places(bodies) == [100, 300] and crowd.confirmed == [300]
+    assert set(dict(bodies).values()) == {1.9}  # who is mended keeps what is known of him
+
+
+def test_who_is_lost_during_a_spread_pass_is_found_by_it():
+    crowd = Stepping(100, 300)
+    stream = stream_of(crowd)
+    stream(IMAGE, 1.0)
+    stream(IMAGE, 1.5)
+    stream(IMAGE, 1.85)  # the search begins
+    crowd.places = [100]
+    assert places(stream(IMAGE, 1.9)) == [100]
+    crowd.places = [100, 300]
+    assert places(stream(IMAGE, 1.95)) == [100, 300] and crowd.passes == 1
+
+
 def test_while_nobody_is_known_every_frame_is_searched():
     crowd = Crowd()
     stream = stream_of(crowd)
@@ -150,7 +219,7 @@ def test_statures_are_learned_from_the_frames_that_had_depth():
     crowd, measured = Crowd(100, 300), {100: iter([1.9, 1.88, 1.2, 1.92, 1.9]), 300: iter([1.6, 1.6])}
     stream = stream_of(crowd)
 
-    def estimate(people, camera, depth, statures):
+    def estimate(people, camera, depth, statures, smoothers):
         bodies = []
         for someone, stature in zip(people, statures):
             body = Seen((float(someone.crop[0]), float(stature)))
@@ -195,6 +264,10 @@ def test_a_truncated_person_and_the_others_are_followed(estimator, frames, monke
         def __call__(self, *arguments):
             calls["pass"] += 1
             return movenet(*arguments)
+
+        def search(self, *arguments, **options):
+            calls["pass"] += 1
+            return movenet.search(*arguments, **options)
 
         def in_window(self, *arguments):
             calls["window"] += 1

@@ -309,22 +309,75 @@ def test_without_a_gpu_the_commands_say_so_in_one_line(command, capfd, tmp_path,
     assert "TensorRT needs an NVIDIA GPU" in err and "use 'openvino' or 'torch'" in err and err.count("\n") == 1
 
 
-def test_an_exported_engine_is_what_the_estimator_loads(monkeypatch, tmp_path, capsys):
-    builder = Programs()
+class Hollow(Programs):
+    """Its engines compute nothing: real ones of every network take minutes. What is left is which are built, and which are found."""
+
+    def build(self, program, examples, batches, options, path):
+        self.built.append((batches, options))
+        path.write_text("engine")
+
+    def load(self, path):
+        return None
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_exported_engines_are_what_the_estimator_loads(precision, monkeypatch, tmp_path, capsys):
+    builder = Hollow()
     monkeypatch.setattr(tensorrt_backend, "Library", lambda: builder)
-    arguments = ["--backend", "tensorrt", "--networks", "lifter", "body", "--precision", "fp16", "--max-people", "3"]
+    monkeypatch.setattr(tensorrt_backend, "export", lambda *arguments: None)
+    monkeypatch.setattr(tensorrt_backend, "check_parity", lambda *arguments: None)
+    monkeypatch.setattr("hmr_ros.commands.export._difference", lambda *arguments: 0.0)
+    names = [name for name in NETWORKS if name != "resnet18"]
+    arguments = ["--backend", "tensorrt", "--networks", *names, "--precision", precision, "--max-people", "3"]
     assert cli.main(["export", *arguments, "--out", str(tmp_path / "image")]) == 0
-    assert len(builder.built) == 4 and "lifter" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert all(name in told for name in names)
+    assert [batches for batches, _ in builder.built] == 3 * [range(1, 2), range(2, 4)] + 3 * [range(1, 2)]  # MoveNet sees one image at a time
     builder.built.clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "image"))
     from hmr_ros import HumanMeshEstimator
-    from hmr_ros.proxies.registry import make_extractor
 
-    # The detectors are not exported yet: here they stay on OpenVINO.
-    monkeypatch.setattr("hmr_ros.estimator.make_extractor", lambda *arguments: make_extractor(*arguments[:-1], "openvino"))
-    estimator = HumanMeshEstimator.from_default(backend="tensorrt", precision="fp16", max_people=3)
-    assert not builder.built
-    assert "tensorrt 11.1.0 (cpu) fp16" in estimator.backend
+    estimator = HumanMeshEstimator.from_default(backend="tensorrt", precision=precision, max_people=3)
+    assert not builder.built  # of regressor, body and detectors
+    regressor, detectors = estimator.backend.split("; ")
+    assert f"tensorrt 11.1.0 (cpu) {precision}" in regressor
+    assert ("fp16" in detectors) == (precision == "fp16") and "bf16" not in detectors
+
+
+class Eager(Programs):
+    """Its engines are the modules themselves: quicker than exported programs, and the wiring around them is the same."""
+
+    def build(self, program, examples, batches, options, path):
+        self.built.append((batches, options))
+        torch.save(program, path)
+
+    def load(self, path):
+        return torch.load(path, weights_only=False)
+
+
+def test_from_image_to_pose_people_stay_on_the_device_of_the_engines(monkeypatch):
+    """As on a robot with TensorRT, but for the device, which is the CPU."""
+    import cv2
+
+    from hmr_ros import HumanMeshEstimator
+    from hmr_ros.proxies import registry
+    from hmr_ros.proxies.on_device.extractor import DeviceExtractor
+
+    builder = Eager()
+    monkeypatch.setattr(tensorrt_backend, "Library", lambda: builder)
+    monkeypatch.setattr(tensorrt_backend, "export", lambda module, *others: module)
+    monkeypatch.setattr(tensorrt_backend, "check_parity", lambda *arguments: None)
+    monkeypatch.setattr(registry, "gpu_is_there", lambda: True)
+    estimator = HumanMeshEstimator.from_default(backend="tensorrt", max_people=3, precision="fp32")
+    assert isinstance(estimator.extractor, DeviceExtractor) and estimator.backend.count("tensorrt 11.1.0 (cpu)") == 2
+    builder.runs.clear()
+    capture = cv2.VideoCapture(str(Path(cli.__file__).parent / "assets" / "demo" / "pedestrians.mp4"))
+    bodies = estimator(capture.read()[1])
+    assert len(bodies) >= 4
+    assert (3, False) in builder.runs and max(rows for rows, _ in builder.runs) == 3  # people in batches of max_people
+    people = estimator.extractor.follow_all(capture.read()[1], estimator.extractor(capture.read()[1]))
+    _, parameters = estimator.regress([person for person in people if person is not None])
+    assert all(isinstance(values, torch.Tensor) for values in parameters)
 
 
 # --- what is missing, in words ------------------------------------------------------------------------------------------

@@ -26,7 +26,10 @@ class BetasMap:
         self._matrix = np.eye(10, dtype=np.float32) if matrix is None else matrix
         self._offset = np.zeros(10, np.float32) if offset is None else offset
 
-    def __call__(self, betas: np.ndarray) -> np.ndarray:
+    def __call__(self, betas):
+        """(N, 10) → (N, 10), float32; numpy or torch."""
+        if isinstance(betas, torch.Tensor):
+            return betas @ betas.new_tensor(self._matrix).T + betas.new_tensor(self._offset)
         return (betas @ self._matrix.T + self._offset).astype(np.float32)
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,7 +23,9 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.files import make_folder
 from hmr_ros.geometry import matrix_from_6d
 from hmr_ros.networks.checkpoints import EMBEDDED, example_inputs, load_lifter, load_resnet18, network_in
-from hmr_ros.runtime.parity import TOLERANCES, difference
+from hmr_ros.proxies.torch_modules import BlazePoseNet
+from hmr_ros.proxies.torch_modules.compiled import MOVENET_SIDES, detector_precision, example_image, example_rois, movenet_trunk
+from hmr_ros.runtime.parity import compared, difference, tolerance
 from hmr_ros.runtime.torch_backend import Flat
 
 
@@ -38,8 +40,9 @@ class ExportConfig:
     """Another checkpoint than the embedded one, for the regressor that it holds."""
     body_model: Path | None = None
     """SMPL's .pkl or .npz; without it the embedded body."""
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Between float32 inputs and outputs; fp16: with openvino the weights in the file alone; bf16: tensorrt only."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Between float32 inputs and outputs. auto: as the node by default, fp16 with tensorrt, files in fp32; fp16: with openvino the weights in
+    the file alone; bf16: tensorrt only, and the detectors stay in fp32."""
     max_people: int = runtime.MAX_BATCH
     """Of the largest TensorRT engine; the node's parameter max_people must be the same. Files take any number."""
     networks: tuple[str, ...] = ()
@@ -47,10 +50,12 @@ class ExportConfig:
 
 
 class Network(NamedTuple):
-    """What is exported: a module and inputs of at least two people, batch first."""
+    """What is exported: a module and its inputs, batch first, of at least two people where it sees people."""
 
     module: nn.Module
     examples: tuple[torch.Tensor, ...]
+    max_batch: int | None = None  # rows of its largest TensorRT engine; None: max_people
+    detector: bool = False  # runs in the detectors' precision
 
 
 class Built(NamedTuple):
@@ -79,8 +84,20 @@ def _body(config: ExportConfig) -> Network:
     return Network(BodyModel.load(config.body_model), (rotations, torch.randn(2, 10, generator=dice)))
 
 
+def _blazepose(config: ExportConfig) -> Network:
+    return Network(BlazePoseNet.load(), (example_rois(),), detector=True)
+
+
+def _movenet(side: int) -> Callable[[ExportConfig], Network]:
+    """The trunk; ``torch_modules.decode`` makes people of its maps."""
+    return lambda config: Network(movenet_trunk(), (example_image(side),), max_batch=1, detector=True)
+
+
 # name: what loads it. Add a network of your own here; everything below, the tests and `make engines` go through this table.
-NETWORKS: dict[str, Callable[[ExportConfig], Network]] = {"lifter": _lifter, "resnet18": _resnet18, "body": _body}
+NETWORKS: dict[str, Callable[[ExportConfig], Network]] = {
+    "lifter": _lifter, "resnet18": _resnet18, "body": _body, "blazepose": _blazepose,
+    **{f"movenet_{side}": _movenet(side) for side in MOVENET_SIDES},
+}  # fmt: skip
 
 
 def networks(config: ExportConfig) -> Iterator[tuple[str, Network]]:
@@ -99,6 +116,8 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--out is missing: the folder for the {config.backend} files")
     if config.precision == "bf16" and config.backend != "tensorrt":
         raise ValueError(f"--precision bf16 is for tensorrt; {config.backend} files hold fp32 or fp16")
+    if config.precision == "auto" and config.backend != "tensorrt":
+        config = replace(config, precision="fp32")
     if config.out is not None:
         make_folder(config.out)
     console = Console(markup=False, highlight=False, soft_wrap=True)
@@ -121,7 +140,8 @@ def _tensorrt(name: str, network: Network, config: ExportConfig) -> Built:
     from hmr_ros.runtime.engine_cache import engines_folder
 
     before = set(engines_folder().glob("*"))
-    options = {"backend": "tensorrt", "precision": config.precision, "max_batch": config.max_people}
+    precision = detector_precision(config.precision) if network.detector else config.precision
+    options = {"backend": "tensorrt", "precision": precision, "max_batch": network.max_batch or config.max_people}
     compiled = runtime.compile(network.module, network.examples, **options)  # its class is its name, as in the estimator
     added = [file.stat().st_size for folder in set(engines_folder().glob("*")) - before for file in folder.glob("*.pt2")]
     return Built(sum(added) if added else None, _difference(network, compiled))
@@ -132,7 +152,7 @@ def _openvino(name: str, network: Network, config: ExportConfig) -> Built:
 
     path = config.out / f"{name}.xml"
     save(network.module, network.examples, path, half_weights=config.precision == "fp16")
-    found = _agree(name, _difference(network, runtime.compile(path, backend="openvino")), config.precision)
+    found = _agree(name, network, runtime.compile(path, backend="openvino"), config.precision)
     return Built(path.stat().st_size + path.with_suffix(".bin").stat().st_size, found)
 
 
@@ -144,7 +164,7 @@ def _onnx(name: str, network: Network, config: ExportConfig) -> Built:
         fresh = Path(folder) / path.name
         save_onnx(network.module, network.examples, fresh, config.precision)
         try:
-            found = _agree(name, _difference(network, lambda *arrays: run_onnx(fresh, arrays)), config.precision)
+            found = _agree(name, network, lambda *arrays: run_onnx(fresh, arrays), config.precision)
         except ImportError:
             found = None
         os.replace(fresh, path)
@@ -158,13 +178,15 @@ def _difference(network: Network, function: Callable) -> float:
         inputs = [example[:batch] for example in network.examples]
         with torch.inference_mode():
             want = [value.numpy() for value in flat(*inputs)]
-        largest = max(largest, *difference(function(*(i.numpy() for i in inputs)), want))
+        got = function(*(i.numpy() for i in inputs))
+        largest = max(largest, *difference(compared(flat, got), compared(flat, want)))
     return largest
 
 
-def _agree(name: str, found: float, precision: str) -> float:
-    if not found <= TOLERANCES[precision]:  # true of NaN, too
-        raise ValueError(f"{name} in {precision} differs from torch by {found:.2g}, expected at most {TOLERANCES[precision]:.2g}; use fp32")
+def _agree(name: str, network: Network, function: Callable, precision: str) -> float:
+    found, allowed = _difference(network, function), tolerance(network.module, precision)
+    if not found <= allowed:  # true of NaN, too
+        raise ValueError(f"{name} in {precision} differs from torch by {found:.2g}, expected at most {allowed:.2g}; use fp32")
     return found
 
 

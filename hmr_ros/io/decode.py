@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hmr_ros.io.encoded import imdecode, what_is_missing
+from hmr_ros.io.encoded import imdecode, picture_size, what_is_missing
 from hmr_ros.io.report import ReadReport, printable
 
 
@@ -169,6 +169,17 @@ def depth_from_message(message) -> np.ndarray:
     rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, : width * kind.itemsize]
     depth = np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(unit)
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+
+
+def refuse_too_many_pixels(message, max_pixels: int) -> None:
+    """ValueError for an image message of more than ``max_pixels`` pixels (0: any number): before anything is decoded."""
+    if not max_pixels:
+        return
+    encoded = not hasattr(message, "width")
+    size = picture_size(bytes(message.data)) if encoded else (message.width, message.height)
+    if size is not None and size[0] * size[1] > max_pixels:
+        raise ValueError(f"{'compressed ' if encoded else ''}image has {size[0]}x{size[1]} pixels, expected at most {max_pixels} in all; use a "
+                         "smaller image, or set max_pixels")  # fmt: skip
 
 
 def checked_rows(message) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+
 import cv2
 import numpy as np
 
@@ -29,6 +32,20 @@ def what_is_missing(data: bytes) -> str:
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # segments before the scan may hold a thumbnail of their own
         at += 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
     return "" if data.find(b"\xff\xd9", at) >= 0 else "the JPEG is cut, its end is missing"
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG, PNG or TIFF promises, read from its header by Pillow, which decodes nothing; None where it cannot."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF")).size
+    except Image.DecompressionBombError:
+        return 2**31, 2**31
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, OverflowError):
+        return None
 
 
 def _claims_too_much(data: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.files import load_checkpoint
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT
 from hmr_ros.networks.lifter.net import Lifter
+from hmr_ros.networks.lifter.on_device import DeviceLifter
 from hmr_ros.networks.lifter.regressor import LifterRegressor
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
 from hmr_ros.networks.paper.prior import EMBEDDED_PRIOR, load_pose_prior
@@ -67,8 +68,9 @@ def load_regressor(
         compiled = compile(network, example_inputs(network), **options)
         skeleton = PosedKeypoints(body_model)
         return LifterRegressor(
-            compiled, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy(), backend=compiled.backend, **known
-        )
+            compiled, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy(), backend=compiled.backend,
+            on_device=DeviceLifter(compiled, skeleton, known["betas_map"]), **known,
+        )  # fmt: skip
     network = _resnet18(path, tensors, metadata).eval()
     compiled = compile(network, example_inputs(network), **options)
     return MapsRegressor(

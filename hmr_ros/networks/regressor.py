@@ -16,7 +16,7 @@ _LIMB_MIRROR = [COCO_MIRROR[joint] - LIMB_KEYPOINTS[0] for joint in LIMB_KEYPOIN
 
 
 class BodyParameters(NamedTuple):
-    """Of N people; numpy float32 out of a regressor, torch inside a network."""
+    """Of N people; out of a regressor numpy float32, or torch on the device of the proxies; torch inside a network."""
 
     rotations: np.ndarray  # (N, 24, 3, 3); the first is the global orientation in ray axes (camera.py)
     betas: np.ndarray  # (N, 10)
@@ -26,6 +26,19 @@ class BodyParameters(NamedTuple):
     def rows(self, index) -> BodyParameters:
         """Some of the people."""
         return BodyParameters(*(values[index] for values in self))
+
+    def finite(self) -> np.ndarray:
+        """(N,) bool: whose numbers are all finite."""
+        rows = [values.reshape(len(values), -1) for values in self]
+        if isinstance(rows[0], np.ndarray):
+            return np.logical_and.reduce([np.isfinite(values).all(1) for values in rows])
+        import torch
+
+        return torch.cat(rows, 1).isfinite().all(1).cpu().numpy()
+
+    def numpy(self) -> BodyParameters:
+        """The same as arrays."""
+        return self if isinstance(self.rotations, np.ndarray) else BodyParameters(*(values.cpu().numpy() for values in self))
 
 
 class Regressor(Protocol):

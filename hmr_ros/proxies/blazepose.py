@@ -11,8 +11,8 @@ import numpy as np
 from hmr_ros.geometry import rotation_about_z
 from hmr_ros.proxies.crops import roi_of
 from hmr_ros.proxies.person import FEATURE_MAP, BlazePoseRecord
-from hmr_ros.proxies.torch_modules import FILE_BACKENDS, BlazePoseNet
-from hmr_ros.runtime import compile
+from hmr_ros.proxies.torch_modules import compile_blazepose, run_as_files
+from hmr_ros.runtime import MAX_BATCH, compile
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE
 
 BLAZEPOSE_FILES = ("pose_landmark_full.tflite",)
@@ -60,14 +60,15 @@ class BlazePoseOutput:
 class BlazePose:
     """The landmark network; stateless. RuntimeError where the runtime gives its features in another form.
 
-    ``backend``: "auto" and "openvino" run the model file, every other one the torch module that equals it.
+    ``backend``: "openvino", and "auto" without a GPU, run the model file, every other one the torch module that equals it, in ``precision`` and for
+    ``max_people`` (torch_modules/compiled.py).
     """
 
-    def __init__(self, threads: int | None = None, backend: str = "auto"):
-        if backend in FILE_BACKENDS:
+    def __init__(self, threads: int | None = None, backend: str = "auto", precision: str = "fp32", max_people: int = MAX_BATCH):
+        if run_as_files(backend):
             self._network = compile(files("hmr_ros") / "assets" / BLAZEPOSE_FILES[0], expose=(_HEAD, _MIDDLE), threads=threads)
         else:
-            self._network = compile(BlazePoseNet.load(), np.zeros((1, SIDE, SIDE, 3), np.float32), backend=backend, threads=threads)
+            self._network = compile_blazepose(backend, threads, precision, max_people)
         self.backend = self._network.backend
 
     def __call__(self, image: np.ndarray, to_image: np.ndarray, angle: float, flip: bool = False) -> BlazePoseOutput:

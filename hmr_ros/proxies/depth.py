@@ -17,18 +17,18 @@ RELATIVE_ORIGIN = 4.0  # metres given to the hips' midpoint by relative depth (J
 
 # Segments of the 33 BlazePose landmarks with the radius of the body around them in metres: what the coarse depth
 # spreads over the mask. Radii are of an average adult; they only shape the bulge of a limb.
-_SEGMENTS = (
+SEGMENTS = (
     (11, 13, 0.05), (13, 15, 0.04), (15, 19, 0.03), (12, 14, 0.05), (14, 16, 0.04), (16, 20, 0.03),
     (23, 25, 0.08), (25, 27, 0.055), (27, 31, 0.04), (24, 26, 0.08), (26, 28, 0.055), (28, 32, 0.04),
     (11, 12, 0.09), (23, 24, 0.11), (11, 23, 0.11), (12, 24, 0.11), (7, 8, 0.09), (0, 11, 0.06), (0, 12, 0.06),
 )  # fmt: skip
-_A, _B = (np.array([s[i] for s in _SEGMENTS]) for i in (0, 1))
-_RADII = np.array([s[2] for s in _SEGMENTS], np.float32)
+_A, _B = (np.array([s[i] for s in SEGMENTS]) for i in (0, 1))
+_RADII = np.array([s[2] for s in SEGMENTS], np.float32)
 
 DEPTH_BONES = COCO_BONES + COCO_TORSO
 SAMPLES_PER_BONE = 5  # both joints and three points between them
-_FIRST, _LAST = (list(ends) for ends in zip(*DEPTH_BONES))
-_TORSO = [DEPTH_BONES.index(bone) for bone in ((5, 11), (6, 12), (5, 6), (11, 12))]
+FIRST, LAST = (list(ends) for ends in zip(*DEPTH_BONES))
+TORSO = [DEPTH_BONES.index(bone) for bone in ((5, 11), (6, 12), (5, 6), (11, 12))]
 
 
 def trim_depth(depth):
@@ -139,7 +139,7 @@ def along_bones(joints):
     """Evenly spaced points of the twelve bones, both ends kept: joints (..., 17, C) → (..., 12, 5, C), numpy or torch."""
     share = [[point / (SAMPLES_PER_BONE - 1)] for point in range(SAMPLES_PER_BONE)]
     share = np.array(share, np.float32) if isinstance(joints, np.ndarray) else joints.new_tensor(share)
-    return joints[..., _FIRST, None, :] * (1 - share) + joints[..., _LAST, None, :] * share
+    return joints[..., FIRST, None, :] * (1 - share) + joints[..., LAST, None, :] * share
 
 
 def depth_along_bones(joints: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,12 +151,12 @@ def depth_along_bones(joints: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray
     """
     size = depth.shape[0]
     pixel = np.rint((along_bones(joints[:, :2]) + 1) * size / 2 - 0.5)  # (12, 5, 2)
-    seen = joints[_FIRST, 2] > 0
-    inside = ((pixel >= 0) & (pixel < size)).all(-1) & (seen & (joints[_LAST, 2] > 0))[:, None]
+    seen = joints[FIRST, 2] > 0
+    inside = ((pixel >= 0) & (pixel < size)).all(-1) & (seen & (joints[LAST, 2] > 0))[:, None]
     u, v = np.clip(pixel, 0, size - 1).astype(int).transpose(2, 0, 1)
     values = depth[v, u]
     valid = inside & (values > 0)
-    torso = values[_TORSO][valid[_TORSO]]
+    torso = values[TORSO][valid[TORSO]]
     if len(torso) == 0:
         return np.zeros_like(values), np.zeros_like(values)
     values = np.where(valid, np.clip(values - np.median(torso), -1.5, 1.5), 0)

@@ -6,6 +6,7 @@ camera's image is given. Between detections a person is followed by BlazePose al
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import cv2
@@ -20,6 +21,7 @@ from hmr_ros.proxies.movenet import MOVENET_FILES, Detection, MoveNet, is_duplic
 from hmr_ros.proxies.person import PersonProxies, flipped
 from hmr_ros.proxies.registry import identity_of
 from hmr_ros.proxies.similarity import iou, same_person
+from hmr_ros.runtime import MAX_BATCH
 
 
 class EmbeddedExtractor:
@@ -30,12 +32,15 @@ class EmbeddedExtractor:
     FILES = MOVENET_FILES + BLAZEPOSE_FILES
     provides = frozenset({"mask", "blazepose"})
 
-    def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto"):
-        """``backend``: "auto" and "openvino" run the files on OpenVINO, "torch" the same networks as torch modules, on CUDA where there
-        is a GPU: the same people but for rounding, and the same identity."""
+    def __init__(
+        self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto", precision: str = "fp32",
+        max_people: int = MAX_BATCH,
+    ):  # fmt: skip
+        """``backend``: "openvino", and "auto" without a GPU, run the files on OpenVINO, every other one the same networks as torch modules,
+        on CUDA where there is a GPU: the same people but for rounding, and the same identity. ``precision``, ``max_people``: of these."""
         self.config = config
-        self.movenet = MoveNet(threads, config, backend)
-        self.blazepose = BlazePose(threads, backend)
+        self.movenet = MoveNet(threads, config, backend, precision)
+        self.blazepose = BlazePose(threads, backend, precision, max_people)
         self.backend = self.blazepose.backend
 
     def __call__(self, image: np.ndarray, depth: np.ndarray | None = None, small_people: bool = True) -> list[PersonProxies]:
@@ -47,6 +52,19 @@ class EmbeddedExtractor:
                 kept.append(confirmed[0])
                 people.append(self._proxies(image, *confirmed, depth))
         return people
+
+    def search(self, image: np.ndarray, small_people: bool = True) -> Generator[None, None, list[Detection]]:
+        """What a call looks for, in steps: yields between network passes, returns detections, which `confirm` makes people."""
+        return self.movenet.search(image, small_people)
+
+    def confirm(self, image: np.ndarray, detection: Detection, depth: np.ndarray | None = None) -> PersonProxies | None:
+        """The person of one detection in the image that was searched; None where it is none."""
+        confirmed = self._confirmed(image, detection)
+        return None if confirmed is None else self._proxies(image, *confirmed, depth)
+
+    def agrees(self, detection: Detection, person: PersonProxies) -> bool:
+        """BlazePose, which followed ``person``, sees the joints where MoveNet detects them."""
+        return _disagreement(detection, person.keypoints, self.config) <= self.config.max_disagreement
 
     def follow(self, image: np.ndarray, person: PersonProxies, depth: np.ndarray | None = None) -> PersonProxies | None:
         """The person a moment later, by BlazePose alone, in the RoI of the last keypoints.
@@ -73,8 +91,7 @@ class EmbeddedExtractor:
         nearest = max(candidates, key=lambda candidate: iou(candidate.box, person.box))
         if not same_person(nearest, person, self.config, overlap_suffices=True):
             return None
-        confirmed = self._confirmed(image, nearest)
-        return None if confirmed is None else self._proxies(image, *confirmed, depth)
+        return self.confirm(image, nearest, depth)
 
     def identity(self) -> dict:
         """What the proxies depend on (proxies/registry.py)."""
@@ -83,8 +100,10 @@ class EmbeddedExtractor:
     # ---- the merge ---------------------------------------------------------------------------------------------------
 
     def _confirmed(self, image: np.ndarray, detection: Detection) -> tuple[Detection, BlazePoseOutput, bool] | None:
+        return self._merge(detection, self._view(image, detection.keypoints, detection.box))
+
+    def _merge(self, detection: Detection, view: BlazePoseOutput) -> tuple[Detection, BlazePoseOutput, bool] | None:
         """The detection with the keypoints of both networks, BlazePose's output, and whether it agrees; None for no person."""
-        view = self._view(image, detection.keypoints, detection.box)
         agreed = (
             view.presence >= self.config.min_presence
             and _disagreement(detection, view.joints, self.config) <= self.config.max_disagreement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
@@ -13,7 +13,7 @@ import torch
 from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.crops import last_pixel
 from hmr_ros.proxies.similarity import same_person
-from hmr_ros.proxies.torch_modules import FILE_BACKENDS, MoveNetMaps, MoveNetMultiPose, decode
+from hmr_ros.proxies.torch_modules import MoveNetMaps, compile_movenet, decode, run_as_files
 from hmr_ros.runtime import CompiledModel, compile
 
 MOVENET_FILES = ("movenet_multipose.xml", "movenet_multipose.bin")
@@ -33,26 +33,32 @@ class Detection:
 
 
 class MoveNet:
-    """Detects people; stateless. ``backend``: "auto" and "openvino" run the model file, every other one the torch module that equals it."""
+    """Detects people; stateless. ``backend``: "openvino", and "auto" without a GPU, run the model file, every other one the torch module that equals it, in
+    ``precision`` (torch_modules/compiled.py)."""
 
-    def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto"):
+    def __init__(self, threads: int | None = None, config: EmbeddedConfig = EmbeddedConfig(), backend: str = "auto", precision: str = "fp32"):
         self.config = config
-        self._networks = {side: _network(side, backend, threads) for side in (256, 384, 512)}
+        self._networks = {side: _network(side, backend, threads, precision) for side in (256, 384, 512)}
 
     def __call__(self, image: np.ndarray, small_people: bool = True) -> list[Detection]:
         """People in the image, best first, each once; those below ``min_score`` are to be confirmed.
 
         Without ``small_people`` the 512² pass runs only where the 256² one hints at some.
         """
+        return _finished(self.search(image, small_people))
+
+    def search(self, image: np.ndarray, small_people: bool = True) -> Generator[None, None, list[Detection]]:
+        """The same in steps, for several frames to share the work: it yields between network passes, and returns the people."""
         config = self.config
         found = self._pass(image, 256)
         heights = [person.box[3] - person.box[1] for person in found]
         people = [person for person in found if person.score >= config.min_agreed_score]
         hint = all(person.score < config.min_score for person in people) or min(heights) < config.small_person * image.shape[0]
         if max(image.shape[:2]) > 256 and (small_people or hint):
+            yield
             fine = self._pass(image, 512)
             if len(fine) == _MOST:  # there may be more than it can tell
-                fine += self._in_halves(image)
+                fine += yield from self._in_halves(image)
             fine = [person for person in fine if person.score >= config.min_agreed_score]
             # Each scale has its strength: 256² keeps large people whole, 512² finds the limbs of small ones.
             limit = config.large_person * max(image.shape[:2])
@@ -81,13 +87,14 @@ class MoveNet:
         found = (_moved(person, np.array([x0, y0], np.float32)) for person in self._pass(part, 256))
         return by_score([person for person in found if person.score >= self.config.min_agreed_score])
 
-    def _in_halves(self, image: np.ndarray) -> list[Detection]:
-        """People in two overlapping windows along the longer side, but for those whom a window truncates."""
+    def _in_halves(self, image: np.ndarray) -> Generator[None, None, list[Detection]]:
+        """People in two overlapping windows along the longer side, but for those whom a window truncates; in steps."""
         axis = 0 if image.shape[1] >= image.shape[0] else 1  # of (x, y)
         length = image.shape[1 - axis]
         span = round(self.config.window * length)
         found = []
         for first in (0, length - span):
+            yield
             window = image[:, first : first + span] if axis == 0 else image[first : first + span]
             for person in self._pass(window, 384):  # people as large as in the 512² of the whole
                 near, far = person.box[axis], person.box[axis + 2]
@@ -104,10 +111,7 @@ class MoveNet:
         scale = side / max(height, width)
         w, h = max(round(width * scale), 1), max(round(height * scale), 1)
         x0, y0 = (side - w) // 2, (side - h) // 2
-        padded = np.zeros((1, side, side, 3), np.float32)
-        resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        padded[0, y0 : y0 + h, x0 : x0 + w] = resized[..., ::-1]
-        rows = self._networks[side](padded)[0]  # (6, 56): 17 x (y, x, score), ymin, xmin, ymax, xmax, score
+        rows = self._rows(image, side, (x0, y0, w, h))
         rows = rows[rows[:, 55] > self.config.noise_score]
         offset, stretch = np.array([x0, y0], np.float32), np.array([w / width, h / height], np.float32)
         joints = rows[:, :51].reshape(-1, 17, 3)
@@ -121,16 +125,21 @@ class MoveNet:
             if np.all(box[2:] - box[:2] >= self.config.min_side)
         ]
 
+    def _rows(self, image: np.ndarray, side: int, place: tuple[int, int, int, int]) -> np.ndarray:
+        """(6, 56): 17 x (y, x, score), ymin, xmin, ymax, xmax, score. ``place``: x, y, width, height of the image in the letterbox."""
+        x0, y0, w, h = place
+        padded = np.zeros((1, side, side, 3), np.float32)
+        resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if side < max(image.shape[:2]) else cv2.INTER_LINEAR)
+        padded[0, y0 : y0 + h, x0 : x0 + w] = resized[..., ::-1]
+        return self._networks[side](padded)[0]
 
-def _network(side: int, backend: str, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
+
+def _network(side: int, backend: str, threads: int | None, precision: str) -> Callable[[np.ndarray], np.ndarray]:
     """Function: image (1, side, side, 3) RGB, float32, 0..255 → its people (1, 6, 56)."""
-    if backend in FILE_BACKENDS:
+    if run_as_files(backend):
         model = files("hmr_ros") / "assets" / MOVENET_FILES[0]
         return _only_output(compile(model, shapes={"input": (1, side, side, 3)}, threads=threads))
-    module, image = MoveNetMultiPose.load(), np.zeros((1, side, side, 3), np.float32)
-    if backend == "tensorrt":  # in half precision, which would round places
-        return decoded(compile(module.trunk, image, backend=backend, threads=threads))
-    return _only_output(compile(module, image, backend=backend, threads=threads))
+    return decoded(compile_movenet(side, backend, threads, precision))
 
 
 def _only_output(network: CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
@@ -139,12 +148,20 @@ def _only_output(network: CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
 
 def decoded(trunk: CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
     """``_network`` of a compiled ``MoveNetTrunk``: its maps are decoded here, in single precision."""
-    return lambda image: decode(MoveNetMaps(*(torch.from_numpy(map) for map in trunk(image)))).numpy()
+    return lambda image: decode(MoveNetMaps(*trunk.tensors(torch.from_numpy(image)))).cpu().numpy()
 
 
 def is_duplicate(a: Detection, b: Detection, config: EmbeddedConfig) -> bool:
     """Two detections of one person."""
     return same_person(a, b, config, overlap_suffices=a.side != b.side)
+
+
+def _finished(steps: Generator[None, None, list[Detection]]) -> list[Detection]:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def by_score(people: list[Detection]) -> list[Detection]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from hmr_ros.geometry import mirror_joints
 from hmr_ros.skeleton import TORSO_KEYPOINTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMBEDDING_COUNT = 1152  # of the BlazePose embedding: 288 channels of 2 x 2
 FEATURE_MAP = (88, 16, 16)  # shape of the BlazePose feature map: channels, rows, columns
@@ -29,6 +32,14 @@ class BlazePoseRecord:
     agreed: bool = True  # the landmarks are of the same person as the detector's joints
 
 
+class PersonTensors(NamedTuple):
+    """What a regressor reads of one person, on the device that computed it: the same as the arrays of the record."""
+
+    depth: Tensor  # (S, S)
+    embedding: Tensor  # (EMBEDDING_COUNT,)
+    feature_map: Tensor  # FEATURE_MAP
+
+
 @dataclass(frozen=True, eq=False)
 class PersonProxies:
     """Everything measured about one person in one image; numpy float32. S is the side of the crop's maps.
@@ -46,6 +57,7 @@ class PersonProxies:
     depth_source: DepthSource
     confident: float  # keypoints above this confidence count as seen; calibrated for each extractor
     blazepose: BlazePoseRecord | None = None
+    tensors: PersonTensors | None = None  # of extractors on a GPU; None: there are only the arrays
     mirrored: PersonProxies | None = None  # the same person flipped about the crop's centre, for flip test-time augmentation
 
     @property
@@ -71,6 +83,7 @@ def flipped(person: PersonProxies, blazepose: BlazePoseRecord | None = None) -> 
         mask=None if person.mask is None else np.ascontiguousarray(person.mask[:, ::-1]),
         depth=np.ascontiguousarray(person.depth[:, ::-1]),
         blazepose=blazepose,
+        tensors=None,
         mirrored=None,
     )
 
@@ -80,6 +93,11 @@ class ProxyExtractor(Protocol):
 
     ``backend`` names what runs the detectors. ``provides`` names the optional parts of PersonProxies that everybody gets, of
     "mask" and "blazepose": a regressor that needs another is refused (estimator.py).
+
+    Optional, for streams that shall not stall on a call: ``search(image, small_people)`` does a call's work in steps, a generator that
+    returns detections (``score``, ``box``, ``keypoints``); ``confirm(image, detection, depth)`` makes one a person or None;
+    ``follow_all(image, people, depth)`` follows them in one batch; and
+    ``agrees(detection, person)`` says that a followed person needs no such new start. See EmbeddedExtractor.
     """
 
     backend: str

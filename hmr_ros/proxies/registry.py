@@ -2,7 +2,7 @@
 
 To add one: a class in a module of this package with ``name``, ``Config`` (a frozen dataclass of its thresholds and options, with
 ``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config) or
-(threads, config, backend), and its entry below. One that loads files of the user as well has a class method ``identify(files, config)``,
+(threads, config, backend, precision, max_people), of which the last ones may be missing, and its entry below. One that loads files of the user as well has a class method ``identify(files, config)``,
 and its constructor takes (threads, config, files, backend). The identity knows no backend: whatever runs an extractor's networks, its
 proxies are the same but for rounding.
 """
@@ -18,23 +18,29 @@ from importlib.resources import files
 
 from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.proxies.person import ProxyExtractor
+from hmr_ros.proxies.torch_modules import run_as_files
+from hmr_ros.runtime import MAX_BATCH, gpu_is_there
 
 EXTRACTORS = {"embedded": "hmr_ros.proxies.embedded:EmbeddedExtractor", "paper": "hmr_ros.proxies.paper.extractor:PaperExtractor"}
+# What runs in their place where the networks run on a GPU: a subclass with the same identity.
+ON_A_GPU = {"embedded": "hmr_ros.proxies.on_device.extractor:DeviceExtractor"}
 DEFAULT = "embedded"
 
 
 def make_extractor(
-    name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int = 0, files: ProxyFiles = ProxyFiles(), backend: str = "auto"
-) -> ProxyExtractor:
+    name: str = DEFAULT, threads: int | None = None, flip: bool = False, size: int = 0, files: ProxyFiles = ProxyFiles(), backend: str = "auto",
+    precision: str = "fp32", max_people: int = MAX_BATCH,
+) -> ProxyExtractor:  # fmt: skip
     """A registered extractor with its networks loaded. ``threads``: of the CPU, None: the runtime's choice. ``flip``: people also get
     their proxies of the flipped image, for flip test-time augmentation. ``size``: px, mask and depth are no smaller, 0: as large as usual.
-    ``files``: what the user brings. ``backend``: what runs its networks, where it has any. ValueError for another name, and for files that
-    the extractor does not read."""
-    kind = _class(name)
+    ``files``: what the user brings. ``backend``, ``precision``, ``max_people``: what runs its networks and how (runtime.compile), where it has a
+    choice. ValueError for another name, and for files that the extractor does not read."""
+    kind = _class(name, on_gpu=gpu_is_there() and not run_as_files(backend))
     config = _config(kind, flip, size)
     if _takes_files(kind, files):
         return kind(threads, config, files, backend)
-    options = {"backend": backend} if "backend" in inspect.signature(kind).parameters else {}
+    taken = inspect.signature(kind).parameters
+    options = {key: value for key, value in (("backend", backend), ("precision", precision), ("max_people", max_people)) if key in taken}
     return kind(threads, config, **options)
 
 
@@ -77,10 +83,10 @@ def _config(kind: type, flip: bool, size: int):
     return replace(config, size=max(config.size, size))
 
 
-def _class(name: str) -> type:
+def _class(name: str, on_gpu: bool = False) -> type:
     if name not in EXTRACTORS:
         raise ValueError(f"extractor is {name!r}, expected one of {', '.join(EXTRACTORS)}")
-    module, _, kind = EXTRACTORS[name].partition(":")
+    module, _, kind = (EXTRACTORS | ON_A_GPU if on_gpu else EXTRACTORS)[name].partition(":")
     return getattr(import_module(module), kind)
 
 

@@ -23,13 +23,20 @@ def same_person(a: HasJoints, b: HasJoints, config: EmbeddedConfig = EmbeddedCon
     """
     if overlap_suffices and iou(a.box, b.box) > config.duplicate_overlap:
         return True
-    common = np.minimum(a.keypoints[:, 2], b.keypoints[:, 2]) > config.min_confidence
-    smaller = min(np.prod(person.box[2:] - person.box[:2]) for person in (a, b))
-    if common.sum() >= 3:
-        squared = ((a.keypoints[common, :2] - b.keypoints[common, :2]) ** 2).sum(1)
-        similarity = np.exp(-squared / (2 * smaller * (2 * np.array(COCO_SIGMAS)[common]) ** 2)).mean()
-        return bool(similarity > config.duplicate_similarity)
+    smaller = float(min(np.prod(person.box[2:] - person.box[:2]) for person in (a, b)))
+    similarity = keypoint_similarity(a.keypoints, b.keypoints, smaller, config)
+    if similarity is not None:
+        return similarity > config.duplicate_similarity
     return bool(intersection(a.box, b.box) > config.duplicate_containment * smaller)
+
+
+def keypoint_similarity(a: np.ndarray, b: np.ndarray, area: float, config: EmbeddedConfig = EmbeddedConfig()) -> float | None:
+    """Object keypoint similarity (COCO) in [0, 1] of keypoints (17, 3) of a person of ``area`` px²; None where fewer than three are common."""
+    common = np.minimum(a[:, 2], b[:, 2]) > config.min_confidence
+    if common.sum() < 3:
+        return None
+    squared = ((a[common, :2] - b[common, :2]) ** 2).sum(1)
+    return float(np.exp(-squared / (2 * area * (2 * np.array(COCO_SIGMAS)[common]) ** 2)).mean())
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -17,9 +17,10 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.palette import person_colour, unit_rgb
+from hmr_ros.palette import person_colour, person_number, unit_rgb
 
 MARKER_LIFETIME_S = 2  # outlasts a slow frame (no blinking); afterwards RViz removes the mesh of a node that is gone
+HOLD_S = 0.5  # so long the mesh of somebody who has an id stays where it was when he is not seen (no blinking)
 
 
 def mesh_marker(header: Header, marker_id: int, points: list[Point]) -> Marker:
@@ -43,6 +44,21 @@ def removed_marker(header: Header, marker_id: int) -> Marker:
     return Marker(header=header, ns="hmr", id=marker_id, action=Marker.DELETE)
 
 
+class ShownPeople:
+    """Whose markers stand in RViz."""
+
+    def __init__(self):
+        self._shown: dict[int, tuple[float, bool]] = {}  # marker id → when last seen, and whether the person has an id
+
+    def gone(self, header: Header, placed: dict[int, BodyEstimate]) -> tuple[int, ...]:
+        """Marker ids to delete now that ``placed`` (marker id → body) are shown: those who left. Who has an id stays for ``HOLD_S``."""
+        now = header.stamp.sec + 1e-9 * header.stamp.nanosec
+        held = {i: seen for i, seen in self._shown.items() if i not in placed and seen[1] and 0 <= now - seen[0] < HOLD_S}
+        gone = tuple(sorted(set(self._shown) - set(placed) - set(held)))
+        self._shown = held | {i: (now, bool(body.id)) for i, body in placed.items()}
+        return gone
+
+
 class MarkerSerializer:
     """MarkerArrays of meshes as CDR bytes for ``publisher.publish``.
 
@@ -54,17 +70,16 @@ class MarkerSerializer:
     def __init__(self, faces: np.ndarray):
         self._corners = np.ascontiguousarray(faces).reshape(-1)
         self._templates: OrderedDict[tuple, _Template] = OrderedDict()
-        self._shown: tuple[int, ...] = ()
+        self._shown = ShownPeople()
 
     def __call__(self, header: Header, bodies: Sequence[BodyEstimate]) -> bytes:
-        """CDR of a MarkerArray: a mesh for every body with a translation, DELETE for those of the call before.
+        """CDR of a MarkerArray: a mesh for every body with a translation, DELETE for those who left.
 
-        A marker's id is the body's index, until bodies carry an id of their own: its colour is that of the overlay.
+        A marker's id and colour follow the person's id and are those of the overlay. Who has none is shown by the index, and deleted in
+        the next call; who has one stays for ``HOLD_S``.
         """
-        placed = {i: body for i, body in enumerate(bodies) if body.translation is not None}
-        ids = tuple(placed)
-        gone = tuple(sorted(set(self._shown) - set(ids)))
-        self._shown = ids
+        placed = {person_number(body.id, i): body for i, body in enumerate(bodies) if body.translation is not None}
+        ids, gone = tuple(placed), self._shown.gone(header, placed)
         points = [(body.vertices + body.translation)[self._corners] for body in placed.values()]
         return self._template(header.frame_id, ids, gone).fill(header.stamp, points)
 

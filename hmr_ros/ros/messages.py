@@ -9,7 +9,7 @@ from array import array
 from typing import Sequence
 
 import numpy as np
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, Vector3
 from hmr_ros.msg import Body, BodyArray, BodyModel
 from std_msgs.msg import Header
 
@@ -22,8 +22,8 @@ def finite(body: BodyEstimate) -> bool:
     """Whether every number of the estimate is finite: only such bodies are published."""
     numbers = (body.box, body.keypoints, body.reliability, body.global_orient, body.body_pose, body.betas, body.crop,
                body.weak_camera, body.joints, body.vertices, body.projected_keypoints)  # fmt: skip
-    translation = () if body.translation is None else (body.translation,)
-    return all(np.isfinite(n).all() for n in (body.score, *numbers, *translation))
+    perhaps = (body.translation, body.velocity, body.joint_velocities)
+    return all(np.isfinite(n).all() for n in (body.score, *numbers, *(n for n in perhaps if n is not None)))
 
 
 def body_array_message(
@@ -76,6 +76,10 @@ def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
         message.has_translation = True
         message.translation = Point(x=float(x), y=float(y), z=float(z))
         message.translation_source = body.translation_source or ""
+    if body.velocity is not None and body.joint_velocities is not None:
+        message.has_velocity = True
+        message.velocity = Vector3(**dict(zip("xyz", map(float, body.velocity))))
+        message.joint_velocities = _flat(body.joint_velocities)
     if publish_vertices:
         message.vertices = array("f", _flat(body.vertices).tobytes())
     return message

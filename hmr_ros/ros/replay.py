@@ -5,6 +5,7 @@ Pictures get the stamp of their publication, so that latencies can be measured; 
 
 from __future__ import annotations
 
+import struct
 import sys
 import time
 from contextlib import nullcontext
@@ -56,6 +57,8 @@ class Replay:
     """Seconds to wait for subscribers of `image`; 0: begin at once."""
     subscribers: int = 1
     """How many subscribers to wait for."""
+    clock: bool = False
+    """Publish the stamps of the images as /clock, for nodes with use_sim_time."""
     json: Path | None = None
     """Write what was read and what was lost to this file."""
 
@@ -96,6 +99,8 @@ def replay(node, source: Source, options: Replay, stop: StopEvent) -> int:
         raise ValueError(f"--depth-topic is {printable(options.depth_topic)}, but {printable(source.name)} is no bag")
     with Bag(source.name, options.topic, options.depth_topic) if source.kind == "bag" else nullcontext() as bag:
         camera = _PictureCamera(node, source, options) if bag is None else _BagCamera(node, bag, printable(source.name), options)
+        if options.clock:
+            camera.on_stamp = _clock(node)
         if not _wait_for_subscribers(node, camera.images, options, stop):
             return 0 if stop.is_set() else 1
         count, seconds = _play(camera, options, stop)
@@ -140,6 +145,14 @@ def _play(camera: _PictureCamera | _BagCamera, options: Replay, stop: StopEvent)
     return count, time.monotonic() - begin
 
 
+def _clock(node) -> Callable[[object], None]:
+    """A function that publishes a stamp as /clock."""
+    from rosgraph_msgs.msg import Clock
+
+    publisher = node.create_publisher(Clock, "/clock", 1)
+    return lambda stamp: publisher.publish(Clock(clock=stamp))
+
+
 def _let_subscribers_finish(publisher) -> None:
     from rclpy.duration import Duration
 
@@ -174,8 +187,18 @@ class _Step(NamedTuple):
     is_image: bool
 
 
+def _stamp_of(raw: bytes):
+    """The stamp of a serialised message that begins with a header: CDR, four bytes in, seconds and nanoseconds."""
+    from builtin_interfaces.msg import Time
+
+    seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
 class _PictureCamera:
     """Decoded pictures, each with a CameraInfo of a plausible pinhole camera."""
+
+    on_stamp = staticmethod(lambda stamp: None)  # called with the stamp of each image
 
     def __init__(self, node, source: Source, options: Replay):
         from sensor_msgs.msg import CameraInfo, Image
@@ -206,6 +229,7 @@ class _PictureCamera:
         message = image_to_message(picture, header)
         intrinsics = pinhole(width, height, self._options.fov)
         header.stamp = self._node.get_clock().now().to_msg()
+        self.on_stamp(header.stamp)
         self._infos.publish(intrinsics_to_message(intrinsics, width, height, header))
         self.images.publish(message)
 
@@ -215,6 +239,8 @@ class _BagCamera:
 
     What cannot be decoded is not published: rclpy's subscribers would end by it. ValueError if there is no image at all.
     """
+
+    on_stamp = staticmethod(lambda stamp: None)
 
     def __init__(self, node, bag: Bag, name: str, options: Replay):
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -281,6 +307,8 @@ class _BagCamera:
     def _publish(self, message: BagMessage, made_up) -> None:
         if made_up is not None:
             self._infos.publish(made_up)
+        if message.topic == self._bag.topic:
+            self.on_stamp(_stamp_of(message.raw))
         self._publishers[message.topic].publish(message.raw)
 
     def _made_up_info(self, message: BagMessage):

@@ -3,6 +3,6 @@
 Importing this package loads none of them; they are imported when a backend is asked for.
 """
 
-from hmr_ros.runtime.compiled import MAX_BATCH, BackendStatus, BackendUnavailable, CompiledModel, TensorSpec, available_backends, compile
+from hmr_ros.runtime.compiled import MAX_BATCH, BackendStatus, BackendUnavailable, CompiledModel, TensorSpec, available_backends, compile, gpu_is_there
 
-__all__ = ["MAX_BATCH", "BackendStatus", "BackendUnavailable", "CompiledModel", "TensorSpec", "available_backends", "compile"]
+__all__ = ["MAX_BATCH", "BackendStatus", "BackendUnavailable", "CompiledModel", "TensorSpec", "available_backends", "compile", "gpu_is_there"]

@@ -1,7 +1,8 @@
 """`compile()`: a torch module or a model file → a function on numpy arrays or torch tensors, whatever executes it.
 
-One rule on fallbacks: "auto" tries TensorRT, OpenVINO, torch in this order and says which one it took and why not an earlier one; an
-explicitly named backend is used or refused, never replaced. The same holds for the precision.
+One rule on fallbacks: "auto" tries TensorRT, with a GPU torch on it, OpenVINO, torch, in this order, and says which one it took and why not
+an earlier one; an explicitly named backend is used or refused, never replaced. The same holds for the precision, where "auto" tries fp16
+on a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("tensorrt", "openvino", "torch")  # in the order in which "auto" tries them
+BACKENDS = ("tensorrt", "openvino", "torch")  # in the order in which "auto" tries them without a GPU
+_WITH_GPU = ("tensorrt", "torch", "openvino")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 MAX_BATCH = 8  # people in one call of a TensorRT engine; more are split into several calls
 _NEEDS = {"tensorrt": "torch", "openvino": "openvino", "torch": "torch"}  # tensorrt_backend says itself what else is missing
@@ -110,10 +112,19 @@ class CompiledModel(ABC):
         return f"<{self.name}: {', '.join(self.inputs)} -> {', '.join(self.outputs)} on {self.backend}>"
 
 
+def gpu_is_there() -> bool:
+    """torch finds a CUDA device."""
+    if find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def available_backends() -> list[BackendStatus]:
     """What can run here, in the order in which "auto" tries it."""
     result = []
-    for name in BACKENDS:
+    for name in _WITH_GPU if gpu_is_there() else BACKENDS:
         try:
             result.append(BackendStatus(name, True, _backend(name).describe()))
         except BackendUnavailable as error:
@@ -148,7 +159,8 @@ def compile(
     threads: CPU threads of this model (None: the backend's choice). With torch the setting holds for the whole process.
     name: appears in messages; by default the file's stem or the module's class.
     precision: "fp32", or of the arithmetic inside, between float32 inputs and outputs: "fp16" (TensorRT, torch on CUDA), "bf16" (TensorRT,
-        torch, OpenVINO on CPUs that have it), "int8" (OpenVINO with nncf installed, given ``calibration``).
+        torch, OpenVINO on CPUs that have it), "int8" (OpenVINO with nncf installed, given ``calibration``). "auto": fp16 on a GPU, where
+        parity holds, else fp32.
     max_batch: rows of the largest TensorRT engine; larger batches are split. The others take any batch in one piece.
     calibration: for int8, typical inputs: one sequence of arrays per call, as many as there are inputs.
     engine_options: further keywords of ``torch_tensorrt.dynamo.compile``; for backend "tensorrt" only.
@@ -158,8 +170,8 @@ def compile(
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {('auto', *BACKENDS)}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is not one of {PRECISIONS}")
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision {precision!r} is not one of {('auto', *PRECISIONS)}")
     if max_batch < 1:
         raise ValueError(f"max_batch is {max_batch}, expected at least 1")
     if engine_options and backend != "tensorrt":
@@ -172,7 +184,7 @@ def compile(
         if example_inputs is not None:
             raise ValueError(f"{model} is a model file: it declares its inputs, example_inputs is for torch modules")
         path = require_file(model, "model file", "one that OpenVINO reads (.xml, .onnx, .tflite)")
-        options = Options(shapes, threads, precision, max_batch, calibration)
+        options = Options(shapes, threads, "fp32" if precision == "auto" else precision, max_batch, calibration)
         return _backend("openvino").compile_file(path, options, expose, name or path.stem)
 
     if expose:
@@ -182,24 +194,34 @@ def compile(
     if not isinstance(example_inputs, (tuple, list)):
         example_inputs = (example_inputs,)
     name = name or type(model).__name__
-    arguments = (model, tuple(example_inputs), Options(shapes, threads, precision, max_batch, calibration, engine_options), name)
-    if backend != "auto":
-        return _backend(backend).compile_module(*arguments)
-    reasons = []
-    for candidate in BACKENDS:
+    attempts = _attempts(backend, precision)
+    reasons: dict[str, None] = {}  # each once
+    for candidate, tried in attempts:
+        options = Options(shapes, threads, tried, max_batch, calibration, engine_options)
         try:
-            compiled = _backend(candidate).compile_module(*arguments)
+            compiled = _backend(candidate).compile_module(model, tuple(example_inputs), options, name)
         except BackendUnavailable as error:
-            reasons.append(str(error))
-        except Exception as error:  # a conversion may fail for reasons only the backend knows; torch runs every module
-            if candidate == BACKENDS[-1]:
+            if len(attempts) == 1:
                 raise
-            logger.warning("%s could not compile %s (%s); trying the next backend", candidate, name, error)
-            reasons.append(f"{candidate} could not compile it")
+            reasons[str(error)] = None
+        except Exception as error:  # a conversion may fail for reasons only the backend knows; torch runs every module
+            if (candidate, tried) == attempts[-1]:
+                raise
+            logger.warning("%s could not compile %s in %s (%s); trying the next backend or precision", candidate, name, tried, error)
+            reasons[f"{candidate} could not compile it in {tried}"] = None
         else:
             logger.info("%s runs on %s%s", compiled.name, compiled.backend, f" ({'; '.join(reasons)})" if reasons else "")
             return compiled
     raise BackendUnavailable(f"nothing here can run {name} in {precision}: {'; '.join(reasons)}")
+
+
+def _attempts(backend: str, precision: str) -> list[tuple[str, str]]:
+    """Backends and precisions in the order in which they are tried; one where both are explicit."""
+    on_gpu = {"tensorrt", "torch"} if gpu_is_there() else {"tensorrt"}
+    candidates = (backend,) if backend != "auto" else _WITH_GPU if "torch" in on_gpu else BACKENDS
+    if precision != "auto":
+        return [(candidate, precision) for candidate in candidates]
+    return [(candidate, tried) for candidate in candidates for tried in (("fp16", "fp32") if candidate in on_gpu else ("fp32",))]
 
 
 _import_lock = threading.Lock()

@@ -21,6 +21,20 @@ def difference(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> list[fl
     return [float(np.max(np.abs(g - w), initial=0)) / max(1.0, float(np.max(np.abs(w), initial=0))) for g, w in zip(got, want, strict=True)]
 
 
+def tolerance(module: torch.nn.Module, precision: str) -> float:
+    """The allowed difference of a module's outputs: that of the precision, or the module's own (``tolerances``, by precision)."""
+    return getattr(getattr(module, "module", module), "tolerances", {}).get(precision, TOLERANCES[precision])
+
+
+def compared(module: torch.nn.Module, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Outputs of ``module`` (of torch_backend.Flat, or of what is inside) as they are to be compared: by its static method ``compared``,
+    where it has one, which turns them into numbers of one scale, such as logits into probabilities; else as they are."""
+    inner = getattr(module, "module", module)
+    if not hasattr(inner, "compared"):
+        return list(outputs)
+    return [value.numpy() for value in inner.compared(tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in outputs))]
+
+
 def check_parity(compiled: CompiledModel, module: torch.nn.Module, examples: Sequence[torch.Tensor], tolerance: float = FLOAT32) -> None:
     """Run both on ``examples``, one tensor per input, and on their first sample alone: what tracing froze shows there.
 
@@ -33,9 +47,11 @@ def check_parity(compiled: CompiledModel, module: torch.nn.Module, examples: Seq
             expected = [value.numpy() for value in module(*sample)]
         results = compiled(*(e.numpy() for e in sample))
         for output, got, want in zip(compiled.outputs, results, expected, strict=True):
-            where = f"{compiled.name} on {compiled.backend}: {output}"
             if got.shape != want.shape:
+                where = f"{compiled.name} on {compiled.backend}: {output}"
                 raise RuntimeError(f"{where} has shape {got.shape} for a batch of {batch}, torch gives {want.shape}; use backend='torch'")
+        for output, got, want in zip(compiled.outputs, compared(module, results), compared(module, expected), strict=True):
+            where = f"{compiled.name} on {compiled.backend}: {output}"
             scale = max(1.0, float(np.max(np.abs(want), initial=0)))
             (found,) = difference([got], [want])
             if not found <= tolerance:  # true of NaN, too

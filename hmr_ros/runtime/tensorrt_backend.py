@@ -23,7 +23,7 @@ import hmr_ros
 from hmr_ros.runtime.compiled import BackendUnavailable, Options
 from hmr_ros.runtime.engine_cache import engines_folder, load_or_build
 from hmr_ros.runtime.exported import export
-from hmr_ros.runtime.parity import TOLERANCES, check_parity
+from hmr_ros.runtime.parity import check_parity, tolerance
 from hmr_ros.runtime.torch_backend import Flat, TensorModel, as_tensors, at_least_two, input_names, input_specs, reduced
 
 # What a build always asks for. fp32 means float32: TF32 would miss its parity. The rest keeps the whole network in one engine.
@@ -199,7 +199,7 @@ def compile_module(module, examples, options: Options, name: str, builder: Build
         many = builder.load(folder / _MANY) if options.max_batch > 1 else None
         one = builder.load(folder / _ONE)
         compiled = TensorRTModel(builder, one, many, options.max_batch, name, specs, outputs, options.precision)
-        check_parity(compiled, flat, examples, TOLERANCES[options.precision])  # of a new engine as of one from the cache
+        check_parity(compiled, flat, examples, tolerance(flat, options.precision))  # of a new engine as of one from the cache
         return compiled
 
     return load_or_build(name, ingredients_of(flat.module, examples, options, builder), build, load)

@@ -184,7 +184,7 @@ def compile_module(module, examples, options: Options, name: str) -> TorchModel:
     placed = flat if same else reduced(Flat(module), options.precision).to(device)
     compiled = TorchModel(placed, name, backend, specs, outputs, device)
     if not same:
-        from hmr_ros.runtime.parity import TOLERANCES, check_parity
+        from hmr_ros.runtime.parity import check_parity, tolerance
 
-        check_parity(compiled, flat, examples, TOLERANCES["tf32" if options.precision == "fp32" else options.precision])
+        check_parity(compiled, flat, examples, tolerance(flat, "tf32" if options.precision == "fp32" else options.precision))
     return compiled

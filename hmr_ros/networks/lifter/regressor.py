@@ -8,6 +8,7 @@ import numpy as np
 
 from hmr_ros.body.betas_map import BetasMap
 from hmr_ros.networks.lifter.features import person_features, turn_back
+from hmr_ros.networks.lifter.on_device import DeviceLifter
 from hmr_ros.networks.regressor import BodyParameters, FlipAveraged
 from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 
@@ -25,12 +26,19 @@ class LifterRegressor(FlipAveraged):
         betas_map: BetasMap = BetasMap(),
         body: dict[str, str] | None = None,
         backend: str = "",
+        on_device: DeviceLifter | None = None,
     ):
         """network: features (M, FEATURE_COUNT), feature maps (M, *FEATURE_MAP) → BodyParameters' arrays; its betas go through
         ``betas_map`` to the body model that is posed. pelvis: betas (N, 10) → (N, 3), of that model. ``body``: what the network was
-        trained with."""
+        trained with. ``on_device``: the same for people whose proxies are on a device."""
         self._network, self._pelvis, self._betas_map = network, pelvis, betas_map
-        self.body, self.backend = body or {}, backend
+        self.body, self.backend, self._on_device = body or {}, backend, on_device
+
+    def __call__(self, people: Sequence[PersonProxies]) -> BodyParameters:
+        """As `FlipAveraged`; of people whose proxies are on a device, and not flipped as well, tensors there."""
+        if self._on_device is not None and all(person.tensors is not None and person.mirrored is None for person in people):
+            return self._on_device(people)
+        return super().__call__(people)
 
     def _regress(self, views: Sequence[PersonProxies]) -> BodyParameters:
         if any(view.blazepose is None or view.blazepose.feature_map is None for view in views):

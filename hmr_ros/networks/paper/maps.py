@@ -22,6 +22,14 @@ def person_maps(people: Sequence[PersonProxies], size: int = MAP_SIZE) -> tuple[
     return joints, np.stack([resized(person.depth, size) for person in people])
 
 
+def device_maps(people: Sequence[PersonProxies], size: int) -> tuple[Tensor, Tensor]:
+    """The same as tensors, of people whose depth is on a device."""
+    joints = np.stack([joints_in_crop(person.keypoints, person.crop, person.confident) for person in people])
+    depth = torch.stack([person.tensors.depth for person in people]).float()
+    nearest = torch.arange(size, device=depth.device) * depth.shape[-1] // size  # as cv2.INTER_NEAREST
+    return torch.from_numpy(joints).to(depth.device), depth[:, nearest][:, :, nearest]
+
+
 def joints_in_crop(keypoints: np.ndarray, crops: np.ndarray, confident: float) -> np.ndarray:
     """(..., 17, 3) pixels and confidence, crops (..., 3) → x, y in crop coordinates, confidence; zeros where it is not above
     ``confident``."""

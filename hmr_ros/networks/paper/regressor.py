@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hmr_ros.body.betas_map import BetasMap
-from hmr_ros.networks.paper.maps import MAP_SIZE, person_maps
+from hmr_ros.networks.paper.maps import MAP_SIZE, device_maps, person_maps
 from hmr_ros.networks.regressor import BodyParameters, FlipAveraged
 from hmr_ros.proxies import PersonProxies
+from hmr_ros.runtime import CompiledModel
 
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,17 @@ class MapsRegressor(FlipAveraged):
         self._network, self.depth_size, self._betas_map = network, depth_size, betas_map
         self.body, self.backend = body or {}, backend
         self.depth_sources, self._warned = depth_sources, False
+
+    def __call__(self, people: Sequence[PersonProxies]) -> BodyParameters:
+        """As `FlipAveraged`; of people whose proxies are on a device, and not flipped as well, tensors there."""
+        on_device = isinstance(self._network, CompiledModel) and all(p.tensors is not None and p.mirrored is None for p in people)
+        return self._on_device(people) if on_device else super().__call__(people)
+
+    def _on_device(self, people: Sequence[PersonProxies]) -> BodyParameters:
+        self._warn_of_other_depth({person.depth_source for person in people} - {"none"})
+        joints, depth = device_maps(people, self.depth_size)
+        rotations, betas, cameras, reliability = (output.to(depth.device) for output in self._network.tensors(joints, depth))
+        return BodyParameters(rotations, self._betas_map(betas), cameras, reliability)
 
     def _regress(self, views: Sequence[PersonProxies]) -> BodyParameters:
         self._warn_of_other_depth({person.depth_source for person in views} - {"none"})

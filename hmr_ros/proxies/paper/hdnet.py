@@ -86,4 +86,4 @@ def with_map(person: PersonProxies, depth: np.ndarray, height: int, width: int) 
     mask = np.ones_like(person.depth) if person.mask is None else person.mask
     cut = trim_depth(sensor_depth(whole, person.crop, mask))
     mirrored = None if person.mirrored is None else replace(person.mirrored, depth=np.ascontiguousarray(cut[:, ::-1]), depth_source="hdnet")
-    return replace(person, depth=cut, depth_source="hdnet", mirrored=mirrored)
+    return replace(person, depth=cut, depth_source="hdnet", tensors=None, mirrored=mirrored)

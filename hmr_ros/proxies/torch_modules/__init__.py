@@ -6,8 +6,16 @@ Their weights are read out of the model files themselves (weights.py); outputs e
 from __future__ import annotations
 
 from hmr_ros.proxies.torch_modules.blazepose import BlazePoseNet, BlazePoseOutputs
+from hmr_ros.proxies.torch_modules.compiled import compile_blazepose, compile_movenet
 from hmr_ros.proxies.torch_modules.movenet import MoveNetMaps, MoveNetMultiPose, MoveNetTrunk, decode
+from hmr_ros.runtime import gpu_is_there
 
-FILE_BACKENDS = ("auto", "openvino")  # these run the model files themselves, every other backend the torch modules
+def run_as_files(backend: str) -> bool:
+    """The backend runs the model files themselves: "openvino", and "auto" without a GPU. Every other one runs the torch modules."""
+    return backend == "openvino" or (backend == "auto" and not gpu_is_there())
 
-__all__ = ["FILE_BACKENDS", "BlazePoseNet", "BlazePoseOutputs", "MoveNetMaps", "MoveNetMultiPose", "MoveNetTrunk", "decode"]
+
+__all__ = [
+    "BlazePoseNet", "BlazePoseOutputs", "MoveNetMaps", "MoveNetMultiPose", "MoveNetTrunk", "compile_blazepose", "compile_movenet",
+    "decode", "run_as_files",
+]  # fmt: skip

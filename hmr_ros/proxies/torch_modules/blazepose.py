@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hmr_ros.proxies.torch_modules.layers import InvertedResidual, convolution, depthwise, separable, twice_as_large
+from hmr_ros.proxies.torch_modules.layers import FP16, InvertedResidual, convolution, depthwise, separable, twice_as_large
 from hmr_ros.proxies.torch_modules.weights import read_weights
 
 
@@ -26,6 +27,13 @@ class BlazePoseOutputs(NamedTuple):
 
 class BlazePoseNet(nn.Module):
     """RoI → `BlazePoseOutputs`, what the model file computes, for any number of RoIs."""
+
+    # Not the embedding and the heads, which are small and tell places: in fp16 they would double the error of the landmarks.
+    reduced_precision = (
+        "stride_2", "stride_4", "stride_8", "stride_16", "stride_32", "lateral_32", "lateral_16", "lateral_8", "lateral_4", "mask_4", "mask_2",
+        "refine_2", "refine_1", "mask",
+    )  # fmt: skip
+    tolerances = {"fp16": FP16, "tf32": FP16}
 
     def __init__(self):
         super().__init__()
@@ -81,6 +89,18 @@ class BlazePoseNet(nn.Module):
             embedding=embedding,
             feature_map=stride_16,
         )
+
+
+    @staticmethod
+    def compared(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The outputs as two runs of the network are compared (runtime/parity.py): places relative to the RoI's side, logits as
+        probabilities, the mask in cells of 8 x 8 px, since logits of up to 1,600 flip single pixels of its border, and the embedding
+        relative to its range, that of ReLU6."""
+        landmarks, presence, mask, heatmaps, world, embedding, feature_map = outputs
+        landmarks = landmarks.unflatten(1, (39, 5))
+        landmarks = torch.cat([landmarks[..., :3] / 256, landmarks[..., 3:].sigmoid()], dim=-1)
+        mask = F.avg_pool2d(mask.sigmoid().permute(0, 3, 1, 2), 8)
+        return landmarks, presence, mask, heatmaps.sigmoid(), world, embedding / 6, feature_map
 
 
 class _Residual(nn.Module):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hmr_ros.proxies.torch_modules.layers import InvertedResidual, convolution, depthwise, same_stride_2, twice_as_large
+from hmr_ros.proxies.torch_modules.layers import FP16, InvertedResidual, convolution, depthwise, same_stride_2, twice_as_large
 from hmr_ros.proxies.torch_modules.weights import read_weights
 
 PEOPLE, KEYPOINTS = 6, 17
@@ -34,6 +34,8 @@ class MoveNetMaps(NamedTuple):
 
 class MoveNetTrunk(nn.Module):
     """The convolutions: image → `MoveNetMaps`. All that is dense, and all that may run in half precision."""
+
+    tolerances = {"fp16": FP16, "tf32": FP16}
 
     def __init__(self):
         super().__init__()
@@ -70,6 +72,14 @@ class MoveNetTrunk(nn.Module):
             first_guess=self.first_guess(x),
             offset=self.offset(x),
         )
+
+
+    @staticmethod
+    def compared(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The maps as two runs of the network are compared (runtime/parity.py): lengths relative to the maps' longer side."""
+        center, box_size, box_offset, heatmaps, first_guess, offset = outputs
+        side = max(center.shape[2:])
+        return center, box_size / side, box_offset / side, heatmaps, first_guess / side, offset / side
 
 
 class MoveNetMultiPose(nn.Module):

@@ -1,73 +1,19 @@
-"""A regressed pose bent a little, so that its joints lie on the detected ones: damped Gauss-Newton, a few steps.
-
-Every joint pays for turning away from the regressed pose, and a detected joint far from the mesh loses its weight (Geman and
-McClure 1987), so that a wrong detection does not break an arm. The Jacobian is exact: a keypoint is a sum of parts that
-turn rigidly with their joint's ancestors. Depth is not used; what 2D does not determine stays as it was regressed.
-
-The steps are small: in numpy or torch the calls would take twenty times as long as the arithmetic, hence numba.
-"""
+"""Refinement on the CPU, as a numba kernel: its steps are small, and in numpy or torch the calls would take twenty times as long as the
+arithmetic. refine.py says what is computed."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-from hmr_ros.body.posed_kernel import PARENTS, arrays_of, pose, rest_of
-from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.skeleton import SMPL_JOINTS
+from hmr_ros.body.posed_kernel import pose, rest_of
+from hmr_ros.refinement.config import CAMERA_ROUNDS
 
-
-@dataclass(frozen=True)
-class RefinementConfig:
-    steps: int = 3
-    keypoint_sigma: float = 0.03  # metres: what a confident detection is trusted to
-    outlier: float = 0.15  # metres: a joint this far off has half weight
-    camera_weight: float = 0.01  # of where the regressed camera sees a joint, against a detection of confidence 1; keeps the size of people
-    # of whom few joints are seen from running away (chosen of 0.01, 0.02 and 0.05 on benchmarks/truncation_stability.py)
-    limb_sigma: float = 0.1  # radians: how far hips, knees, shoulders and elbows may turn
-    trunk_sigma: float = 0.04  # radians: the same for pelvis, spine, collars, neck and head
-
-
-_LIMBS = ("hip", "knee", "shoulder", "elbow")
-_FIXED = ("wrist", "hand", "ankle", "foot")  # nothing in COCO-17 shows them
-_FREE = np.flatnonzero([not name.endswith(_FIXED) for name in SMPL_JOINTS])
-_IS_LIMB = np.array([name.endswith(_LIMBS) for name in SMPL_JOINTS])
-_CAMERA_ROUNDS = 3  # of reweighting
-
-
-class Refiner:
-    """Bends (N, 24, 3, 3) rotations towards detected keypoints; stateless. The kernel is compiled here, not in the first frame."""
-
-    def __init__(self, skeleton: PosedKeypoints, config: RefinementConfig = RefinementConfig()):
-        self.skeleton, self.config = skeleton, config
-        sigma = np.where(_IS_LIMB, config.limb_sigma, config.trunk_sigma)
-        self._stiffness = np.repeat(1 / sigma[_FREE] ** 2, 3)
-        self._body = arrays_of(skeleton)
-        self(np.tile(np.eye(3, dtype=np.float32), (1, 24, 1, 1)), np.zeros((1, 10), np.float32), np.ones((1, 3), np.float32),
-             np.zeros((1, 17, 2)), np.zeros((1, 17)))  # fmt: skip
-
-    def __call__(
-        self, rotations: np.ndarray, betas: np.ndarray, cameras: np.ndarray, targets: np.ndarray, confidence: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """rotations (N, 24, 3, 3), betas (N, 10), weak-perspective cameras (N, 3); targets (N, 17, 2) in crop coordinates with
-        confidence (N, 17), 0 = unknown. Returns refined rotations and cameras; people without a confident joint
-        come back as they went in."""
-        config = self.config
-        inputs = [np.ascontiguousarray(values, np.float64) for values in (rotations, betas, cameras, targets, confidence)]
-        refined, fitted = _refined(
-            *inputs, *self._body, _FREE, PARENTS, self._stiffness, config.steps, config.keypoint_sigma, config.outlier,
-            config.camera_weight,
-        )  # fmt: skip
-        return refined.astype(np.float32), fitted.astype(np.float32)
-
-
-# ---- kernels, one person at a time: plain loops compile quickly and allocate nothing in them -----------------------------------------
+# One person at a time: plain loops compile quickly and allocate nothing in them.
 
 
 @njit(cache=True, nogil=True)
-def _refined(
+def refine(
     rotations, betas, cameras, targets, confidence, joint_template, joint_dirs, template, dirs, share, free, parents, stiffness, steps,
     keypoint_sigma, outlier, camera_weight,
 ):  # fmt: skip
@@ -191,7 +137,7 @@ def _fit_camera(keypoints, fitted, regressed, targets, confidence, outlier, came
     """Refit the weak-perspective camera (3,) to the joints, reweighted (geometry.fit_weak_camera), and weakly to where the regressed one
     sees them, which decides where the joints are few or close together; the regressed one where that leads too far away."""
     weight = np.empty(17)
-    for _ in range(_CAMERA_ROUNDS):
+    for _ in range(CAMERA_ROUNDS):
         total, px, py, tx, ty, covariance, variance = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for k in range(17):
             _, _, weight[k] = _lack(keypoints, fitted, targets, confidence, outlier, k)

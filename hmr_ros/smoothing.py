@@ -1,0 +1,209 @@
+"""Steady bodies from frame to frame: One-Euro filters and one shape for each person.
+
+The One-Euro filter (Casiez, Roussel and Vogel 2012) is a low-pass whose cutoff grows with speed: who stands still does not tremble, who moves
+is hardly delayed. Rotations are filtered on SO(3), by relative rotation vectors; the position as the direction in which it is seen
+and the logarithm of its distance, because a camera measures the one far better than the other. Betas are averaged: a person's shape does not change.
+
+What is smoothed are the parameters that make the mesh, so that nothing contradicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from hmr_ros.camera import Camera, ray_axes
+
+if TYPE_CHECKING:
+    from hmr_ros.networks.regressor import BodyParameters
+
+
+STAGES = 2  # low-passes in a row with the same cutoff: for the same delay they leave half as much trembling as one
+USUAL_DISTANCE = 3.0  # metres: without intrinsics the weak-perspective camera's metres become tangents of an angle there
+
+
+def _gain(cutoff, passed: float):
+    """Of a first-order low-pass: the share of what is new."""
+    r = 2 * np.pi * np.asarray(cutoff) * passed
+    return r / (r + 1)
+
+
+@dataclass(frozen=True)
+class OneEuro:
+    """Constants of one filter; speed in units of the signal a second."""
+
+    min_cutoff: float  # Hz, of what stands still
+    beta: float  # Hz by which the cutoff grows for each unit of speed
+    derivative_cutoff: float = 1.5  # Hz, of the speed
+
+    def gain(self, speed: np.ndarray, step: np.ndarray, passed: float) -> tuple[np.ndarray, np.ndarray]:
+        """Speeds (..., D) before and steps since → the speeds now, and the gains (..., 1) of the low-passes."""
+        speed = speed + _gain(self.derivative_cutoff, passed) * (step / passed - speed)
+        return speed, _gain(self.min_cutoff + self.beta * np.linalg.norm(speed, axis=-1, keepdims=True), passed)
+
+
+@dataclass(frozen=True)
+class SmoothingConfig:
+    """Tuned by benchmarks/smoothing.py on other seeds and motions than those reported."""
+
+    pose: OneEuro = OneEuro(4.0, 1.0)  # radians, of each joint
+    orientation: OneEuro = OneEuro(4.0, 1.0)  # radians
+    direction: OneEuro = OneEuro(4.0, 20.0)  # x / z, y / z: tangent of the angle
+    distance: OneEuro = OneEuro(2.0, 4.0)  # logarithm
+    velocity_cutoff: float = 3.0  # Hz
+    longest_gap: float = 0.5  # seconds: after a longer one nothing is known of pose and position
+    enough: float = 300.0  # frames' weights after which the shape hardly changes; it goes on learning that slowly
+
+    smooth_pose: bool = True
+    smooth_translation: bool = True
+    steady_shape: bool = True
+
+class VectorFilter:
+    """One-Euro of points (..., D), each with one cutoff for its D coordinates."""
+
+    def __init__(self, constants: OneEuro):
+        self.constants = constants
+        self.stages: list[np.ndarray] = []
+
+    def __call__(self, value: np.ndarray, passed: float) -> np.ndarray:
+        """``passed``: seconds since the call before."""
+        value = np.asarray(value, np.float64)
+        if not self.stages:
+            self.stages, self.speed = [value] * STAGES, np.zeros_like(value)
+            return value
+        step = value - self.stages[0]
+        self.speed, gain = self.constants.gain(self.speed, step, passed)
+        for i in range(STAGES):
+            self.stages[i] = self.stages[i] + gain * ((value if i == 0 else self.stages[i - 1]) - self.stages[i])
+        return self.stages[-1]
+
+
+class RotationFilter:
+    """One-Euro of rotations (J, 3, 3), each by itself: the steps are rotation vectors in the frame of the filtered rotation."""
+
+    def __init__(self, constants: OneEuro):
+        self.constants = constants
+        self.stages: list[Rotation] = []
+
+    def __call__(self, matrices: np.ndarray, passed: float) -> np.ndarray:
+        now = Rotation.from_matrix(matrices)
+        if not self.stages:
+            self.stages, self.speed = [now] * STAGES, np.zeros((len(matrices), 3))
+            return matrices
+        step = (self.stages[0].inv() * now).as_rotvec()
+        self.speed, gain = self.constants.gain(self.speed, step, passed)
+        for i in range(STAGES):
+            if i:
+                step = (self.stages[i].inv() * self.stages[i - 1]).as_rotvec()
+            self.stages[i] = self.stages[i] * Rotation.from_rotvec(gain * step)
+        return self.stages[-1].as_matrix().astype(np.float32)
+
+
+@dataclass(eq=False)
+class Smoother:
+    """The memory of one person's body. ``at(stamp)`` begins a frame; then come shape, pose, place and velocities, in this order.
+
+    Stamps are in seconds. Not for several threads.
+    """
+
+    config: SmoothingConfig = SmoothingConfig()
+    id: str = ""
+    _stamp: float = -np.inf  # of the last frame
+    _next: float = 0.0
+    _passed: float = np.inf
+    _betas: np.ndarray = field(default_factory=lambda: np.zeros(10))
+    _weight: float = 0.0
+
+    def __post_init__(self):
+        self._reset()
+
+    def _reset(self) -> None:
+        config = self.config
+        self._pose, self._orientation = RotationFilter(config.pose), RotationFilter(config.orientation)
+        self._direction, self._distance = VectorFilter(config.direction), VectorFilter(config.distance)
+        self._origin, self._scale, self._unit = VectorFilter(config.direction), VectorFilter(config.distance), 0.0
+        self._axes, self._points, self._velocity = "", None, None
+
+    def at(self, stamp: float) -> Smoother:
+        """The frame that comes next; nothing changes where nothing comes of it."""
+        self._next = stamp
+        return self
+
+    def shape(self, betas: np.ndarray, weight: float) -> np.ndarray:
+        """betas (10,) of this frame with a weight, its mean reliability → the person's."""
+        self._passed, self._stamp = self._next - self._stamp, self._next
+        if not 0 < self._passed <= self.config.longest_gap:
+            self._reset()
+        if not self.config.steady_shape:
+            return betas
+        self._weight = min(self._weight + max(weight, 0.01), self.config.enough)
+        self._betas = self._betas + max(weight, 0.01) / self._weight * (betas - self._betas)
+        return self._betas.astype(np.float32)
+
+    def pose(self, rotations: np.ndarray, axes: np.ndarray | None) -> np.ndarray:
+        """(24, 3, 3) of this frame → smoothed. ``axes`` (3, 3): camera axes → ray axes, in which the first rotation stands, because rays move
+        with the crop; None where they are not known."""
+        if not self.config.smooth_pose:
+            return rotations
+        turn = np.eye(3) if axes is None else axes
+        self._in("ray" if axes is None else "camera")
+        orientation = turn @ self._orientation(turn.T[None] @ rotations[:1], self._passed)
+        return np.concatenate([orientation, self._pose(rotations[1:], self._passed)]).astype(np.float32)
+
+    def weak_camera(self, camera: np.ndarray, crop: np.ndarray) -> np.ndarray:
+        """(3,) s, tx, ty of a crop (3,) px → smoothed: where it puts the body's origin in the image, and its scale. The crop itself trembles."""
+        if not self.config.smooth_translation:
+            return camera
+        half = float(crop[2]) / 2
+        scale = float(camera[0]) * half  # px a metre
+        self._unit = self._unit or USUAL_DISTANCE * scale
+        origin = self._unit * self._origin((crop[:2] + scale * camera[1:]) / self._unit, self._passed)
+        scale = float(np.exp(self._scale(np.log([scale]), self._passed)[0]))
+        return np.array([scale / half, *((origin - crop[:2]) / scale)], np.float32)
+
+    def place(self, pelvis: np.ndarray) -> np.ndarray:
+        """(3,) metres in the camera frame → smoothed."""
+        if not self.config.smooth_translation or pelvis[2] <= 0:
+            return pelvis
+        self._in("camera")
+        direction = self._direction(pelvis[:2] / pelvis[2], self._passed)
+        distance = np.exp(self._distance(np.log(pelvis[2:]), self._passed))
+        return np.concatenate([direction * distance, distance]).astype(np.float32)
+
+    def velocities(self, points: np.ndarray) -> np.ndarray | None:
+        """(N, 3) metres in the camera frame, as they are shown → m/s; None in the first frame after a gap."""
+        before, self._points = self._points, np.asarray(points, np.float64)
+        if before is None:
+            return None
+        now = (self._points - before) / self._passed
+        gain = 1.0 if self._velocity is None else _gain(self.config.velocity_cutoff, self._passed)
+        self._velocity = now if self._velocity is None else self._velocity + gain * (now - self._velocity)
+        return self._velocity.astype(np.float32)
+
+    def _in(self, axes: str) -> None:
+        """The camera's intrinsics came or went: orientation and place stand in other axes from now on."""
+        if self._axes not in ("", axes):
+            self._reset()
+        self._axes = axes
+
+
+# ---- of everybody in a frame -------------------------------------------------------------------------------------------------------
+
+
+def steady_shapes(smoothers: Sequence[Smoother], parameters: BodyParameters) -> BodyParameters:
+    """Regressed parameters of N people → with each person's own shape; where they are on a device, it is remembered on the host."""
+    arrays = parameters.numpy()
+    betas = np.stack([one.shape(*values) for one, *values in zip(smoothers, arrays.betas, arrays.reliability.mean(1))])
+    return parameters._replace(betas=betas if arrays is parameters else parameters.betas.new_tensor(betas))
+
+
+def smooth_poses(smoothers: Sequence[Smoother], parameters: BodyParameters, crops: np.ndarray, camera: Camera | None) -> BodyParameters:
+    """Refined parameters of N people in crops (N, 3) px → with smoothed rotations and weak-perspective cameras."""
+    axes = [None] * len(crops) if camera is None else ray_axes(camera, crops[:, :2])
+    rotations = np.stack([one.pose(*values) for one, *values in zip(smoothers, parameters.rotations, axes)])
+    cameras = np.stack([one.weak_camera(*values) for one, *values in zip(smoothers, parameters.weak_camera, crops)])
+    return parameters._replace(rotations=rotations, weak_camera=cameras)
