@@ -21,6 +21,7 @@ COMMANDS = {
     "replay": ("hmr_ros.ros.replay:main", "publish a picture, video or bag as a camera would (takes --ros-args)"),
     "bodies": ("hmr_ros.commands.bodies:main", "recorded bodies as .npz, .bvh and AMASS-style .npz, a track a person"),
     "view": ("hmr_ros.commands.view:main", "bodies in a browser, live or from a recording (takes --ros-args)"),
+    "record": ("hmr_ros.ros.record:main", "results and camera topics into a bag that every ROS 2 tool opens (takes --ros-args)"),
     "demo": ("hmr_ros.commands.demo:main", "replay and live node together: see it work, with a table of results"),
     "bench": ("hmr_ros.commands.bench:main", "time the estimator, the node and its messages, beside MediaPipe if you like"),
     "data rendered": ("hmr_ros.training.data.rendered.dataset:main", "make training data: rendered people with their truth"),

@@ -23,6 +23,8 @@ LIVE = str(Path(__file__).resolve().with_name("live.launch.py"))
 ARGUMENTS = {
     "rate": ("0", "images a second; 0: the source's own rate"),
     "loop": ("false", "begin again at the end of the source"),
+    "start": ("0", "begin so many seconds after the beginning of the source"),
+    "depth_topic": ("", "depth topic inside the bag, published where live.launch.py subscribes depth"),
     "clock": ("false", "publish the stamps of the images as /clock; with use_sim_time:=true the node follows them"),
     "topic": ("", "image topic inside the bag, where it has several"),
     "fov": ("60", "horizontal field of view in degrees, where the source has no camera_info"),
@@ -31,8 +33,10 @@ ARGUMENTS = {
 
 def replay(context):
     """The replay; its end is the end of everything. It publishes where live.launch.py subscribes."""
-    values = {n: LaunchConfiguration(n).perform(context) for n in ("source", "namespace", "image", "camera_info", *ARGUMENTS)}
-    arguments = [values["source"], "--rate", values["rate"], "--fov", values["fov"]]
+    names = ("source", "namespace", "image", "camera_info", "depth", "depth_camera_info", *ARGUMENTS)
+    values = {name: LaunchConfiguration(name).perform(context) for name in names}
+    arguments = [values["source"], "--rate", values["rate"], "--fov", values["fov"], "--start", values["start"]]
+    arguments += ["--depth-topic", values["depth_topic"]] if values["depth_topic"] else []
     arguments += ["--topic", values["topic"]] if values["topic"] else []
     arguments += ["--loop"] if values["loop"].lower() in ("true", "1") else []
     arguments += ["--clock"] if values["clock"].lower() in ("true", "1") else []
@@ -46,6 +50,8 @@ def replay(context):
                 ("image", values["image"]),
                 ("image/compressed", f"{values['image']}/compressed"),
                 ("camera_info", values["camera_info"]),
+                *([("depth", values["depth"]), ("depth/compressedDepth", f"{values['depth']}/compressedDepth")] if values["depth"] else []),
+                *([("depth_camera_info", values["depth_camera_info"])] if values["depth_camera_info"] else []),
             ],
             output="screen",
             on_exit=Shutdown(reason="the source has ended"),

@@ -1,6 +1,7 @@
 """`hmr-ros replay` of bags in a process of its own, without subscribers: exit codes, summary, pauses. What is published, test_node.py asserts."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,8 +13,11 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("rosbags.rosbag2")
-from bag_files import START, STORE, header, write_bag, write_ros1  # noqa: E402
+from bag_files import IMAGE, INFO, START, STORE, header, image, write_bag, write_ros1  # noqa: E402
 from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: E402
+
+from hmr_ros.io.bags import Bag  # noqa: E402
+from hmr_ros.ros.replay import Replay, _BagCamera  # noqa: E402
 
 PATIENCE = 60.0
 
@@ -125,3 +129,94 @@ def test_extract_and_replay_take_a_folder_for_a_bag_alike(tmp_path):
     listing = list_frames(path, "bag")
     assert 3 < len(listing.frames) < 30 and listing.report.exit_code == 1 and listing.report.read == len(listing.frames)
     assert BagReader("", "", {})(listing.frames[3]).image[0, 0, 0] == 13
+
+
+# ---- depth and --start, message by message -----------------------------------------------------------------------------
+
+
+class Publisher:
+    def __init__(self, kind, topic):
+        self.kind, self.topic, self.sent = kind.__name__, topic, []
+
+    def publish(self, raw):
+        self.sent.append(raw)
+
+
+class FakeNode:
+    """What a replay needs of a node: its publishers by topic."""
+
+    def __init__(self):
+        self.publishers = {}
+
+    def create_publisher(self, kind, topic, depth):
+        self.publishers[topic] = Publisher(kind, topic)
+        return self.publishers[topic]
+
+    def get_logger(self):
+        return logging.getLogger("replay")
+
+
+def write_depth_bag(folder, count=6):
+    """Colour and depth images with a camera_info each, 0.1 s apart; the colour camera's only once, at the beginning, as latched ones are."""
+    kinds = {"/rgb/image": IMAGE, "/rgb/camera_info": INFO, "/depth/image": IMAGE, "/depth/camera_info": INFO}
+    recorded = {topic: [] for topic in kinds}
+    region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {topic: writer.add_connection(topic, kind, typestore=STORE) for topic, kind in kinds.items()}
+        for i in range(count):
+            time = START + i * 10**8
+            depth = np.full((6, 8), 1000 + i, "<u2")
+            messages = {
+                "/rgb/image": image(i, time),
+                "/depth/image": STORE.types[IMAGE](header(STORE, time), 6, 8, "16UC1", 0, 16, depth.view(np.uint8).ravel()),
+                "/depth/camera_info": STORE.types[INFO](header(STORE, time, "depth"), 6, 8, "", np.zeros(0), np.arange(9.0) + i, np.eye(3).ravel(),
+                                                        np.arange(12.0), 0, 0, region),
+            }  # fmt: skip
+            if i == 0:
+                messages["/rgb/camera_info"] = STORE.types[INFO](header(STORE, time), 6, 8, "", np.zeros(0), np.arange(9.0), np.eye(3).ravel(),
+                                                                 np.arange(12.0), 0, 0, region)  # fmt: skip
+            for topic, message in messages.items():
+                recorded[topic].append(bytes(STORE.serialize_cdr(message, kinds[topic])))
+                writer.write(connections[topic], time, recorded[topic][-1])
+    return folder, recorded
+
+
+def published(folder, **options):
+    """Topic → raw messages of one pass, and the sum of the intervals."""
+    node = FakeNode()
+    options = Replay(str(folder), **options)
+    with Bag(folder, options.topic, options.depth_topic) as bag:
+        camera = _BagCamera(node, bag, "bag", options)
+        pauses = 0.0
+        for step in camera.steps():
+            pauses += step.interval
+            step.publish()
+    return {topic: publisher.sent for topic, publisher in node.publishers.items()}, pauses
+
+
+def test_recorded_depth_is_replayed_with_the_images(tmp_path):
+    folder, recorded = write_depth_bag(tmp_path / "bag")
+    sent, pauses = published(folder, depth_topic="/depth/image")  # the other image topic is the camera's: no choice is left
+    assert sent == {"image": recorded["/rgb/image"], "camera_info": recorded["/rgb/camera_info"], "depth": recorded["/depth/image"],
+                    "depth_camera_info": recorded["/depth/camera_info"]}  # fmt: skip
+    assert pauses == pytest.approx(0.5, abs=1e-6)
+    with pytest.raises(ValueError, match="depth topic /nothing is not in bag"):
+        published(folder, topic="/rgb/image", depth_topic="/nothing")
+
+
+def test_start_leaves_out_the_beginning_but_not_the_camera_info_before_it(tmp_path):
+    folder, recorded = write_depth_bag(tmp_path / "bag")
+    sent, pauses = published(folder, topic="/rgb/image", start=0.25)
+    assert sent == {"image": recorded["/rgb/image"][3:], "camera_info": recorded["/rgb/camera_info"]}
+    assert pauses == pytest.approx(0.2, abs=1e-6)
+
+
+def test_start_of_a_video_is_in_seconds(tmp_path):
+    code, text, summary, _ = replay(write_bag(tmp_path / "bag").parent, "--start", "0.3", tmp_path=tmp_path)
+    assert code == 0 and "published 2 images" in text
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(4):  # at 4 Hz
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((48, 64, 3), 60 * i, np.uint8))
+    code, text, summary, _ = replay(folder, "--start", "0.5", tmp_path=tmp_path)
+    assert code == 0 and "published 2 images" in text

@@ -22,7 +22,7 @@ from websockets.sync.client import connect  # noqa: E402
 
 from hmr_ros.body.model import BodyModel  # noqa: E402
 from hmr_ros.motion.motion import motion_of  # noqa: E402
-from hmr_ros.palette import person_colour  # noqa: E402
+from hmr_ros.palette import person_colour, person_number  # noqa: E402
 from hmr_ros.viewer import server  # noqa: E402
 from hmr_ros.viewer.meshes import MeshMaker  # noqa: E402
 from hmr_ros.viewer.scene import Ground, _turned_z  # noqa: E402
@@ -31,6 +31,7 @@ from hmr_ros.viewer.shots import History, Shot, shots_of, small_jpeg  # noqa: E4
 needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium (Debian's package chromium)")
 SIZE = (960, 560)
 PANEL = 620  # where the controls begin, pixels
+COLOUR = person_colour(person_number("a1b2c", 0))
 CAMERA = (*INTRINSICS, WIDTH, HEIGHT)
 
 
@@ -112,7 +113,7 @@ def test_the_browser_shows_the_mesh_where_it_is_and_hides_it_when_asked(viewer, 
     def shown():
         picture = browser.screenshot()
         picture[:, PANEL:] = 255  # the panel
-        return of_hue(picture, person_colour(0))
+        return of_hue(picture, COLOUR)
 
     expected = silhouette(person[0], model.faces, browser.screenshot().shape[:2])
     assert 1_500 < expected.sum() < 30_000 and not expected[:, PANEL:].any()
@@ -302,7 +303,7 @@ def test_live_bodies_and_their_picture_reach_the_browser(browser, person, model,
 
         def seen():
             picture = browser.screenshot()
-            mesh = of_hue(picture, person_colour(0))[expected].mean()
+            mesh = of_hue(picture, COLOUR)[expected].mean()
             return mesh > 0.4 and of_hue(picture, (40, 200, 40)).sum() > 2_000  # the frustum's picture covers a part of the mesh
 
         wait_until(seen, 40)

@@ -1,5 +1,6 @@
 """The light views against the estimates: bones and their colours, ids, points, JPEG; RViz's file shows them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from test_messages import body, header, over_the_wire  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
 from hmr_ros.io.decode import compressed_image_from_message  # noqa: E402
-from hmr_ros.palette import MIDDLE, RELIABILITY, joint_colours, reliability_colour  # noqa: E402
+from hmr_ros.palette import MIDDLE, RELIABILITY, joint_colours, person_number, reliability_colour  # noqa: E402
 from hmr_ros.ros import views  # noqa: E402
 from hmr_ros.ros.process import share_file  # noqa: E402
 from hmr_ros.skeleton import LIMB_NAMES, SMPL_JOINTS, SMPL_PARENTS  # noqa: E402
@@ -51,6 +52,15 @@ def test_who_is_gone_is_deleted_and_who_has_no_position_is_not_drawn():
     second = skeletons(header(), [body(0), body(1, translation=False)]).markers
     assert {(m.ns, m.id) for m in second if m.action == Marker.DELETE} == {(views.BONES, 1), (views.TEXT, 1)}
     assert len(second) == 4 and all(m.lifetime.sec for m in second if m.action == Marker.ADD)
+
+
+def test_markers_follow_the_persons_id_and_are_held_for_a_moment():
+    skeletons, ann = views.SkeletonMarkers(), replace(body(0), id="a1b2c")
+    number = person_number("a1b2c", 0)
+    markers = skeletons(header(sec=1), [body(1), ann]).markers
+    assert {m.id for m in markers} == {0, number} and any(m.text.startswith("a1b2c ") for m in markers)
+    assert {m.id for m in skeletons(header(sec=1), []).markers if m.action == Marker.DELETE} == {0}
+    assert {m.id for m in skeletons(header(sec=2), []).markers if m.action == Marker.DELETE} == {number}
 
 
 def test_the_text_stands_above_the_head():

@@ -210,7 +210,7 @@ class BagFiles:
 
 
 class Bag(BagFiles):
-    """An open bag and its image topic: ``topic`` and its ``type``; ``has_infos``, whether there are messages of its camera_info;
+    """An open bag and its image topic: ``topic`` and its ``type``; ``info_topic`` beside it and ``has_infos``, whether there are messages of it;
     ``depth_topic``: None, or the depth images to read along, with ``depth_info_topic`` beside them where it is recorded;
     ``promised``, how many images metadata.yaml and the files' indexes promise, None where they do not tell.
 
@@ -236,6 +236,7 @@ class Bag(BagFiles):
         chosen = images[wanted] if wanted else next(iter(images.values()))
         info = camera_info_of(chosen.name)
         self.topic, self.type = chosen
+        self.info_topic = info.name
         self.has_infos = counts.get(info, 0) != 0
         self._wanted = {chosen, info}
         self.depth_topic = self.depth_info_topic = None

@@ -44,6 +44,21 @@ def removed_marker(header: Header, marker_id: int) -> Marker:
     return Marker(header=header, ns="hmr", id=marker_id, action=Marker.DELETE)
 
 
+class ShownPeople:
+    """Whose markers stand in RViz."""
+
+    def __init__(self):
+        self._shown: dict[int, tuple[float, bool]] = {}  # marker id → when last seen, and whether the person has an id
+
+    def gone(self, header: Header, placed: dict[int, BodyEstimate]) -> tuple[int, ...]:
+        """Marker ids to delete now that ``placed`` (marker id → body) are shown: those who left. Who has an id stays for ``HOLD_S``."""
+        now = header.stamp.sec + 1e-9 * header.stamp.nanosec
+        held = {i: seen for i, seen in self._shown.items() if i not in placed and seen[1] and 0 <= now - seen[0] < HOLD_S}
+        gone = tuple(sorted(set(self._shown) - set(placed) - set(held)))
+        self._shown = held | {i: (now, bool(body.id)) for i, body in placed.items()}
+        return gone
+
+
 class MarkerSerializer:
     """MarkerArrays of meshes as CDR bytes for ``publisher.publish``.
 
@@ -55,7 +70,7 @@ class MarkerSerializer:
     def __init__(self, faces: np.ndarray):
         self._corners = np.ascontiguousarray(faces).reshape(-1)
         self._templates: OrderedDict[tuple, _Template] = OrderedDict()
-        self._shown: dict[int, tuple[float, bool]] = {}  # marker id → when last seen, and whether the person has an id
+        self._shown = ShownPeople()
 
     def __call__(self, header: Header, bodies: Sequence[BodyEstimate]) -> bytes:
         """CDR of a MarkerArray: a mesh for every body with a translation, DELETE for those who left.
@@ -64,10 +79,7 @@ class MarkerSerializer:
         the next call; who has one stays for ``HOLD_S``.
         """
         placed = {person_number(body.id, i): body for i, body in enumerate(bodies) if body.translation is not None}
-        ids, now = tuple(placed), header.stamp.sec + 1e-9 * header.stamp.nanosec
-        held = {i: seen for i, seen in self._shown.items() if i not in placed and seen[1] and 0 <= now - seen[0] < HOLD_S}
-        gone = tuple(sorted(set(self._shown) - set(ids) - set(held)))
-        self._shown = held | {i: (now, bool(body.id)) for i, body in placed.items()}
+        ids, gone = tuple(placed), self._shown.gone(header, placed)
         points = [(body.vertices + body.translation)[self._corners] for body in placed.values()]
         return self._template(header.frame_id, ids, gone).fill(header.stamp, points)
 

@@ -1,4 +1,4 @@
-"""`hmr-ros replay`: a picture, folder, video, camera or bag published as a camera's `image` and `camera_info`.
+"""`hmr-ros replay`: a picture, folder, video, camera or bag published as a camera's `image` and `camera_info`, with its `depth`.
 
 Pictures get the stamp of their publication, so that latencies can be measured; messages of a bag go out as recorded.
 """
@@ -37,6 +37,8 @@ class Replay:
     """Images a second; 0: the source's own rate (4 for pictures)."""
     loop: bool = False
     """Begin again at the end of the source."""
+    start: float = 0.0
+    """Begin so many seconds after the beginning of the source."""
     max_frames: int = 0
     """Stop after so many images; 0: no limit."""
     max_seconds: float = 0.0
@@ -49,6 +51,8 @@ class Replay:
     """Frame of the images (optical: x right, y down, z forward)."""
     topic: str = ""
     """Image topic inside the bag, where it has several."""
+    depth_topic: str = ""
+    """Depth topic inside the bag, published on `depth` (or `depth/compressedDepth`), its CameraInfo on `depth_camera_info`."""
     wait: float = 120.0
     """Seconds to wait for subscribers of `image`; 0: begin at once."""
     subscribers: int = 1
@@ -59,7 +63,7 @@ class Replay:
     """Write what was read and what was lost to this file."""
 
     def __post_init__(self):
-        for name in ("rate", "max_frames", "max_seconds", "max_gap", "wait", "subscribers"):
+        for name in ("rate", "start", "max_frames", "max_seconds", "max_gap", "wait", "subscribers"):
             if not getattr(self, name) >= 0:  # NaN as well
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more")
         if not 0 < self.fov < 180:
@@ -91,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def replay(node, source: Source, options: Replay, stop: StopEvent) -> int:
     """Publish ``source`` through ``node`` until its end, the limits of ``options`` or ``stop``; returns the exit code."""
-    with Bag(source.name, options.topic) if source.kind == "bag" else nullcontext() as bag:
+    if options.depth_topic and source.kind != "bag":
+        raise ValueError(f"--depth-topic is {printable(options.depth_topic)}, but {printable(source.name)} is no bag")
+    with Bag(source.name, options.topic, options.depth_topic) if source.kind == "bag" else nullcontext() as bag:
         camera = _PictureCamera(node, source, options) if bag is None else _BagCamera(node, bag, printable(source.name), options)
         if options.clock:
             camera.on_stamp = _clock(node)
@@ -207,7 +213,9 @@ class _PictureCamera:
         return self._source.report
 
     def steps(self) -> Iterator[_Step]:
-        for picture in self._source.pictures():
+        for number, picture in enumerate(self._source.pictures()):
+            if number < self._options.start * self._source.rate:
+                continue
             yield _Step(self._interval, lambda picture=picture: self._publish(picture), True)
 
     def _publish(self, picture) -> None:
@@ -239,7 +247,7 @@ class _BagCamera:
 
         self.report = ReadReport()
         self._log, self._bag, self._options = node.get_logger(), bag, options
-        if not any(message.type != INFO_TYPE for message in bag.messages(self.report)):
+        if not any(message.topic == bag.topic for message in bag.messages(self.report)):
             raise ValueError(f"bag {name} holds no image of {printable(bag.topic)} that can be read: {self.report.line()}")
         compressed = bag.type == IMAGE_TYPES[1]
         self._image_type = CompressedImage if compressed else Image
@@ -248,12 +256,31 @@ class _BagCamera:
             self._log.info("the bag has compressed images: start live with image_transport:=compressed")
         self.images = node.create_publisher(self._image_type, topic, 5)
         self._infos = node.create_publisher(CameraInfo, "camera_info", 5)
+        self._publishers = {bag.topic: self.images, bag.info_topic: self._infos}
+        if bag.depth_topic:
+            compressed = bag.depth_topic.endswith("/compressedDepth")
+            self._publishers[bag.depth_topic] = node.create_publisher(
+                CompressedImage if compressed else Image, "depth/compressedDepth" if compressed else "depth", 5
+            )
+        if bag.depth_info_topic:
+            self._publishers[bag.depth_info_topic] = node.create_publisher(CameraInfo, "depth_camera_info", 5)
 
     def steps(self) -> Iterator[_Step]:
         self.report = ReadReport()
-        before = None
+        before = first = None
+        started = not self._options.start
+        infos: dict[str, BagMessage] = {}  # of before --start: what follows needs them
         for number, message in enumerate(self._bag.messages(self.report)):
-            is_image = message.type != INFO_TYPE
+            first = message.time if first is None else first
+            started = started or message.time >= first + self._options.start
+            if not started:
+                if message.type == INFO_TYPE:
+                    infos[message.topic] = message
+                continue
+            for info in infos.values():
+                yield _Step(0.0, lambda info=info: self._publish(info, None), False)
+            infos = {}
+            is_image = message.topic == self._bag.topic
             try:
                 message.decoded()
                 made_up = None if self._bag.has_infos or not is_image else self._made_up_info(message)
@@ -280,9 +307,9 @@ class _BagCamera:
     def _publish(self, message: BagMessage, made_up) -> None:
         if made_up is not None:
             self._infos.publish(made_up)
-        if message.type != INFO_TYPE:
+        if message.topic == self._bag.topic:
             self.on_stamp(_stamp_of(message.raw))
-        (self._infos if message.type == INFO_TYPE else self.images).publish(message.raw)
+        self._publishers[message.topic].publish(message.raw)
 
     def _made_up_info(self, message: BagMessage):
         """ValueError for a picture whose size cannot be told."""

@@ -20,9 +20,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from hmr_ros.drawing import draw_overlay
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.palette import joint_colours, person_colour, unit_rgb
+from hmr_ros.palette import joint_colours, person_colour, person_number, unit_rgb
 from hmr_ros.ros.inputs import image_to_message
-from hmr_ros.ros.markers import MARKER_LIFETIME_S
+from hmr_ros.ros.markers import MARKER_LIFETIME_S, ShownPeople
 from hmr_ros.skeleton import SMPL_BONES, SMPL_JOINTS
 
 try:  # of a ROS installation
@@ -101,18 +101,16 @@ def _cloud(points: np.ndarray, header: Header) -> PointCloud2:
 class SkeletonMarkers:
     """MarkerArrays of bones, coloured by reliability, and of a text with the id above each head, in the camera frame.
 
-    A joint without a reliability of its own (trunk, head, hands, feet) is grey. Who is gone since the call before is deleted.
+    A joint without a reliability of its own (trunk, head, hands, feet) is grey. Marker ids, colours and who is deleted are as in markers.py.
     """
 
     def __init__(self):
-        self._shown: set[int] = set()
+        self._shown = ShownPeople()
 
     def __call__(self, header: Header, bodies: Sequence[BodyEstimate]) -> MarkerArray:
-        placed = {i: body for i, body in enumerate(bodies) if body.translation is not None}
+        placed = {person_number(body.id, i): body for i, body in enumerate(bodies) if body.translation is not None}
         markers = [marker for i, body in placed.items() for marker in (self._bones(header, i, body), self._text(header, i, body))]
-        gone = sorted(self._shown - set(placed))
-        self._shown = set(placed)
-        markers += [Marker(header=header, ns=ns, id=i, action=Marker.DELETE) for i in gone for ns in (BONES, TEXT)]
+        markers += [Marker(header=header, ns=ns, id=i, action=Marker.DELETE) for i in self._shown.gone(header, placed) for ns in (BONES, TEXT)]
         return MarkerArray(markers=markers)
 
     @staticmethod
@@ -131,7 +129,7 @@ class SkeletonMarkers:
         x, y, z = (body.joints[SMPL_JOINTS.index("head")] + body.translation).astype(float).tolist()
         marker = Marker(
             header=header, ns=TEXT, id=marker_id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, scale=Vector3(z=TEXT_HEIGHT_M),
-            color=_colour(person_colour(marker_id)), lifetime=Duration(sec=MARKER_LIFETIME_S), text=f"{marker_id}  {body.translation[2]:.1f} m",
+            color=_colour(person_colour(marker_id)), lifetime=Duration(sec=MARKER_LIFETIME_S), text=f"{body.id or f'#{marker_id}'}  {body.translation[2]:.1f} m",
         )  # fmt: skip
         marker.pose.position = Point(x=x, y=y - TEXT_ABOVE_HEAD_M, z=z)  # y is down
         return marker

@@ -12,7 +12,7 @@ import numpy as np
 import viser
 
 from hmr_ros.estimate import BodyEstimate
-from hmr_ros.palette import RGB, joint_colours, person_colour, reliability_colour
+from hmr_ros.palette import RGB, joint_colours, person_colour, person_number, reliability_colour
 from hmr_ros.skeleton import SMPL_BONES, SMPL_JOINTS
 from hmr_ros.viewer.meshes import MeshMaker
 from hmr_ros.viewer.shots import Shot
@@ -69,10 +69,10 @@ class Ground:
 
 
 class BodyScene:
-    """Draws shots into ``scene``, a visitor's own. ``colours``: person → number of their colour, shared by all visitors."""
+    """Draws shots into ``scene``, a visitor's own. People have the colours of the overlay and of RViz."""
 
-    def __init__(self, scene: viser.SceneApi, make_mesh: MeshMaker, colours: dict[str, int]):
-        self._scene, self._make_mesh, self._colours = scene, make_mesh, colours
+    def __init__(self, scene: viser.SceneApi, make_mesh: MeshMaker):
+        self._scene, self._make_mesh = scene, make_mesh
         self._people: dict[str, dict[str, viser.SceneNodeHandle]] = {}
         self._frustum: viser.CameraFrustumHandle | None = None
         self._frustum_of: tuple | None = None
@@ -86,22 +86,21 @@ class BodyScene:
         """``shot`` in place of what was there."""
         shown = {}
         for place, body in enumerate(shot.bodies):
-            shown[body.id or f"#{place}"] = (body, np.array([BESIDE_M * place, 0.0, IN_FRONT_M]) if body.translation is None else body.translation)
+            shown[body.id or f"#{place}"] = (person_number(body.id, place), body, np.array([BESIDE_M * place, 0.0, IN_FRONT_M]) if body.translation is None else body.translation)
         for person in set(self._people) - set(shown):
             for handle in self._people.pop(person).values():
                 handle.remove()
-        for person, (body, place) in shown.items():
-            self._draw_person(person, body, np.asarray(place, np.float64), look)
+        for person, (number, body, place) in shown.items():
+            self._draw_person(person, number, body, np.asarray(place, np.float64), look)
         self._draw_camera(shot, look)
         self._grid.visible = look.ground
         if self._ground.known:
             self._grid.position, up = self._ground.plane()
             self._grid.wxyz = _turned_z(up[None])[0]
 
-    def _draw_person(self, person: str, body: BodyEstimate, place: np.ndarray, look: Look) -> None:
+    def _draw_person(self, person: str, number: int, body: BodyEstimate, place: np.ndarray, look: Look) -> None:
         handles = self._people.setdefault(person, {})
-        own = person_colour(self._colours.setdefault(person, len(self._colours)))
-        colour = reliability_colour(float(np.mean(body.reliability))) if look.by_reliability else own
+        colour = reliability_colour(float(np.mean(body.reliability))) if look.by_reliability else person_colour(number)
         self._ground.add(body.joints + place)
         mesh = self._make_mesh(body) if look.meshes else None
         self._draw_mesh(f"/people/{person}/mesh", handles, mesh, place, colour, THROUGH_MESH if look.skeletons else None)

@@ -84,7 +84,6 @@ class Viewer:
         self._server.initial_camera.up, self._server.initial_camera.fov = (0.0, -1.0, 0.0), float(FIELD_OF_VIEW)
         self.address = f"http://{'localhost' if host in LOOPBACK else host}:{self._server.get_port()}"
         self._shots, self._live, self._make_mesh, self._status = shots, live, make_mesh, status
-        self._colours: dict[str, int] = {}
         self._visitors: dict[int, _Visitor] = {}
         self._stop = threading.Event()
         self._server.on_client_connect(self._welcome)
@@ -99,7 +98,7 @@ class Viewer:
         self._server.stop()
 
     def _welcome(self, client: viser.ClientHandle) -> None:
-        self._visitors[client.client_id] = _Visitor(client, BodyScene(client.scene, self._make_mesh, self._colours), self._live)
+        self._visitors[client.client_id] = _Visitor(client, BodyScene(client.scene, self._make_mesh), self._live)
 
     def _run(self) -> None:
         try:
