@@ -191,6 +191,14 @@ def test_several_people_without_ids_are_refused(tmp_path, model, people, capsys)
     assert "several bodies with one stamp" in capsys.readouterr().err
 
 
+def test_stamps_of_two_clocks_are_refused(tmp_path, people, capsys):
+    bodies = [without_mesh(b) for b in people["a1b2c"]]
+    frames = [(i, (i > 6) * START + i / RATE, [b]) for i, b in enumerate(bodies)]
+    motion_of(frames, "a body", "", "learned").save(tmp_path / "x.npz")
+    assert cli.main(["bodies", str(tmp_path / "x.npz"), "--out", str(tmp_path / "x.bvh")]) == 2
+    assert "the stamps jump" in capsys.readouterr().err
+
+
 def test_people_are_listed_without_out(bag, capsys):
     assert cli.main(["bodies", str(bag)]) == 0
     told = capsys.readouterr().out

@@ -17,6 +17,7 @@ from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS
 Up = Literal["y", "z"]
 # From a camera's optical frame (x right, y down, z forward) that is held level, to axes with y up (SMPL's, +z towards the camera) or z up (AMASS's).
 UPRIGHT = {"y": np.diag([1.0, -1.0, -1.0]), "z": np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])}
+MOST_POSES = 1_000_000  # nine hours at 30 a second
 GAP = 1.5  # images: a longer pause between two poses is one that is filled
 
 
@@ -50,6 +51,9 @@ def animation_of(motion: Motion, person: str, up: Up = "y", rate: float | None =
         raise ValueError(f"{person or 'somebody without an id'} has several bodies with one stamp, expected one a person and image: record with "
                          "tracking, so that everybody has an id of their own")  # fmt: skip
     rate = rate or motion.rate
+    if times[-1] * rate > MOST_POSES:
+        raise ValueError(f"{person or 'somebody without an id'} was seen from {rows['time'][0]:.1f} to {rows['time'][-1]:.1f} s, which at {rate:.4g} a second "
+                         f"is more than {MOST_POSES} poses: the stamps jump, expected those of one clock")  # fmt: skip
     pose = np.concatenate([rows["global_orient"], rows["body_pose"]], 1).reshape(-1, 24, 3).astype(np.float64)
     rotations = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     bones = _bones(rotations, rows["joints"].astype(np.float64))
