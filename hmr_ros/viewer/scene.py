@@ -82,6 +82,11 @@ class BodyScene:
             cell_color=(205, 205, 210), section_color=(165, 165, 175), shadow_opacity=0.0,
         )  # fmt: skip
 
+    @property
+    def up(self) -> np.ndarray:
+        """The ground's normal."""
+        return self._ground.plane()[1] if self._ground.known else LEVEL
+
     def draw(self, shot: Shot, look: Look) -> None:
         """``shot`` in place of what was there."""
         shown = {}

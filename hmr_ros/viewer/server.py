@@ -24,6 +24,7 @@ from hmr_ros.viewer.shots import Shot
 
 DRAW_HZ = 15.0
 BEHIND, TOWARDS, FIELD_OF_VIEW = (2.0, -1.2, -0.9), (0.2, 0.2, 2.7), np.radians(50)  # where a visitor begins: beside the camera, above it
+FAR_M = 5.0  # people further away are looked at from further away
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LEGEND = "Reliability of joints: " + " ".join(
     f'<span style="color: rgb{colour}">&#9632;</span> {value}' for value, colour in zip(("0", "0.5", "1"), RELIABILITY)
@@ -119,6 +120,7 @@ class _Visitor:
         self._kept: list[Shot] | None = None  # what the slider runs over while it stands still
         self._drawn: tuple | None = None
         self._said = ""
+        self._aimed = False
         self._began: tuple[float, float] | None = None  # a recording is played: time on the wall and of the recording
         gui = client.gui
         self._text = gui.add_markdown("waiting for bodies")
@@ -154,11 +156,22 @@ class _Visitor:
         if self._drawn != (shot, look):
             with self._client.atomic():
                 self._scene.draw(shot, look)
+            if not self._aimed:
+                self._aim(shot)
             self._drawn = (shot, look)
         count = len(shot.bodies)
         people = f"{count} of {shot.detected} people have a body" if shot.detected > count else "1 person" if count == 1 else f"{count} people"
         moment = "now" if running and self._live else f"{shot.time - shots[-1].time if self._live else shot.time - shots[0].time:+.2f} s"
         self._say(f"**{people}**, {moment}\n\n{status}")
+
+    def _aim(self, shot: Shot) -> None:
+        """Once: where the first people are too far for the usual viewpoint, begin further away, and upright on their ground."""
+        places = [body.translation for body in shot.bodies if body.translation is not None]
+        self._aimed = bool(shot.bodies)
+        if places and (middle := np.median(places, axis=0))[2] > FAR_M:
+            camera, factor = self._client.camera, middle[2] / TOWARDS[2]
+            camera.up_direction = self._scene.up
+            camera.position, camera.look_at = factor * np.array(BEHIND), middle
 
     def _played(self, shots: list[Shot]) -> int:
         """The shot of a recording that is due now; from the beginning again at its end."""
