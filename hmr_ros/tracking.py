@@ -41,7 +41,7 @@ def new_id(others: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Lengths are shares of the person's size, the diagonal of the box. Tuned on scripted scenes and frames 301 to 599 of vtest.avi."""
+    """Lengths are shares of the person's size, the diagonal of the box. Tuned on scripted scenes and on vtest.avi, frames 0 to 300 included."""
 
     max_people: int = 0  # most people at a time, those who are known and the best scores first; 0: everybody
     min_score: float = 0.0  # of somebody new
