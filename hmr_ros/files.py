@@ -1,4 +1,5 @@
-"""Files that are whole or not there: atomic writes, JSON results, checkpoints, and what is installed in share/. The only place that reads or writes checkpoints.
+"""Files that are whole or not there: atomic writes, JSON results, checkpoints, and what is installed in share/. The only place that
+reads or writes checkpoints.
 
 A checkpoint is tensors and what they mean, in one safetensors file. Its metadata is one JSON object: the network and its
 options, the feature layout, the body model's name and hash, how it was trained.

@@ -48,7 +48,7 @@ class OneEuro:
 
 @dataclass(frozen=True)
 class SmoothingConfig:
-    """Tuned by benchmarks/smoothing.py on other seeds and motions than those reported."""
+    """Tuned on rendered people who walk, punch, kick and dance."""
 
     pose: OneEuro = OneEuro(4.0, 1.0)  # radians, of each joint
     orientation: OneEuro = OneEuro(4.0, 1.0)  # radians
@@ -61,6 +61,7 @@ class SmoothingConfig:
     smooth_pose: bool = True
     smooth_translation: bool = True
     steady_shape: bool = True
+
 
 class VectorFilter:
     """One-Euro of points (..., D), each with one cutoff for its D coordinates."""

@@ -29,6 +29,17 @@ def people(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """torch computes with one thread meanwhile."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def wait_until():
     """Function: wait until a condition is true."""

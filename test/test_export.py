@@ -20,16 +20,10 @@ from hmr_ros.runtime.torch_backend import Flat, Reduced, input_names, reduced
 ONNX = pytest.mark.skipif(find_spec("onnxscript") is None or find_spec("onnxruntime") is None, reason="needs onnx, onnxscript and onnxruntime")
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EXACT = 1e-5  # of float32, operations in another order
 ONE_SIZE = [name for name in NETWORKS if name not in ("movenet_384", "movenet_512")]  # MoveNet's sizes are one module
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=ONE_SIZE)
@@ -94,8 +88,6 @@ def test_the_parts_a_module_names_are_reduced_and_nothing_else():
 @ONNX
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_onnx_runtime_agrees_with_torch_for_any_number_of_people(network, precision, tmp_path):
-    if network.detector and precision == "fp16":
-        pytest.skip("`make engines` compares it; here it would take half a minute")
     path = tmp_path / "network.onnx"
     save_onnx(network.module, network.examples, path, precision)
     for count in (1, 2) if network.detector else (1, 2, 6):

@@ -29,7 +29,7 @@ import hmr_ros  # noqa: E402
 from hmr_ros.geometry import pinhole  # noqa: E402
 from hmr_ros.io.decode import compressed_image_from_message, image_from_message  # noqa: E402
 from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message  # noqa: E402
-from hmr_ros.ros.node import LATCHED, NEWEST  # noqa: E402
+from hmr_ros.ros.qos import LATCHED, NEWEST  # noqa: E402
 from hmr_ros.ros.process import Spinner, start_ros  # noqa: E402
 
 PATIENCE = 60.0  # for an event on a busy machine; events usually take milliseconds
@@ -397,6 +397,23 @@ def test_signals_end_the_node_in_peace(peer, start, signals):
     peer.ask(lambda header: image_to_message(picture(), header))
     assert live.end(*signals) == 0, live.text()
     assert "Traceback" not in live.text() and "Error" not in live.text()
+
+
+NATIVE = FAKE.replace(
+    "people, without = int", "import torch; torch.set_num_threads(1); [torch.ones(2000, 2000) @ torch.ones(2000, 2000) for _ in range(60)]; people, without = int"
+)
+
+
+def test_a_frame_in_native_code_does_not_abort_the_node_that_ends(peer, start):
+    """Python ends the worker's thread where it comes back from C++, which calls std::terminate: exit code 134, as in the first frame of the live node."""
+    live = start(code=NATIVE)
+    wait_for(lambda: peer.models, live)
+    wait_for(lambda: peer.images.get_subscription_count(), live)
+    for _ in range(3):
+        peer.images.publish(image_to_message(picture(), peer.header()))
+        time.sleep(0.3)
+    assert live.end(signal.SIGINT) == 0, live.text()
+    assert "a frame is still in work" in live.text() and "Traceback" not in live.text()
 
 
 def test_ctrl_c_while_the_models_load(start):

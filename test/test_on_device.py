@@ -23,16 +23,10 @@ from hmr_ros.proxies.on_device.depth_maps import coarse_depths, sensor_depths
 from hmr_ros.proxies.on_device.extractor import DeviceExtractor
 from hmr_ros.proxies.on_device.warps import inverse, resize, warp_affine
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ASSETS = files("hmr_ros") / "assets"
 EXACT_WARPS = int(cv2.__version__.split(".")[0]) >= 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

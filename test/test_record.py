@@ -26,7 +26,7 @@ from hmr_ros.io.body_bags import BodyBag, typestore  # noqa: E402
 from hmr_ros.io.report import ReadReport  # noqa: E402
 from hmr_ros.ros.inputs import intrinsics_to_message  # noqa: E402
 from hmr_ros.ros.messages import body_array_message, body_model_message  # noqa: E402
-from hmr_ros.ros.node import LATCHED  # noqa: E402
+from hmr_ros.ros.qos import LATCHED  # noqa: E402
 from hmr_ros.ros.process import Spinner, start_ros  # noqa: E402
 
 CODE = "import sys; from hmr_ros.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -17,18 +17,12 @@ from hmr_ros.proxies.embedded import EmbeddedExtractor
 from hmr_ros.proxies.movenet import decoded
 from hmr_ros.proxies.torch_modules import BlazePoseNet, MoveNetMultiPose, weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ASSETS = files("hmr_ros") / "assets"
 PIXEL = 0.05  # of the network's input: the largest difference of a keypoint
 SCORE = 1e-3  # of confidences, mask and presence; of inner activations, relative to the largest
 BATCH = torch.export.Dim("batch", min=1, max=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

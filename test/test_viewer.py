@@ -259,7 +259,7 @@ def test_live_bodies_and_their_picture_reach_the_browser(browser, person, model,
     from hmr_ros.msg import BodyArray, BodyModel as BodyModelMessage
     from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message
     from hmr_ros.ros.messages import body_array_message, body_model_message
-    from hmr_ros.ros.node import LATCHED
+    from hmr_ros.ros.qos import LATCHED
     from sensor_msgs.msg import CameraInfo, Image
     from std_msgs.msg import Header
 

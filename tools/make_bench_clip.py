@@ -9,7 +9,6 @@ clip ends and begins again. Room, light, clothes and camera are drawn from one s
 from __future__ import annotations
 
 import argparse
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -22,28 +21,14 @@ from hmr_ros.geometry import pinhole, project_pinhole
 from hmr_ros.io.videos import VideoWriter
 from hmr_ros.rasterizer import vertex_normals
 from hmr_ros.training.data.rendered.backgrounds import Backgrounds
+from hmr_ros.training.data.rendered.clips import recorded
 from hmr_ros.training.data.rendered.effects import photograph, shade_floor
 from hmr_ros.training.data.rendered.painting import paint, random_light
-from hmr_ros.training.data.rendered.poses import embedded_clips, interpolate, limit_joints
 from hmr_ros.training.data.rendered.scene import FACING, SceneMaker
 
 SEED, MOTION = 11, "bullet/dance_b"
 WIDTH, HEIGHT, RATE, FRAMES = 640, 480, 30.0, 150
 DISTANCE, PATH = 3.6, 0.7  # metres: from the camera, and to either side of the middle
-
-
-def motion(rate: float, count: int) -> np.ndarray:
-    """(count, 24, 3) axis-angle poses at ``rate`` Hz: the recorded clip forwards and backwards in turns, facing the camera at first."""
-    poses = embedded_clips()[MOTION].astype(np.float64)
-    with (resources.files("hmr_ros") / "assets" / "poses.npz").open("rb") as file, np.load(file, allow_pickle=False) as data:
-        fps = float(data["fps"][list(data["clip_names"]).index(MOTION)])
-    forward = Rotation.from_rotvec(poses[0, 0]).apply([0.0, 0.0, 1.0])
-    heading = Rotation.from_rotvec([0, -np.arctan2(forward[0], forward[2]), 0])
-    poses[:, 0] = (heading * Rotation.from_rotvec(poses[:, 0])).as_rotvec()
-    last = len(poses) - 1
-    places = np.arange(count) * fps / rate % (2 * last)
-    places = np.minimum(places, 2 * last - places)
-    return np.stack([limit_joints(interpolate(poses[int(p)], poses[min(int(p) + 1, last)], p - int(p))) for p in places])
 
 
 def main() -> None:
@@ -61,7 +46,7 @@ def main() -> None:
     floor = None
     smallest = np.inf
     with atomic_write(out) as partial, VideoWriter(partial, RATE) as writer:
-        for i, pose in enumerate(motion(RATE, FRAMES)):
+        for i, pose in enumerate(recorded(MOTION, RATE, FRAMES)):
             pose[0] = (Rotation.from_matrix(camera @ FACING) * Rotation.from_rotvec(pose[0])).as_rotvec()
             vertices = body_vertices(maker.body, pose)
             floor = (vertices @ up).min() if floor is None else floor

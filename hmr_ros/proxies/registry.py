@@ -2,8 +2,8 @@
 
 To add one: a class in a module of this package with ``name``, ``Config`` (a frozen dataclass of its thresholds and options, with
 ``flip``, ``size`` and ``confident``), ``FILES`` (what it loads from hmr_ros/assets), a constructor (threads, config) or
-(threads, config, backend, precision, max_people), of which the last ones may be missing, and its entry below. One that loads files of the user as well has a class method ``identify(files, config)``,
-and its constructor takes (threads, config, files, backend). The identity knows no backend: whatever runs an extractor's networks, its
+(threads, config, backend, precision, max_people), of which the last ones may be missing, and its entry below. One that loads files of the
+user as well has a class method ``identify(files, config)``, and its constructor takes (threads, config, files, backend). The identity knows no backend: whatever runs an extractor's networks, its
 proxies are the same but for rounding.
 """
 

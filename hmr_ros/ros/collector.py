@@ -18,7 +18,7 @@ from hmr_ros.io.decode import image_from_message
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros.inputs import camera_from_message
 from hmr_ros.ros.messages import bodies_from_message
-from hmr_ros.ros.node import LATCHED
+from hmr_ros.ros.qos import LATCHED
 
 MAX_PENDING = 64  # images whose answer may still come; older ones were dropped by the live node
 

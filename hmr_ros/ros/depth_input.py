@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CompressedImage
 
 from hmr_ros.camera import Camera
@@ -13,6 +14,7 @@ from hmr_ros.io.compressed_depth import compressed_depth_from_message
 from hmr_ros.io.decode import depth_from_message, refuse_too_many_pixels
 from hmr_ros.ros.camera_state import CameraState
 from hmr_ros.ros.stamped_buffer import StampedBuffer
+from hmr_ros.ros.stamps import nanoseconds
 
 TOLERANCE_NS = 20_000_000  # between an image and the depth image that is taken for it
 WAIT_S = 0.05  # for a depth image that is not here yet: drivers align it after the image is out
@@ -93,13 +95,7 @@ class DepthInput:
 
 def transform_of(numbers: tuple[float, ...]) -> Transform:
     """x y z qx qy qz qw → rotation (3, 3), translation (3,)."""
-    x, y, z, w = np.asarray(numbers[3:], np.float64) / np.linalg.norm(numbers[3:])
-    rotation = np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
-    return rotation, np.asarray(numbers[:3], np.float64)
+    return Rotation.from_quat(numbers[3:]).as_matrix(), np.asarray(numbers[:3], np.float64)
 
 
 def tf2_lookup(node) -> Callable[[str, str], Transform] | None:
@@ -123,7 +119,3 @@ def tf2_lookup(node) -> Callable[[str, str], Transform] | None:
 
     lookup.listener = listener  # it lives as long as this function
     return lookup
-
-
-def nanoseconds(stamp) -> int:
-    return 10**9 * stamp.sec + stamp.nanosec

@@ -35,7 +35,6 @@ class Statistics:
         self.people = Bodies()
         self.camera_info = "none received"
         self.frame_id = ""
-        self.last_image = time.monotonic()
         self._stages: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LATENCIES))
         self._snapshots: deque[_Snapshot] = deque([_Snapshot(time.monotonic(), 0, 0, 0, 0, 0)], maxlen=WINDOW + 1)
 

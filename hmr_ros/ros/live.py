@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None, estimator_factory=None) -> int:
     ignore_signals()
     if not spinner.stop():
         leave_at_once(0)
-    node.end()
+    if not node.end():  # Python would end its thread inside native code, which aborts
+        leave_at_once(0)
     node.destroy_node()
     rclpy.try_shutdown()
     if spinner.failed is not None:

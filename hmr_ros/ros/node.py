@@ -1,8 +1,8 @@
 """The lifecycle node `hmr`: camera images in, bodies out, around the ROS-free estimator.
 
 Topics (relative, remappable): subscribes `image` or `image/compressed`, `camera_info`, and, where asked to, `depth` and `depth_camera_info`;
-publishes `bodies`, `body_model`, and, only while somebody listens, `markers` and the lighter views (views.py); /diagnostics once a second. The service `enable`
-stops and starts the work of an active node. Callbacks of the executor do next to nothing: a worker thread converts, estimates and publishes,
+publishes `bodies`, `body_model`, and, only while somebody listens, `markers` and the lighter views (views.py); /diagnostics once a second.
+The service `enable` stops and starts the work of an active node. Callbacks of the executor do next to nothing: a worker thread converts, estimates and publishes,
 and takes the newest frame when it is free.
 """
 
@@ -28,14 +28,14 @@ from hmr_ros.estimate import Bodies
 from hmr_ros.io.decode import refuse_too_many_pixels
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros import messages
-from hmr_ros.ros.depth_input import TOLERANCE_NS, nanoseconds
+from hmr_ros.ros.depth_input import TOLERANCE_NS
 from hmr_ros.ros.diagnostics import OK, Statistics, diagnostic_array, judge
 from hmr_ros.ros.inputs import ImageConverter, image_remarks
 from hmr_ros.ros.markers import MarkerSerializer
 from hmr_ros.ros.newest_frame import NewestFrameWorker
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
-from hmr_ros.ros.qos import LATCHED, NEWEST, RESULTS, overridable  # noqa: F401  NEWEST: for those who import it here
-from hmr_ros.ros.stamps import FollowingClock
+from hmr_ros.ros.qos import LATCHED, RESULTS, overridable
+from hmr_ros.ros.stamps import FollowingClock, nanoseconds
 from hmr_ros.ros.subscriptions import Subscriptions
 from hmr_ros.ros.views import Views
 
@@ -85,6 +85,7 @@ class LiveNode(LifecycleNode):
         super().__init__("hmr", **node_arguments)
         self._estimator = None
         self._worker: NewestFrameWorker | None = None
+        self._left_alone: NewestFrameWorker | None = None
         self._active = False
         declare_parameters(self, self._state_name, self._on_new_parameters)
         for line in unknown_parameters(self):
@@ -106,12 +107,13 @@ class LiveNode(LifecycleNode):
             and self.trigger_activate() == TransitionCallbackReturn.SUCCESS
         )
 
-    def end(self) -> None:
-        """Shut down from whatever state the node is in."""
+    def end(self) -> bool:
+        """Shut down from whatever state the node is in; False if a frame is in work that had to be left alone."""
         try:
             self.trigger_shutdown()
         except RuntimeError:  # rclpy's answer where there is nothing left to shut down
             pass
+        return self._left_alone is None or self._left_alone.stop(0)
 
     def on_configure(self, state) -> TransitionCallbackReturn:
         try:
@@ -207,6 +209,7 @@ class LiveNode(LifecycleNode):
         if self._worker is not None:
             if not self._worker.stop(STOP_SECONDS):
                 self.get_logger().warning(f"a frame is still in work after {STOP_SECONDS:g} s; it is left alone")
+                self._left_alone = self._worker
             self._worker = None
 
     # ---- changes while it runs ----------------------------------------------------------------------------------------

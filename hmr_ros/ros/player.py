@@ -18,7 +18,7 @@ from hmr_ros.bench.statistics import Run
 from hmr_ros.geometry import Intrinsics
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message
-from hmr_ros.ros.node import LATCHED
+from hmr_ros.ros.qos import LATCHED
 
 DEPTH = 10
 LAST_ANSWER_S = 3.0  # a frame whose answer has not come so long after the last one was sent is lost

@@ -88,7 +88,7 @@ class _Recorder:
     def __init__(self, node, writer, options: RecordConfig):
         from hmr_ros.io.body_bags import typestore
         from hmr_ros.msg import BodyArray, BodyModel
-        from hmr_ros.ros.node import LATCHED
+        from hmr_ros.ros.qos import LATCHED
         from rclpy.qos import QoSProfile, QoSReliabilityPolicy
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 

@@ -9,6 +9,11 @@ FORGIVEN = 1  # jump back within MEMORY frames, such as a recording that begins 
 MEMORY = 10  # frames
 
 
+def nanoseconds(stamp) -> int:
+    """Of a builtin_interfaces/Time."""
+    return 10**9 * stamp.sec + stamp.nanosec
+
+
 class FollowingClock:
     """Stamps of images → seconds that always increase, as ``Stream`` needs them.
 

@@ -9,11 +9,11 @@ from rclpy.qos import QoSDurabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hmr_ros.ros.camera_state import CameraState
-from hmr_ros.ros.depth_input import DepthInput, nanoseconds, tf2_lookup, transform_of
+from hmr_ros.ros.depth_input import DepthInput, tf2_lookup, transform_of
 from hmr_ros.ros.inputs import NO_POSITIONS
 from hmr_ros.ros.parameters import LiveParameters, depth_transform
 from hmr_ros.ros.qos import LATCHED, NEWEST, SilenceWatch, SubscriptionEventCallbacks, newest
-from hmr_ros.ros.stamps import FrameGaps, RateLimit
+from hmr_ros.ros.stamps import FrameGaps, RateLimit, nanoseconds
 
 
 class Subscriptions:

@@ -13,8 +13,9 @@ from hmr_ros.io.body_messages import bodies_from_message
 from hmr_ros.io.decode import compressed_image_from_message, image_from_message
 from hmr_ros.msg import BodyArray, BodyModel
 from hmr_ros.ros.inputs import camera_from_message
-from hmr_ros.ros.node import LATCHED, NEWEST
+from hmr_ros.ros.qos import LATCHED, NEWEST
 from hmr_ros.ros.stamped_buffer import StampedBuffer
+from hmr_ros.ros.stamps import nanoseconds
 from hmr_ros.viewer.meshes import MeshMaker
 from hmr_ros.viewer.shots import History, Shot, small_jpeg
 
@@ -53,7 +54,7 @@ class ViewSource(Node):
         self._info = message
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._images.put(_nanoseconds(message), message)
+        self._images.put(nanoseconds(message.header.stamp), message)
 
     def _on_bodies(self, message: BodyArray) -> None:
         self._received += 1
@@ -62,10 +63,10 @@ class ViewSource(Node):
             return
         self._taken = now
         jpeg, size = self._picture(message)
-        self._history.add(Shot(1e-9 * _nanoseconds(message), bodies_from_message(message), message.detected, jpeg, self._camera(size)), now)
+        self._history.add(Shot(1e-9 * nanoseconds(message.header.stamp), bodies_from_message(message), message.detected, jpeg, self._camera(size)), now)
 
     def _picture(self, message: BodyArray) -> tuple[bytes | None, tuple[int, int] | None]:
-        image = self._images.nearest(_nanoseconds(message), 0, 0.0)
+        image = self._images.nearest(nanoseconds(message.header.stamp), 0, 0.0)
         if image is None:
             return None, None
         try:
@@ -86,7 +87,3 @@ class ViewSource(Node):
             self.get_logger().warning(f"the camera is drawn as a usual one: {error}", throttle_duration_sec=5.0)
             return None
         return None if camera is None else (*camera.intrinsics, width, height)
-
-
-def _nanoseconds(message) -> int:
-    return 10**9 * message.header.stamp.sec + message.header.stamp.nanosec

@@ -129,7 +129,8 @@ class SkeletonMarkers:
         x, y, z = (body.joints[SMPL_JOINTS.index("head")] + body.translation).astype(float).tolist()
         marker = Marker(
             header=header, ns=TEXT, id=marker_id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, scale=Vector3(z=TEXT_HEIGHT_M),
-            color=_colour(person_colour(marker_id)), lifetime=Duration(sec=MARKER_LIFETIME_S), text=f"{body.id or f'#{marker_id}'}  {body.translation[2]:.1f} m",
+            color=_colour(person_colour(marker_id)), lifetime=Duration(sec=MARKER_LIFETIME_S),
+            text=f"{body.id or f'#{marker_id}'}  {body.translation[2]:.1f} m",
         )  # fmt: skip
         marker.pose.position = Point(x=x, y=y - TEXT_ABOVE_HEAD_M, z=z)  # y is down
         return marker

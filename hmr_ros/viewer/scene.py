@@ -91,7 +91,8 @@ class BodyScene:
         """``shot`` in place of what was there."""
         shown = {}
         for place, body in enumerate(shot.bodies):
-            shown[body.id or f"#{place}"] = (person_number(body.id, place), body, np.array([BESIDE_M * place, 0.0, IN_FRONT_M]) if body.translation is None else body.translation)
+            beside = np.array([BESIDE_M * place, 0.0, IN_FRONT_M])
+            shown[body.id or f"#{place}"] = person_number(body.id, place), body, beside if body.translation is None else body.translation
         for person in set(self._people) - set(shown):
             for handle in self._people.pop(person).values():
                 handle.remove()
