@@ -62,6 +62,7 @@ class Search:
     passes: Generator[None, None, list]  # one network pass a step; returns detections
     tracks: tuple[Track, ...]
     complete: bool  # small people were looked for, too: who is not detected is not there
+    stamp: float  # of the image
 
 
 class Stream:
@@ -72,8 +73,8 @@ class Stream:
     for people besides those who are still followed, ``RETRY_AFTER`` seconds after the last pass at the earliest. While nobody is known,
     every frame is detected anew.
 
-    Where the extractor can `search` step by step, a pass costs no frame more than one step: it keeps the image that it began with, people
-    are followed meanwhile, and whoever is found is followed from that image into the present one.
+    Where the extractor can `search` step by step, a pass is spread over frames, a step for each ``STEP_EVERY`` seconds between them: it keeps
+    the image that it began with, people are followed meanwhile, and whoever is found is followed from that image into the present one.
 
     Statures measured in frames with depth are learned for each person, and tell distances in frames without.
 
@@ -82,6 +83,7 @@ class Stream:
     """
 
     DETECT_EVERY = 0.8  # seconds: how long somebody new may stay unseen, beside the pass itself
+    STEP_EVERY = 0.05  # seconds: at 10 frames a second two steps a frame, above 13 one; whoever is found was there a moment ago
     RETRY_AFTER = 0.25  # seconds: a person who is lost again and again costs no more than a pass in this time
     LONGEST_GAP = 0.8  # seconds, beside what the last frame took: after a longer pause people may be anywhere
     SMALL = 0.45  # of the image height
@@ -143,7 +145,7 @@ class Stream:
         elif self._spreads and self._search is None and (due or lost):
             image, depth = image.copy(), None if depth is None else depth.copy()
             passes = self._estimator.extractor.search(image, small_people=due or self._small_people)
-            self._search = Search(image, depth, passes, tuple(self.tracks), due)
+            self._search = Search(image, depth, passes, tuple(self.tracks), due, stamp)
             self._somebody_is_lost = False
             self._go_on(stamp)
 
@@ -200,11 +202,12 @@ class Stream:
     # ---- a pass over several frames ----------------------------------------------------------------------------------
 
     def _go_on(self, stamp: float) -> None:
-        """One step of the search. After the last one those who are followed already stay, everybody else starts where he was in the
-        search's image."""
+        """The steps of the search that are this frame's. After the last one those who are followed already stay, everybody else starts where
+        he was in the search's image."""
         search, extractor = self._search, self._estimator.extractor
         try:
-            next(search.passes)
+            for _ in range(max(1, round((stamp - self._stamp) / self.STEP_EVERY))):
+                next(search.passes)
             return
         except StopIteration as end:
             detections = end.value
@@ -227,8 +230,8 @@ class Stream:
         if search.complete:
             self.tracks = [track for track in self.tracks if not any(track.key == gone.key for gone in there)]
             self._small_people = self._any_small(detections, search.image)
-            self._complete_pass = stamp
-        self._last_pass = stamp
+            self._complete_pass = search.stamp
+        self._last_pass = search.stamp
 
     def _update(self, old: Track, change: Callable[[Track], Track]) -> bool:
         """Change what has become of a track; False where it was lost."""

@@ -74,7 +74,7 @@ def test_their_shards_train_the_papers_regressor_alone(tmp_path):
 
 pytest.importorskip("rclpy")
 from hmr_ros.ros.inputs import image_to_message  # noqa: E402
-from test_node import peer, ros, start, wait_for  # noqa: E402, F401
+from live_processes import peer, ros, start, wait_for  # noqa: E402, F401
 
 NODE = textwrap.dedent(
     f"""

@@ -17,7 +17,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy  # n
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
-from test_node import FAKE, Peer, picture, ros, start, wait_for  # noqa: E402, F401  ros and start are fixtures
+from live_processes import FAKE, Peer, picture, ros, start, wait_for  # noqa: E402, F401  ros and start are fixtures
 
 from hmr_ros.geometry import pinhole  # noqa: E402
 from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message  # noqa: E402

@@ -202,8 +202,9 @@ def test_a_whole_run_writes_finite_figures_plots_and_sheets(people, checkpoint, 
         assert 0 < figures["parts"]["all"]["pa_mpjpe"] <= figures["parts"]["all"]["mpjpe"] < 1500, name
         assert (figures["shape_mm"] is None) == name.startswith("mediapipe")
         assert 0 <= figures["projection"]["pck_5"] <= figures["projection"]["pck_10"] <= 100
-    totals = {figures["parts"]["all"]["mpjpe"] for figures in result["methods"].values()}
-    assert len(totals) == len(METHODS)  # each does something of its own
+    # Each does something of its own. Of a lifter that knows nothing 3 and 30 steps of refinement differ by 0.01 mm, in MPJPE by less than float32 holds.
+    different = {json.dumps([figures["parts"], figures["projection"]]) for figures in result["methods"].values()}
+    assert len(different) == len(METHODS)
     assert set(result["reliability"]) >= {"reliability", "detector_confidence", "right_share"}
     # A lifter that knows nothing is further off than what it is fed with.
     assert result["methods"]["mediapipe"]["parts"]["found"]["mpjpe"] < result["methods"]["ours"]["parts"]["found"]["mpjpe"]

@@ -1,4 +1,4 @@
-"""`hmr-ros replay` of bags in a process of its own, without subscribers: exit codes, summary, pauses. What is published, test_node.py asserts."""
+"""`hmr-ros replay` of bags in a process of its own, without subscribers: exit codes, summary, pauses. What is published, test_replay_process.py asserts."""
 
 import json
 import logging

@@ -183,9 +183,9 @@ def test_a_spread_pass_drops_who_is_not_there_and_mends_who_is_followed_wrongly(
     stream.tracks = [replace(track, stature=1.9) for track in stream.tracks]
     stream.tracks.append(Track(person(500)))
     crowd.follow = lambda image, someone, depth=None: someone
-    for stamp in (1.5, 1.85, 1.9):
+    for stamp in (1.5, 1.79, 1.82, 1.85):
         assert places(stream(IMAGE, stamp)) == [100, 300, 500]
-    bodies = stream(IMAGE, 1.95)
+    bodies = stream(IMAGE, 1.88)
     assert places(bodies) == [100, 300] and crowd.confirmed == [300]
     assert set(dict(bodies).values()) == {1.9}  # who is mended keeps what is known of him
 
@@ -195,11 +195,25 @@ def test_who_is_lost_during_a_spread_pass_is_found_by_it():
     stream = stream_of(crowd)
     stream(IMAGE, 1.0)
     stream(IMAGE, 1.5)
-    stream(IMAGE, 1.85)  # the search begins
+    stream(IMAGE, 1.79)
+    stream(IMAGE, 1.82)  # the search begins
     crowd.places = [100]
-    assert places(stream(IMAGE, 1.9)) == [100]
+    assert places(stream(IMAGE, 1.85)) == [100]
     crowd.places = [100, 300]
-    assert places(stream(IMAGE, 1.95)) == [100, 300] and crowd.passes == 1
+    assert places(stream(IMAGE, 1.88)) == [100, 300] and crowd.passes == 1
+
+
+def test_at_low_rates_a_pass_takes_more_steps_a_frame():
+    for gap, frames in ((0.034, 3), (0.1, 2), (0.3, 1)):
+        crowd = Stepping(100)
+        stream, stamp = stream_of(crowd), 1.0
+        stream(IMAGE, stamp)
+        crowd.places = [100, 300]
+        shown = []
+        while len(shown) < 60 and len(shown[-1:] and shown[-1]) < 2:
+            stamp += gap
+            shown.append(places(stream(IMAGE, stamp)))
+        assert len(shown) == int(np.ceil((Stream.DETECT_EVERY - 1e-9) / gap)) + frames - 1
 
 
 def test_while_nobody_is_known_every_frame_is_searched():
