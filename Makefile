@@ -26,13 +26,14 @@ export VIRTUAL_ENV := $(VENV)
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test soak fuzz engines doctor clean distclean FORCE
+.PHONY: help setup demo test soak tracking fuzz engines doctor clean distclean FORCE
 
 help:
 	@echo "make demo [SOURCE=...]  people in a picture, a video, a folder or a camera, through the live ROS 2 node;"
 	@echo "                        VIEW=1: in a browser as well"
 	@echo "make test               the whole test suite, on the installed package (TEST_ARGS='-k name' for a part)"
 	@echo "make fuzz               damaged and hostile input for every reader (SECONDS=600 for each of TARGETS='compressed images ...')"
+	@echo "make tracking           identities in 20 rendered scenes where people cross and hide each other (benchmarks/results/tracking.json)"
 	@echo "make soak               the live node with bad and changing input, and its memory (SECONDS=600); log in build/soak.log"
 	@echo "make engines            TensorRT engines of every network, built without a GPU: sizes and build times"
 	@echo "make doctor             what is installed, what is missing, and what to do about it"
@@ -44,6 +45,9 @@ demo: setup
 
 test: setup
 	@cd test && $(BIN)/python -P -m pytest $(TEST_ARGS)
+
+tracking: setup
+	@$(BIN)/python -P benchmarks/tracking.py --json benchmarks/results/tracking.json
 
 soak: setup
 	@mkdir -p build && cd test && $(BIN)/python -P soak/soak.py --seconds $(SECONDS) --log $(CURDIR)/build/soak.log
