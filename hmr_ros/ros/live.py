@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 
-from hmr_ros.ros.process import Spinner, ignore_signals, leave_at_once, start_ros, stop_event, without_ros_arguments
+from hmr_ros.ros.process import Spinner, ignore_signals, leave_at_once, map_large_arrays, start_ros, stop_event, without_ros_arguments
 
 
 def main(argv: list[str] | None = None, estimator_factory=None) -> int:
@@ -14,6 +14,7 @@ def main(argv: list[str] | None = None, estimator_factory=None) -> int:
 
     ``estimator_factory`` makes another estimator than the default one from the node's LiveParameters.
     """
+    map_large_arrays()
     stop = stop_event()  # before the slow imports: Ctrl-C is no error at any time
     argv = list(sys.argv[1:] if argv is None else argv)
     import rclpy

@@ -7,6 +7,7 @@ executor spins in another thread, and nothing is interrupted half way.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from hmr_ros.files import share_file
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # Fast DDS 3, Fast DDS 2
 FAST_DDS_2 = ("humble", "iron", "jazzy")
+M_MMAP_THRESHOLD, LARGE = -3, 2**19  # of glibc; from 2**17, its own first threshold, on a frame would take longer
 JOIN_SECONDS = 3.0  # launch sends SIGTERM five seconds after the first SIGINT
 
 
@@ -52,6 +54,14 @@ def stop_event() -> StopEvent:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     return stop
+
+
+def map_large_arrays() -> None:
+    """Arrays from ``LARGE`` bytes on get pages of their own, which go back to the system: images among long-lived small objects would
+    tear holes into the heap, and a node's memory would grow for hours. glibc only, where the user has not set it (mallopt(3))."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def ignore_signals() -> None:
