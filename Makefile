@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 SOURCE ?=
 VIEW ?=
 TEST_ARGS ?=
+WORKERS ?= $(shell nproc)
 SECONDS ?= 600
 TARGETS ?= compressed pictures images cameras smpl_npz smpl_pickles checkpoints bags
 
@@ -31,7 +32,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make demo [SOURCE=...]  people in a picture, a video, a folder or a camera, through the live ROS 2 node;"
 	@echo "                        VIEW=1: in a browser as well"
-	@echo "make test               the whole test suite, on the installed package (TEST_ARGS='-k name' for a part)"
+	@echo "make test               the whole test suite, on the installed package (TEST_ARGS='-k name' for a part; WORKERS=2 at a time)"
 	@echo "make fuzz               damaged and hostile input for every reader (SECONDS=600 for each of TARGETS='compressed images ...')"
 	@echo "make tracking           identities in 20 rendered scenes where people cross and hide each other (benchmarks/results/tracking.json)"
 	@echo "make soak               the live node with bad and changing input, and its memory (SECONDS=600); log in build/soak.log"
@@ -44,7 +45,7 @@ demo: setup
 	@$(BIN)/hmr-ros demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(filter-out 0,$(VIEW)),--view)
 
 test: setup
-	@cd test && $(BIN)/python -P -m pytest $(TEST_ARGS)
+	@cd test && OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n $(WORKERS) --dist loadgroup $(TEST_ARGS)
 
 tracking: setup
 	@$(BIN)/python -P benchmarks/tracking.py --json benchmarks/results/tracking.json

@@ -51,7 +51,7 @@ EXTRAS = {
     "benchmarks": ["cdflib>=1,<2"],  # Human3.6M's positions; imported when they are read
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],  # hmr-ros export --backend onnx: writes, and compares with torch
     "fuzz": ["atheris>=2.3"],  # make fuzz
-    "dev": ["lightning-fabric>=2.4", "tensorboard>=2.14", "pytest>=7", "hypothesis>=6", "rosbags>=0.11.7", "ruamel.yaml>=0.17", "lz4>=3", "backports.zstd>=1; python_version < '3.14'", "catkin-pkg",
+    "dev": ["lightning-fabric>=2.4", "tensorboard>=2.14", "pytest>=7", "pytest-xdist>=3", "hypothesis>=6", "rosbags>=0.11.7", "ruamel.yaml>=0.17", "lz4>=3", "backports.zstd>=1; python_version < '3.14'", "catkin-pkg",
             "viser>=1.1,<2", "websockets>=13", "cdflib>=1,<2", "joblib>=1.2,<2", "transformers>=4.50",
             "onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
 }

@@ -404,7 +404,6 @@ def test_twenty_frames_through_the_live_node(tmp_path):
 @pytest.mark.slow
 def test_a_live_node_that_cannot_start_is_shown_with_its_last_words(tmp_path, monkeypatch):
     pytest.importorskip("rclpy")
-    monkeypatch.setenv("ROS_DOMAIN_ID", "55")
     from hmr_ros.commands.bench import live_node
     from hmr_ros.commands.demo import ChildFailed
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -50,8 +49,7 @@ def declared(name):
 @pytest.fixture
 def launch(tmp_path):
     """Starts ``launch FILE ARGUMENTS`` as the leader of a process group, as a terminal would."""
-    environment = dict(os.environ, ROS_DOMAIN_ID=str(random.SystemRandom().randint(1, 101)), ROS_LOG_DIR=str(tmp_path),
-                       ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", PYTHONUNBUFFERED="1")  # fmt: skip
+    environment = dict(os.environ, ROS_LOG_DIR=str(tmp_path), PYTHONUNBUFFERED="1")
     environment.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     log = tmp_path / "launch.log"
     started = []

@@ -17,7 +17,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy  # n
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
-from live_processes import FAKE, Peer, picture, ros, start, wait_for  # noqa: E402, F401  ros and start are fixtures
+from live_processes import FAKE, Peer, call, picture, ros, start, wait_for  # noqa: E402, F401  ros and start are fixtures
 
 from hmr_ros.geometry import pinhole  # noqa: E402
 from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message  # noqa: E402
@@ -35,20 +35,12 @@ def peer():
     peer.close()
 
 
-def call(peer, live, kind, name, request):
-    client = peer.node.create_client(kind, name)
-    wait_for(client.service_is_ready, live)
-    future = client.call_async(request)
-    wait_for(future.done, live)
-    return future.result()
-
-
 def set_parameter(peer, live, name, value):
     kinds = {bool: ("bool_value", ParameterType.PARAMETER_BOOL), float: ("double_value", ParameterType.PARAMETER_DOUBLE),
              str: ("string_value", ParameterType.PARAMETER_STRING)}  # fmt: skip
     field, kind = kinds[type(value)]
     request = SetParameters.Request(parameters=[Parameter(name=name, value=ParameterValue(**{field: value, "type": kind}))])
-    return call(peer, live, SetParameters, "hmr/set_parameters", request).results[0]
+    return call(peer.node.create_client(SetParameters, "hmr/set_parameters"), request, live).results[0]
 
 
 def status_of(reports):
@@ -138,9 +130,10 @@ def test_parameters_change_or_are_refused_and_enable_rests(peer, start):  # noqa
     wait_for(lambda: int(values_of(reports).get("frames spared by max_rate", 0)) >= 2, live)
     assert set_parameter(peer, live, "max_rate", 0.0).successful
 
-    assert call(peer, live, SetBool, "hmr/enable", SetBool.Request(data=False)).message == "disabled; the node is active"
+    enable = peer.node.create_client(SetBool, "hmr/enable")
+    assert call(enable, SetBool.Request(data=False), live).message == "disabled; the node is active"
     wait_for(lambda: peer.images.get_subscription_count() == 0 and status_of(reports).message == "disabled", live)
-    assert call(peer, live, SetBool, "hmr/enable", SetBool.Request(data=True)).success
+    assert call(enable, SetBool.Request(data=True), live).success
     assert len(peer.ask(lambda header: image_to_message(picture(3), header)).bodies) == 3
     assert live.end() == 0 and "Traceback" not in live.text()
 

@@ -1,8 +1,6 @@
 """`hmr-ros record` in a process of its own: what was published is in the bag, with what other tools need to understand it."""
 
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -34,8 +32,6 @@ CODE = "import sys; from hmr_ros.cli import main; sys.exit(main(sys.argv[1:]))"
 
 @pytest.fixture
 def node():
-    before = dict(os.environ)
-    os.environ.update(ROS_DOMAIN_ID=str(random.SystemRandom().randint(1, 101)), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
     start_ros([])
     node = rclpy.create_node("peer")
     spinner = Spinner(node)
@@ -43,8 +39,6 @@ def node():
     spinner.stop()
     node.destroy_node()
     rclpy.try_shutdown()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
