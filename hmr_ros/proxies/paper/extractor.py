@@ -48,7 +48,7 @@ class PaperExtractor:
         self.config = _with_depth(config, files)
         digest = self._identity["files"]["keypoint_rcnn"]
         self.detector = KeypointRCNN(find_weights(files.keypoint_rcnn), digest, backend, threads, self.config)
-        self.blazepose = BlazePose(threads)
+        self.blazepose = BlazePose(threads, backend)
         self.depth_network = None
         if files.depth_network is not None:
             self.depth_network = monocular_depth.DepthAnything(monocular_depth.find_network(files.depth_network), backend, threads)
