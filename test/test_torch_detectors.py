@@ -15,7 +15,7 @@ from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.crops import upright_roi
 from hmr_ros.proxies.embedded import EmbeddedExtractor
 from hmr_ros.proxies.movenet import decoded
-from hmr_ros.proxies.torch_modules import BlazePoseNet, MoveNetMultiPose, weights
+from hmr_ros.proxies.torch_modules import BlazePoseNet, MoveNetMultiPose, file_precision, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -81,6 +81,36 @@ def traced(module, example):
 
 def exported(module, example, shapes):
     return torch.export.export(module, (example,), dynamic_shapes=(shapes,)).module()
+
+
+# --- the files in bf16, the default of the live estimator on CPUs that have it --------------------------------------------------------
+
+
+@pytest.mark.parametrize("there, asked, expected", [
+    (True, "auto", "bf16"), (False, "auto", "fp32"), (True, "fp32", "fp32"), (True, "bf16", "bf16"), (False, "bf16", "bf16"), (True, "fp16", "fp32"),
+])  # fmt: skip
+def test_the_files_run_in_bf16_where_it_is_asked_for_or_at_hand(there, asked, expected, monkeypatch):
+    monkeypatch.setattr("hmr_ros.proxies.torch_modules.compiled.cpu_has_bf16", lambda: there)
+    assert file_precision(asked) == expected
+
+
+def test_bf16_moves_keypoints_by_less_than_people_differ_on_them(extractor, pictures):
+    """Median 0.5 px of BlazePose's 256; of a person's diagonal less than half a percent."""
+    if not runtime.cpu_has_bf16():
+        with pytest.raises(runtime.BackendUnavailable, match="no bfloat16 units"):
+            EmbeddedExtractor(precision="bf16", backend="openvino")
+        pytest.skip("this CPU has no bfloat16 units")
+    quick = EmbeddedExtractor(precision="auto")
+    assert quick.backend.endswith(" bf16") and not extractor.backend.endswith(" bf16")
+    moved = []
+    for picture in pictures:
+        exact, rounded = extractor(picture), quick(picture)
+        assert len(exact) == len(rounded) > 0
+        for a, b in zip(exact, rounded):
+            seen = (a.keypoints[:, 2] > 0.5) & (b.keypoints[:, 2] > 0.5)
+            diagonal = np.linalg.norm(a.box[2:] - a.box[:2])
+            moved.extend(np.linalg.norm(a.keypoints[seen, :2] - b.keypoints[seen, :2], axis=1) / diagonal)
+    assert 0 < np.median(moved) < 5e-3 and len(moved) > 50
 
 
 # --- BlazePose ----------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 from hmr_ros.geometry import rotation_about_z
 from hmr_ros.proxies.crops import roi_of
 from hmr_ros.proxies.person import FEATURE_MAP, BlazePoseRecord
-from hmr_ros.proxies.torch_modules import compile_blazepose, run_as_files
+from hmr_ros.proxies.torch_modules import compile_blazepose, file_precision, run_as_files
 from hmr_ros.runtime import MAX_BATCH, compile
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE
 
@@ -66,7 +66,8 @@ class BlazePose:
 
     def __init__(self, threads: int | None = None, backend: str = "auto", precision: str = "fp32", max_people: int = MAX_BATCH):
         if run_as_files(backend):
-            self._network = compile(files("hmr_ros") / "assets" / BLAZEPOSE_FILES[0], expose=(_HEAD, _MIDDLE), threads=threads)
+            file, options = files("hmr_ros") / "assets" / BLAZEPOSE_FILES[0], {"threads": threads, "precision": file_precision(precision)}
+            self._network = compile(file, expose=(_HEAD, _MIDDLE), **options)
         else:
             self._network = compile_blazepose(backend, threads, precision, max_people)
         self.backend = self._network.backend

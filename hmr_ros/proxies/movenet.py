@@ -13,7 +13,7 @@ import torch
 from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.proxies.crops import last_pixel
 from hmr_ros.proxies.similarity import same_person
-from hmr_ros.proxies.torch_modules import MoveNetMaps, compile_movenet, decode, run_as_files
+from hmr_ros.proxies.torch_modules import MoveNetMaps, compile_movenet, decode, file_precision, run_as_files
 from hmr_ros.runtime import CompiledModel, compile
 
 MOVENET_FILES = ("movenet_multipose.xml", "movenet_multipose.bin")
@@ -138,7 +138,7 @@ def _network(side: int, backend: str, threads: int | None, precision: str) -> Ca
     """Function: image (1, side, side, 3) RGB, float32, 0..255 → its people (1, 6, 56)."""
     if run_as_files(backend):
         model = files("hmr_ros") / "assets" / MOVENET_FILES[0]
-        return _only_output(compile(model, shapes={"input": (1, side, side, 3)}, threads=threads))
+        return _only_output(compile(model, shapes={"input": (1, side, side, 3)}, threads=threads, precision=file_precision(precision)))
     return decoded(compile_movenet(side, backend, threads, precision))
 
 

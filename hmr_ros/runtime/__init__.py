@@ -3,6 +3,11 @@
 Importing this package loads none of them; they are imported when a backend is asked for.
 """
 
-from hmr_ros.runtime.compiled import MAX_BATCH, BackendStatus, BackendUnavailable, CompiledModel, TensorSpec, available_backends, compile, gpu_is_there
+from hmr_ros.runtime.compiled import (
+    MAX_BATCH, BackendStatus, BackendUnavailable, CompiledModel, TensorSpec, available_backends, compile, cpu_has_bf16, gpu_is_there,
+)  # fmt: skip
 
-__all__ = ["MAX_BATCH", "BackendStatus", "BackendUnavailable", "CompiledModel", "TensorSpec", "available_backends", "compile", "gpu_is_there"]
+__all__ = [
+    "MAX_BATCH", "BackendStatus", "BackendUnavailable", "CompiledModel", "TensorSpec", "available_backends", "compile", "cpu_has_bf16",
+    "gpu_is_there",
+]  # fmt: skip

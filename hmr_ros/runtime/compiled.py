@@ -121,6 +121,14 @@ def gpu_is_there() -> bool:
     return torch.cuda.is_available()
 
 
+def cpu_has_bf16() -> bool:
+    """OpenVINO is there, and this CPU computes in bfloat16."""
+    try:
+        return "bf16" in _backend("openvino").precisions()
+    except BackendUnavailable:
+        return False
+
+
 def available_backends() -> list[BackendStatus]:
     """What can run here, in the order in which "auto" tries it."""
     result = []

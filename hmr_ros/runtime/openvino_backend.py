@@ -99,11 +99,16 @@ def compile_file(path: Path, options: Options, expose: Sequence[str], name: str)
     return OpenVINOModel(model, options, name, [_name(port, f"output_{i}") for i, port in enumerate(model.outputs)])
 
 
+def precisions() -> tuple[str, ...]:
+    """In which this CPU computes."""
+    return ("fp32", "bf16") if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("fp32",)
+
+
 def _require_precision(options: Options, name: str) -> None:
     """Raise where this CPU or this installation does not have the precision."""
     if options.precision == "fp16":
         raise BackendUnavailable(f"{name}: OpenVINO on a CPU runs fp32, bf16 or int8, not fp16; take one of them, or fp16 on a GPU")
-    if options.precision == "bf16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if options.precision == "bf16" and "bf16" not in precisions():
         raise BackendUnavailable(f"{name}: this CPU has no bfloat16 units, and would emulate bf16 far more slowly than fp32; use precision='fp32'")
     if options.precision == "int8":
         if find_spec("nncf") is None:

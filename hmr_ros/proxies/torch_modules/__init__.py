@@ -6,7 +6,7 @@ Their weights are read out of the model files themselves (weights.py); outputs e
 from __future__ import annotations
 
 from hmr_ros.proxies.torch_modules.blazepose import BlazePoseNet, BlazePoseOutputs
-from hmr_ros.proxies.torch_modules.compiled import compile_blazepose, compile_movenet
+from hmr_ros.proxies.torch_modules.compiled import compile_blazepose, compile_movenet, file_precision
 from hmr_ros.proxies.torch_modules.movenet import MoveNetMaps, MoveNetMultiPose, MoveNetTrunk, decode
 from hmr_ros.runtime import gpu_is_there
 
@@ -17,5 +17,5 @@ def run_as_files(backend: str) -> bool:
 
 __all__ = [
     "BlazePoseNet", "BlazePoseOutputs", "MoveNetMaps", "MoveNetMultiPose", "MoveNetTrunk", "compile_blazepose", "compile_movenet",
-    "decode", "run_as_files",
+    "decode", "file_precision", "run_as_files",
 ]  # fmt: skip

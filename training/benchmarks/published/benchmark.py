@@ -102,7 +102,7 @@ def run(benchmark: Benchmark, config: PoseEvalConfig, console: Console) -> dict:
     if not wanted:
         raise ValueError(_nobody(reading, protocols))
 
-    estimator = HumanMeshEstimator.from_default(config.backend, models["neutral"], config.checkpoint, regressor="lifter")
+    estimator = HumanMeshEstimator.from_default(config.backend, models["neutral"], config.checkpoint, regressor="lifter", precision="fp32")
     predicted, in_ray_axes, unreadable = predict(wanted, estimator, regressor, console)
     readable = np.array([record.frame.name not in {part.name for part in unreadable} for record in wanted])
     wanted, predicted, in_ray_axes = [record for record, ok in zip(wanted, readable) if ok], predicted[readable], in_ray_axes[readable]
