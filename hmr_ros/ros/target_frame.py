@@ -25,8 +25,8 @@ def in_frame(body: BodyEstimate, transform: Transform, before: Transform | None 
     velocity = joint_velocities = None
     if before is not None and body.velocity is not None and body.joint_velocities is not None:
         turning, moving = (rotation - before[0]) / passed, (origin - before[1]) / passed
-        velocity = rotation @ body.velocity + turning @ body.translation + moving
-        joint_velocities = body.joint_velocities @ rotation.T + (body.joints + body.translation) @ turning.T + moving
+        velocity = before[0] @ body.velocity + turning @ body.translation + moving  # (now - before) / passed, were it not smoothed
+        joint_velocities = body.joint_velocities @ before[0].T + (body.joints + body.translation) @ turning.T + moving
     return replace(
         body,
         axes="target",
