@@ -69,9 +69,10 @@ def test_a_robot_that_moves_gets_everything_in_its_target_frame_or_nobody(peer, 
     wait_for(lambda: reports and "nobody is published" in reports[-1].status[0].message and reports[-1].status[0].level == b"\x01", live)
     assert live.text().count("nobody is published") == 1
 
-    heard = {topic: peer.listen(kind, topic) for topic, kind in {
-        "detections": Detection3DArray, "points": PointCloud2, "/humans/bodies/tracked": IdsList, "/humans/bodies/a1b2c/roi": NormalizedRegionOfInterest2D,
-        "/humans/bodies/a1b2c/skeleton2d": Skeleton2D, "/humans/bodies/a1b2c/position": PointStamped, "/humans/bodies/a1b2c/joint_states": JointState}.items()}  # fmt: skip
+    of_ann = {"roi": NormalizedRegionOfInterest2D, "skeleton2d": Skeleton2D, "position": PointStamped, "joint_states": JointState}
+    kinds = {"detections": Detection3DArray, "points": PointCloud2, "/humans/bodies/tracked": IdsList}
+    kinds |= {f"/humans/bodies/a1b2c/{topic}": kind for topic, kind in of_ann.items()}
+    heard = {topic: peer.listen(kind, topic) for topic, kind in kinds.items()}
     buffer = Buffer()
     listener = TransformListener(buffer, peer.node)
     transform = TransformStamped(child_frame_id="camera_optical")

@@ -179,7 +179,8 @@ def test_everybody_with_an_id_has_topics_that_go_with_them(made, monkeypatch):
     assert made["/humans/bodies/tracked"].destroyed and len(sent["tracked"]) == 4
 
 
-@pytest.mark.parametrize("choice, installed, expected", [("never", True, None), ("auto", False, None), ("auto", True, "std_msgs.msg"), ("always", True, "std_msgs.msg")])
+@pytest.mark.parametrize("choice, installed, expected", [("never", True, None), ("auto", False, None), ("auto", True, "std_msgs.msg"),
+                                                         ("always", True, "std_msgs.msg")])  # fmt: skip
 def test_a_package_is_used_as_the_parameter_says(choice, installed, expected):
     found = other_packages.wanted("broadcast_tf", choice, "std_msgs" if installed else "no_such_msgs")
     assert getattr(found, "__name__", None) == expected

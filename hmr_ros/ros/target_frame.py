@@ -57,7 +57,8 @@ class TargetFrame:
             try:
                 transform = self._lookup(self.name, frame_id, stamp)
             except ValueError as error:
-                self.problem = f"nobody is published, because tf2 does not know the image's frame_id {frame_id} in target_frame {self.name} at its stamp: {error}"
+                self.problem = (f"nobody is published, because tf2 does not know the image's frame_id {frame_id} in target_frame {self.name} at its "
+                                f"stamp: {error}")  # fmt: skip
         if self.problem:
             self._last = None
             return Bodies([], bodies.too_few_joints, bodies.not_finite, bodies.mesh_misses, bodies.detected)

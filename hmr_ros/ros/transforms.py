@@ -58,5 +58,5 @@ def tf2_lookup(node) -> Tf2Lookup | None:
 def required_lookup(node, parameter: str, value: str) -> Tf2Lookup:
     """ValueError where ``parameter`` needs `tf2_ros`, which is not installed."""
     if (lookup := tf2_lookup(node)) is None:
-        raise ValueError(f'parameter {parameter} is "{value}", but tf2_ros is not installed; apt install ros-$ROS_DISTRO-tf2-ros, or leave it empty')
+        raise ValueError(f'parameter {parameter} is "{value}", but tf2_ros is not installed; apt install ros-$ROS_DISTRO-tf2-ros-py, or leave it empty')
     return lookup
