@@ -100,6 +100,16 @@ def test_known_poses_have_the_angles_that_the_urdf_names():
     assert 0.3 < seen["waist"] - up["waist"] < 0.6
 
 
+def test_a_nearly_straight_elbow_bends_about_its_own_hinge():
+    """The bones alone do not tell which way it will bend; SMPL's rotation does, and the angles grow without a jump."""
+    bends = [0.0, 0.1, 0.2, 0.4, 0.8, 1.2]
+    seen = [angles(posed({"right_elbow": [0, bend, 0], "left_elbow": [0, -bend, 0]})) for bend in bends]
+    for side in "lr":
+        elbow, turn = (np.array([one[f"{side}_{name}"] for one in seen]) for name in ("elbow", "r_shoulder"))
+        np.testing.assert_allclose(elbow - elbow[0], bends, atol=0.1)
+        assert np.ptp(turn) < 0.6
+
+
 def test_angles_do_not_depend_on_where_the_body_faces_and_stay_finite_where_joints_are_singular():
     pose = {"left_shoulder": [0, 0, -np.pi / 2], "right_shoulder": [0, 0, np.pi / 2], "left_hip": [0, 0, np.pi / 2]}  # hanging arms, a split
     expected = human_joint_angles(posed(pose))
