@@ -37,7 +37,7 @@ from hmr_ros.ros.markers import MarkerSerializer
 from hmr_ros.ros.newest_frame import NewestFrameWorker
 from hmr_ros.ros.other_packages import OtherPackages
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
-from hmr_ros.ros.qos import LATCHED, RESULTS, overridable
+from hmr_ros.ros.qos import LATCHED, RESULTS, beside, overridable
 from hmr_ros.ros.stamps import FollowingClock, nanoseconds
 from hmr_ros.ros.subscriptions import Subscriptions
 from hmr_ros.ros.target_frame import TargetFrame
@@ -191,7 +191,8 @@ class LiveNode(LifecycleNode):
         self._bodies = self.create_lifecycle_publisher(BodyArray, "bodies", **overridable(RESULTS))
         self._body_model = self.create_lifecycle_publisher(BodyModel, "body_model", **overridable(LATCHED))
         self._markers = self.create_lifecycle_publisher(MarkerArray, "markers", **overridable(RESULTS))
-        self._views = Views(lambda kind, topic: self.create_lifecycle_publisher(kind, topic, **overridable(RESULTS)), self._estimator.body_model.faces)
+        self._views = Views(lambda kind, topic: self.create_lifecycle_publisher(kind, topic, **overridable(RESULTS)), self._estimator.body_model.faces,
+                            beside(self, "overlay", "compressed"))  # fmt: skip
         self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, *self._views.publishers]
         if self._others.names:
             self.get_logger().info(f"also publishes {', '.join(self._others.names)}")

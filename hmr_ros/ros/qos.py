@@ -1,4 +1,4 @@
-"""Quality of service: the profiles of the topics, their overrides by parameters, and why nothing arrives on a topic.
+"""Topics: their quality of service with its overrides by parameters, those that stand beside another, and why nothing arrives on one.
 
 Every topic takes ``qos_overrides.<topic>.<subscription|publisher>.<history|depth|reliability|durability>`` from a parameter file.
 """
@@ -35,6 +35,14 @@ def overridable(profile: QoSProfile) -> dict:
 def quiet_publisher(node, message_type, topic: str, profile: QoSProfile):
     """A publisher that comes and goes while the executor of ``node`` runs: without events, which the executor would wait for."""
     return node.create_publisher(message_type, topic, copy.copy(profile), event_callbacks=PublisherEventCallbacks(use_default_callbacks=False))
+
+
+def beside(node, topic: str, transport: str) -> str:
+    """``topic``/``transport`` where it is remapped itself, otherwise beside wherever ``topic`` is, as image_transport does."""
+    remapped = node.resolve_topic_name(f"{topic}/{transport}")
+    if remapped != node.resolve_topic_name(f"{topic}/{transport}", only_expand=True):
+        return remapped
+    return f"{node.resolve_topic_name(topic)}/{transport}"
 
 
 def in_words(profile: QoSProfile) -> str:

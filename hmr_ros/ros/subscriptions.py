@@ -12,7 +12,7 @@ from hmr_ros.ros.camera_state import CameraState
 from hmr_ros.ros.depth_input import DepthInput
 from hmr_ros.ros.inputs import NO_POSITIONS
 from hmr_ros.ros.parameters import LiveParameters, depth_transform
-from hmr_ros.ros.qos import LATCHED, NEWEST, SilenceWatch, SubscriptionEventCallbacks, newest
+from hmr_ros.ros.qos import LATCHED, NEWEST, SilenceWatch, SubscriptionEventCallbacks, beside, newest
 from hmr_ros.ros.stamps import FrameGaps, RateLimit, nanoseconds
 from hmr_ros.ros.transforms import Tf2Lookup, tf2_lookup, transform_of
 
@@ -124,11 +124,3 @@ class Subscriptions:
             self._submit(message, now)
         else:
             self.spared += 1
-
-
-def beside(node, topic: str, transport: str) -> str:
-    """``topic``/``transport`` where it is remapped itself, otherwise beside wherever ``topic`` is, as image_transport does."""
-    remapped = node.resolve_topic_name(f"{topic}/{transport}")
-    if remapped != node.resolve_topic_name(f"{topic}/{transport}", only_expand=True):
-        return remapped
-    return f"{node.resolve_topic_name(topic)}/{transport}"

@@ -39,12 +39,13 @@ POINT_FIELDS = [PointField(name=name, offset=POINT.fields[name][1], datatype=kin
 
 
 class Views:
-    """``create_publisher(type, topic)`` makes each of ``publishers``; ``faces`` (F, 3) are the body model's."""
+    """``create_publisher(type, topic)`` makes each of ``publishers``; ``faces`` (F, 3) are the body model's. ``compressed`` is the topic beside `overlay`,
+    wherever that is remapped to."""
 
-    def __init__(self, create_publisher: Callable, faces: np.ndarray):
+    def __init__(self, create_publisher: Callable, faces: np.ndarray, compressed: str = "overlay/compressed"):
         self._faces = faces
         self._overlay = create_publisher(Image, "overlay")
-        self._compressed = create_publisher(CompressedImage, "overlay/compressed")
+        self._compressed = create_publisher(CompressedImage, compressed)
         self._skeleton = create_publisher(MarkerArray, "skeleton")
         self._points = create_publisher(PointCloud2, "points")
         self._skeletons = SkeletonMarkers()
