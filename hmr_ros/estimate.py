@@ -23,7 +23,8 @@ class BodyEstimate:
 
     ``axes`` are those of ``global_orient``, ``joints`` and ``vertices``. "camera": the camera's optical frame (REP 103: x right, y down,
     z forward), metres, relative to the body model's origin; adding ``translation`` puts them into that frame. "ray": without intrinsics,
-    the axes of the unknown viewing ray through the crop's centre, turned against the camera's by up to half the field of view.
+    the axes of the unknown viewing ray through the crop's centre, turned against the camera's by up to half the field of view. "target": the
+    frame that the live node was asked for (``target_frame``), such as odom; ``translation`` and velocities stand there, too.
     Pixels are those of the raw image. Angles are axis-angle, radians.
     """
 
@@ -41,7 +42,7 @@ class BodyEstimate:
     joints: np.ndarray  # (24, 3) m
     vertices: np.ndarray  # (V, 3) m
     projected_keypoints: np.ndarray  # (17, 2) px: COCO of the mesh, through ``camera``; without intrinsics the weak one
-    axes: Literal["camera", "ray"] = "ray"
+    axes: Literal["camera", "ray", "target"] = "ray"
     translation_source: Literal["depth", "apparent size"] | None = None  # what the distance comes from; None without translation
     measured_stature: float | None = None  # metres, from depth and apparent size in this image; None where depth does not tell
     camera: Camera | None = None  # whose frame "camera" axes are; None without intrinsics
@@ -53,12 +54,12 @@ class BodyEstimate:
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 3) of this body, as ``vertices`` stand, → raw pixels (N, 2): where the camera sees them.
 
-        ValueError for a body in camera axes whose ``camera`` is not known, such as one out of a message.
+        ValueError for a body whose ``camera`` is not known, such as one out of a message, or in another frame.
         """
         if self.axes == "ray":
             return project_weak(points, self.weak_camera, self.crop)
         if self.camera is None or self.translation is None:
-            raise ValueError("the body stands in camera axes but its camera is None, expected the camera's intrinsics: give CameraInfo along")
+            raise ValueError(f"the body stands in {self.axes} axes and its camera is None, expected one in camera axes with its camera: give CameraInfo along")
         points = np.asarray(points) + self.translation
         return self.camera.project(np.concatenate([points[:, :2], np.maximum(points[:, 2:], _NEAR)], axis=1))
 

@@ -27,6 +27,7 @@ ROS_WHEN_THEY_RUN = {"commands"}  # these only inside functions: the package wor
 ROS_PACKAGES = {
     "rclpy", "cv_bridge", "launch", "launch_ros", "ament_index_python", "rcl_interfaces", "builtin_interfaces", "std_msgs", "sensor_msgs",
     "geometry_msgs", "visualization_msgs", "diagnostic_msgs", "lifecycle_msgs", "std_srvs", "rosgraph_msgs", "tf2_ros",
+    "tf2_msgs", "hri_msgs", "vision_msgs",
 }  # fmt: skip
 OLDEST_PYTHON = (3, 10)  # of ROS 2 Humble
 

@@ -1,6 +1,7 @@
 """Recorded bodies in other tools' files: the joints that an independent forward kinematics finds there are the recorded ones."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from body_recordings import HEIGHT, INTRINSICS, RATE, START, WIDTH, posed, witho
 from hmr_ros import cli  # noqa: E402
 from hmr_ros.body.model import BodyModel  # noqa: E402
 from hmr_ros.io.body_bags import BodyBag  # noqa: E402
+from hmr_ros.motion.animation import animation_of  # noqa: E402
 from hmr_ros.motion.motion import NUMBERS, load_motion, motion_of  # noqa: E402
 from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS  # noqa: E402
+from hmr_ros.viewer.shots import shots_of  # noqa: E402
 
 TO_Y_UP = np.diag([1.0, -1.0, -1.0])
 
@@ -234,3 +237,24 @@ def test_a_message_that_cannot_be_read_is_skipped(tmp_path, model, people):
     with BodyBag(tmp_path / "cut") as cut:
         frames = list(cut.frames(report))
     assert len(frames) + len([s for s in report.skipped if "/bodies" in s]) == 12 and len(report.skipped) == 1
+
+
+def test_bodies_in_odom_are_upright_as_they_are(people):
+    """The same people, recorded with target_frame: z is up already."""
+    from scipy.spatial.transform import Rotation
+
+    turn, place = Rotation.from_matrix([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([10.0, -4.0, 1.2])  # a level camera that looks along odom's x
+    moved = [replace(b, axes="target", camera=None, joints=turn.apply(b.joints).astype(np.float32), translation=turn.apply(b.translation) + place,
+                     global_orient=(turn * Rotation.from_rotvec(b.global_orient)).as_rotvec().astype(np.float32))
+             for b in map(without_mesh, people["a1b2c"])]  # fmt: skip
+    motion = motion_of([(i, START + i / RATE, [b]) for i, b in enumerate(moved)], "embedded", "", "learned")
+    truth = in_camera(moved)[:, 0]
+    for up, expected in (("z", truth), ("y", truth[:, [0, 2, 1]] * [1, 1, -1])):
+        animation = animation_of(motion, "a1b2c", up)
+        np.testing.assert_allclose(animation.pelvis, expected, atol=1e-5)
+        assert (animation.rotations[:, 0, "xyz".index(up), 1] > 0.8).all() and not any("axes" in note for note in animation.notes)
+    with pytest.raises(ValueError, match="expected the same ones all the time"):
+        mixed = [(i, START + i / RATE, [without_mesh(b) if i else moved[0]]) for i, b in enumerate(people["a1b2c"])]
+        animation_of(motion_of(mixed, "embedded", "", "learned"), "a1b2c")
+    with pytest.raises(ValueError, match="target_frame"):
+        shots_of(motion)

@@ -215,7 +215,7 @@ def test_people_without_a_body_are_counted_in_message_and_diagnostics(peer, star
 
 
 def test_markers_and_light_views_come_when_somebody_listens(peer, start):
-    live = start()
+    live = start("--ros-args", "-r", "overlay:=/shown/overlay")  # overlay/compressed goes with it
     peer.ask(lambda header: image_to_message(picture(), header))
     markers = peer.listen(MarkerArray, "markers", raw=True)
     wait_for(lambda: peer.node.count_subscribers("markers") == 1 and peer.node.count_publishers("markers") == 1, live)
@@ -238,7 +238,7 @@ def test_markers_and_light_views_come_when_somebody_listens(peer, start):
     assert array.markers[0].header.frame_id == "camera_optical" and len(array.markers[0].points) == 30
     assert array.markers[0].points[0].z == pytest.approx(3.5)
 
-    overlays, jpegs = peer.listen(Image, "overlay"), peer.listen(CompressedImage, "overlay/compressed")
+    overlays, jpegs = peer.listen(Image, "/shown/overlay"), peer.listen(CompressedImage, "/shown/overlay/compressed")
     skeletons, points = peer.listen(MarkerArray, "skeleton"), peer.listen(PointCloud2, "points")
     while not (overlays and jpegs and points and points[-1].width and skeletons and skeletons[-1].markers):
         peer.ask(with_camera)

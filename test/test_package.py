@@ -292,7 +292,9 @@ def test_doctor_finds_the_embedded_chain_complete(tmp_path):
     assert told["version"] == hmr_ros.__version__ and told["estimator"]
     found = {f["part"]: f for f in told["findings"]}
     assert found["body model (embedded)"]["ok"] and "sha256" in found["body model (embedded)"]["found"]
-    assert {"torch", "OpenVINO", "CUDA", "torch_tensorrt", "rclpy", "hmr_ros.msg", "cv_bridge", "launch"} <= set(found)
+    assert {"torch", "OpenVINO", "CUDA", "torch_tensorrt", "rclpy", "hmr_ros.msg", "cv_bridge", "launch", "viser", "tf2_msgs", "tf2_ros", "vision_msgs",
+            "hri_msgs"} <= set(found)  # fmt: skip
+    assert all(found[name]["needed_by"] == doctor.OPTION for name in (*doctor.OTHER_PACKAGES, "viser"))
     assert found["share/hmr_ros"]["ok"]
     assert all(f["remedy"] for f in told["findings"] if not f["ok"])
 

@@ -113,11 +113,11 @@ def test_only_what_is_subscribed_is_made():
     picture = np.zeros((8, 8, 3), np.uint8)
     for topic, publisher in publishers.items():
         publisher.listeners = 1
-        made.publish(Header(), picture, [])
+        made.publish(Header(), picture, [], Header(), [])
         publisher.listeners = 0
         assert {t: len(p.sent) for t, p in publishers.items()} == {t: int(t == topic) for t in publishers}
         publisher.sent.clear()
-    made.publish(Header(), picture, [])
+    made.publish(Header(), picture, [], Header(), [])
     assert not any(publisher.sent for publisher in publishers.values())
 
 

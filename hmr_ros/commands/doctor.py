@@ -22,6 +22,9 @@ import hmr_ros
 from hmr_ros.files import write_json
 
 ASSETS = Path(hmr_ros.__file__).resolve().parent / "assets"
+OTHER_PACKAGES = {"tf2_msgs": "frames body_<id> on /tf", "tf2_ros": "the node's target_frame, and depth of another camera by tf2",
+                  "vision_msgs": "the topic detections", "hri_msgs": "ROS4HRI's topics below /humans/bodies"}  # fmt: skip
+APT = {"tf2_ros": "tf2_ros_py"}  # module → package
 ESTIMATOR, NODE, OPTION = "estimator", "live node", "option"  # what needs a part
 _MARK = {True: "[green]ok[/]", False: "[red]missing[/]"}
 
@@ -94,6 +97,7 @@ def examine(body_model: Path | None = None) -> Iterator[Finding]:
         remedy = "give --body-model SMPL's own .pkl, or an .npz with the same fields"
         yield _try(f"body model {body_model.name}", ESTIMATOR, lambda: _body(body_model), remedy)
     yield from _backends()
+    yield _module("viser", "viser", OPTION, "needed for `hmr-ros view` only: pip install viser websockets, or this package's extra [view]")
     yield from _ros()
 
 
@@ -201,6 +205,8 @@ def _ros() -> Iterator[Finding]:
     yield _try("cv_bridge", OPTION, _cv_bridge, remedy)
     yield _try("share/hmr_ros", OPTION, _share, "ROS tools find packages by AMENT_PREFIX_PATH: source the workspace, or in a "
                "virtual environment `export AMENT_PREFIX_PATH=$VIRTUAL_ENV`")  # fmt: skip
+    for name, purpose in OTHER_PACKAGES.items():
+        yield _module(name, name, OPTION, f"needed for {purpose} only: apt install ros-$ROS_DISTRO-{APT.get(name, name).replace('_', '-')}")
     for name in ("launch", "launch_ros"):
         remedy = "needed for the launch files only, comes with a ROS 2 installation; `hmr-ros live` and `replay` need none"
         yield _module(name, name, OPTION, remedy)

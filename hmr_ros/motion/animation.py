@@ -17,6 +17,7 @@ from hmr_ros.skeleton import SMPL_JOINTS, SMPL_PARENTS
 Up = Literal["y", "z"]
 # From a camera's optical frame (x right, y down, z forward) that is held level, to axes with y up (SMPL's, +z towards the camera) or z up (AMASS's).
 UPRIGHT = {"y": np.diag([1.0, -1.0, -1.0]), "z": np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])}
+FROM_TARGET = {"y": np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]), "z": np.eye(3)}  # the same from a frame with z up (REP 103): odom, map
 MOST_POSES = 1_000_000  # nine hours at 30 a second
 GAP = 1.5  # images: a longer pause between two poses is one that is filled
 
@@ -40,7 +41,7 @@ class Animation:
 
 
 def animation_of(motion: Motion, person: str, up: Up = "y", rate: float | None = None) -> Animation:
-    """``person``'s track at ``rate`` (the recording's). ValueError where two of their bodies have the same stamp.
+    """``person``'s track at ``rate`` (the recording's). ValueError where two of their bodies have the same stamp, or stand in frames that do not go together.
 
     Bones come from the recorded joints: turned back by the pose they are those of the rest pose, for any body model.
     """
@@ -60,7 +61,12 @@ def animation_of(motion: Motion, person: str, up: Up = "y", rate: float | None =
     offsets = bones.mean(0)
     if (spread := float(np.linalg.norm(bones - offsets, axis=-1).max())) > 1e-3:
         notes.append(f"bones differ by up to {1e3 * spread:.0f} mm from image to image: their mean is taken")
-    if len(axes := np.unique(rows["axes"])) > 1 or axes[0] != "camera":
+    axes = np.unique(rows["axes"])
+    if "target" in axes and len(axes) > 1:
+        raise ValueError(f"the bodies of {person or 'somebody without an id'} stand in axes {' and '.join(axes)}, expected the same ones all the time: export parts "
+                         "of the recording")  # fmt: skip
+    upright = (FROM_TARGET if axes[0] == "target" else UPRIGHT)[up]
+    if len(axes) > 1 or axes[0] == "ray":
         notes.append(f"axes are {' and '.join(axes)}, not the camera's: the person may lean by up to half the field of view")
     positions = rows["translation"].astype(np.float64)
     known = np.isfinite(positions).all(1)
@@ -68,8 +74,8 @@ def animation_of(motion: Motion, person: str, up: Up = "y", rate: float | None =
         notes.append(f"{(~known).sum()} of {len(known)} poses have no position: the person is kept where they were last" if known.any()
                      else "no pose has a position (no CameraInfo was there): the person stays at the origin")  # fmt: skip
     pelvis = rows["joints"][:, 0].astype(np.float64) + _filled(positions, known)
-    rotations[:, 0] = UPRIGHT[up] @ rotations[:, 0]
-    pelvis = pelvis @ UPRIGHT[up].T
+    rotations[:, 0] = upright @ rotations[:, 0]
+    pelvis = pelvis @ upright.T
     gaps = np.diff(times) * rate
     if (filled := gaps > GAP).any():
         notes.append(f"{filled.sum()} pauses filled in between, the longest {gaps.max() / rate:.1f} s")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CompressedImage
 
 from hmr_ros.camera import Camera
@@ -15,11 +14,10 @@ from hmr_ros.io.decode import depth_from_message, refuse_too_many_pixels
 from hmr_ros.ros.camera_state import CameraState
 from hmr_ros.ros.stamped_buffer import StampedBuffer
 from hmr_ros.ros.stamps import nanoseconds
+from hmr_ros.ros.transforms import Transform
 
 TOLERANCE_NS = 20_000_000  # between an image and the depth image that is taken for it
 WAIT_S = 0.05  # for a depth image that is not here yet: drivers align it after the image is out
-
-Transform = tuple[np.ndarray, np.ndarray]  # rotation (3, 3), translation (3,) m
 
 
 class DepthInput:
@@ -84,38 +82,13 @@ class DepthInput:
             raise ValueError(f'{what}, and nothing says how these frames lie (tf2_ros is not installed); set depth_to_image to "x y z qx qy qz qw" or '
                              f'"aligned", {instead}')  # fmt: skip
         else:
-            transform = self._lookup(*frames)
+            try:
+                transform = self._lookup(*frames)
+            except ValueError as error:
+                raise ValueError(f"{what}, and tf2 does not know how these cameras lie: {error}; publish it, or set depth_to_image") from error
         key = (depth_camera, depth.shape, camera, size, transform[0].tobytes(), transform[1].tobytes())
         if key not in self._registrations:
             if len(self._registrations) > 3:  # a zoom lens or a moving arm: the rays of a few are enough
                 self._registrations.clear()
             self._registrations[key] = DepthRegistration(depth_camera, depth.shape[::-1], camera, size, *transform)
         return self._registrations[key](depth)
-
-
-def transform_of(numbers: tuple[float, ...]) -> Transform:
-    """x y z qx qy qz qw → rotation (3, 3), translation (3,)."""
-    return Rotation.from_quat(numbers[3:]).as_matrix(), np.asarray(numbers[:3], np.float64)
-
-
-def tf2_lookup(node) -> Callable[[str, str], Transform] | None:
-    """A function (target frame, source frame) → transform by tf2_ros; None where that is not installed."""
-    try:
-        from tf2_ros import Buffer, TransformException, TransformListener
-    except ImportError:
-        return None
-    from rclpy.time import Time
-
-    buffer = Buffer()
-    listener = TransformListener(buffer, node)
-
-    def lookup(target: str, source: str) -> Transform:
-        try:
-            found = buffer.lookup_transform(target, source, Time()).transform
-        except TransformException as error:
-            raise ValueError(f"tf2 does not know how the depth camera lies to the image camera: {error}; publish it, or set depth_to_image") from error
-        t, q = found.translation, found.rotation
-        return transform_of((t.x, t.y, t.z, q.x, q.y, q.z, q.w))
-
-    lookup.listener = listener  # it lives as long as this function
-    return lookup

@@ -36,7 +36,7 @@ class Statistics:
         self.camera_info = "none received"
         self.frame_id = ""
         self._stages: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LATENCIES))
-        self._snapshots: deque[_Snapshot] = deque([_Snapshot(time.monotonic(), 0, 0, 0, 0, 0)], maxlen=WINDOW + 1)
+        self._snapshots: deque[_Snapshot] = deque([_Snapshot(time.monotonic(), 0, 0, 0, 0, 0)], maxlen=WINDOW)
 
     @contextmanager
     def stage(self, name: str):

@@ -24,7 +24,7 @@ HOLD_S = 0.5  # so long the mesh of somebody who has an id stays where it was wh
 
 
 def mesh_marker(header: Header, marker_id: int, points: list[Point]) -> Marker:
-    """The Marker of one person's mesh, a TRIANGLE_LIST in the camera frame."""
+    """The Marker of one person's mesh, a TRIANGLE_LIST in ``header``'s frame."""
     red, green, blue = unit_rgb(person_colour(marker_id))
     return Marker(
         header=header,
@@ -124,7 +124,7 @@ class _Template:
         self._stamp = struct.pack("=iI", self.STAMP.sec, self.STAMP.nanosec)
 
     def fill(self, stamp: Time, points: list[np.ndarray]) -> bytes:
-        """``points``: (3F, 3) corners of each mesh in the camera frame."""
+        """``points``: (3F, 3) corners of each mesh."""
         now = struct.pack("=iI", stamp.sec, stamp.nanosec)
         parts = []
         for i, corners in enumerate(points):

@@ -9,8 +9,9 @@ from array import array
 from typing import Sequence
 
 import numpy as np
-from geometry_msgs.msg import Point, Vector3
+from geometry_msgs.msg import Point, Quaternion, Vector3
 from hmr_ros.msg import Body, BodyArray, BodyModel
+from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
 
 from hmr_ros.estimate import Bodies, BodyEstimate
@@ -72,17 +73,29 @@ def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
         reliability=_flat(body.reliability),
     )
     if body.translation is not None:
-        x, y, z = body.translation
         message.has_translation = True
-        message.translation = Point(x=float(x), y=float(y), z=float(z))
+        message.translation = point(body.translation)
         message.translation_source = body.translation_source or ""
     if body.velocity is not None and body.joint_velocities is not None:
         message.has_velocity = True
-        message.velocity = Vector3(**dict(zip("xyz", map(float, body.velocity))))
+        message.velocity = vector(body.velocity)
         message.joint_velocities = _flat(body.joint_velocities)
     if publish_vertices:
         message.vertices = array("f", _flat(body.vertices).tobytes())
     return message
+
+
+def point(xyz: np.ndarray) -> Point:
+    return Point(**dict(zip("xyz", map(float, xyz))))
+
+
+def vector(xyz: np.ndarray) -> Vector3:
+    return Vector3(**dict(zip("xyz", map(float, xyz))))
+
+
+def quaternion(matrix: np.ndarray) -> Quaternion:
+    """Rotation matrix (3, 3) → x, y, z, w of length 1."""
+    return Quaternion(**dict(zip("xyzw", Rotation.from_matrix(matrix).as_quat().tolist())))
 
 
 def _flat(values) -> np.ndarray:

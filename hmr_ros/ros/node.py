@@ -1,7 +1,8 @@
 """The lifecycle node `hmr`: camera images in, bodies out, around the ROS-free estimator.
 
 Topics (relative, remappable): subscribes `image` or `image/compressed`, `camera_info`, and, where asked to, `depth` and `depth_camera_info`;
-publishes `bodies`, `body_model`, and, only while somebody listens, `markers` and the lighter views (views.py); /diagnostics once a second.
+publishes `bodies`, `body_model`, and, only while somebody listens, `markers` and the lighter views (views.py); /diagnostics once a second; and what
+other packages understand, where they are installed (other_packages.py).
 The service `enable` stops and starts the work of an active node. Callbacks of the executor do next to nothing: a worker thread converts, estimates and publishes,
 and takes the newest frame when it is free.
 """
@@ -19,6 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.logging import LoggingSeverity
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import MarkerArray
 
@@ -33,10 +35,13 @@ from hmr_ros.ros.diagnostics import OK, Statistics, diagnostic_array, judge
 from hmr_ros.ros.inputs import ImageConverter, image_remarks
 from hmr_ros.ros.markers import MarkerSerializer
 from hmr_ros.ros.newest_frame import NewestFrameWorker
+from hmr_ros.ros.other_packages import OtherPackages
 from hmr_ros.ros.parameters import LiveParameters, declare_parameters, read_parameters, unknown_parameters
-from hmr_ros.ros.qos import LATCHED, RESULTS, overridable
+from hmr_ros.ros.qos import LATCHED, RESULTS, beside, overridable
 from hmr_ros.ros.stamps import FollowingClock, nanoseconds
 from hmr_ros.ros.subscriptions import Subscriptions
+from hmr_ros.ros.target_frame import TargetFrame
+from hmr_ros.ros.transforms import Tf2Lookup, required_lookup
 from hmr_ros.ros.views import Views
 
 THROTTLE_S = 5.0  # one line of a repeated complaint in this time
@@ -97,6 +102,8 @@ class LiveNode(LifecycleNode):
         self._enabled = True
         self._enable = self.create_service(SetBool, f"{self.get_name()}/enable", self._on_enable)
         self._publishers_of_configuration: list = []
+        self._others: OtherPackages | None = None
+        self._tf2: Tf2Lookup | None = None
 
     # ---- transitions: every set-up has its mirror image -------------------------------------------------------------
 
@@ -146,6 +153,7 @@ class LiveNode(LifecycleNode):
         """Nothing of before counts: people may be anywhere, and another camera may be there."""
         self._statistics = Statistics()
         self._warned: set[str] = set()
+        self._target = TargetFrame(self._settings.target_frame, self._tf2) if self._tf2 is not None else None
         self._following = FollowingClock()
         self._stream = self._estimator.stream(stream_config(self._settings))
         self._worker = NewestFrameWorker(self._process, self._report_failure)
@@ -176,13 +184,18 @@ class LiveNode(LifecycleNode):
     def _configure(self) -> None:
         parameters = self._settings = read_parameters(self)
         begin = time.monotonic()
+        self._tf2 = required_lookup(self, "target_frame", parameters.target_frame) if parameters.target_frame else None
+        self._others = OtherPackages(self, parameters)
         self._estimator = self._estimator_factory(parameters)
         self._to_image = ImageConverter(bit_depth=parameters.bit_depth)
         self._bodies = self.create_lifecycle_publisher(BodyArray, "bodies", **overridable(RESULTS))
         self._body_model = self.create_lifecycle_publisher(BodyModel, "body_model", **overridable(LATCHED))
         self._markers = self.create_lifecycle_publisher(MarkerArray, "markers", **overridable(RESULTS))
-        self._views = Views(lambda kind, topic: self.create_lifecycle_publisher(kind, topic, **overridable(RESULTS)), self._estimator.body_model.faces)
+        self._views = Views(lambda kind, topic: self.create_lifecycle_publisher(kind, topic, **overridable(RESULTS)), self._estimator.body_model.faces,
+                            beside(self, "overlay", "compressed"))  # fmt: skip
         self._publishers_of_configuration = [self._bodies, self._body_model, self._markers, *self._views.publishers]
+        if self._others.names:
+            self.get_logger().info(f"also publishes {', '.join(self._others.names)}")
         compile_kernels()  # the first overlay shall not stop the worker for seconds
         self._marker_serializer = MarkerSerializer(self._estimator.body_model.faces)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -197,9 +210,15 @@ class LiveNode(LifecycleNode):
         if self._publishers_of_configuration:
             self.destroy_timer(self._diagnostics_timer)
             self.destroy_publisher(self._diagnostics)
-        for publisher in self._publishers_of_configuration:
+        for publisher in self._publishers_of_configuration + (self._others.publishers if self._others else []):
             self.destroy_lifecycle_publisher(publisher)
         self._publishers_of_configuration = []
+        if self._others is not None:
+            self._others.destroy()
+            self._others = None
+        if self._tf2 is not None:
+            self._tf2.close()
+            self._tf2 = None
         self._estimator = None
 
     def _stop_work(self) -> None:
@@ -211,6 +230,7 @@ class LiveNode(LifecycleNode):
                 self.get_logger().warning(f"a frame is still in work after {STOP_SECONDS:g} s; it is left alone")
                 self._left_alone = self._worker
             self._worker = None
+            self._others.nobody()
 
     # ---- changes while it runs ----------------------------------------------------------------------------------------
 
@@ -270,21 +290,34 @@ class LiveNode(LifecycleNode):
             self._warn_once(self._following.remark)
         with statistics.stage("estimate"):
             bodies = self._publishable(self._stream(image, stamp, depth=depth, intrinsics=camera, stature=settings.stature or None))
+        axes, shown_header, shown = "ray" if camera is None else "camera", header, bodies
+        if axes == "camera" and self._target is not None:
+            axes, shown_header, shown = self._in_target_frame(header, bodies)
         with statistics.stage("publish"):
             self._bodies.publish(messages.body_array_message(
-                bodies, header, self._estimator.reliability_source, settings.publish_vertices,
-                axes="ray" if camera is None else "camera",
+                shown, shown_header, self._estimator.reliability_source, settings.publish_vertices, axes=axes,
                 depth_state="off" if subscriptions.depth is None else "missing" if depth is None else "used",
             ))  # fmt: skip
-        statistics.people = bodies
+        statistics.people = shown
         statistics.published += 1
         statistics.with_depth += depth is not None
         statistics.took("latency", time.monotonic() - arrival)
+        self._others.publish(shown_header, shown, header, image.shape[1::-1])
         if self._markers.get_subscription_count():
             if any(body.translation is None for body in bodies):
                 self._warn_once("markers need the camera's intrinsics: publish sensor_msgs/CameraInfo on camera_info")
-            self._markers.publish(self._marker_serializer(header, bodies))
-        self._views.publish(header, image, bodies)
+            self._markers.publish(self._marker_serializer(shown_header, shown))
+        self._views.publish(header, image, bodies, shown_header, shown)
+
+    def _in_target_frame(self, header, bodies: Bodies) -> tuple[str, Header, Bodies]:
+        """Axes, header and bodies as they are published; nobody, after a warning, where tf2 does not know how the frames lie."""
+        if header.frame_id == self._target.name:
+            return "camera", header, bodies
+        with self._statistics.stage("tf"):
+            moved = self._target(bodies, header.frame_id, nanoseconds(header.stamp))
+        if self._target.problem:
+            self._warn_once(self._target.problem)
+        return "target", Header(stamp=header.stamp, frame_id=self._target.name), moved
 
     def _publishable(self, bodies: list) -> Bodies:
         """Those that are finite; the others count among those without a body."""
@@ -346,10 +379,11 @@ class LiveNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         level, text, hardware_id = OK, self._state_name() if self._enabled else "disabled", ""
         values = {"backend": self._estimator.backend, "body model": self._estimator.body_model.name,
-                  "reliability": self._estimator.reliability_source}  # fmt: skip
+                  "reliability": self._estimator.reliability_source, "also published": ", ".join(self._others.names)}  # fmt: skip
         statistics, subscriptions, worker = getattr(self, "_statistics", None), self._inputs, self._worker
         if subscriptions is not None and worker is not None:
             remarks = subscriptions.check() + ([self._following.remark] if self._following.remark else [])
+            remarks += [self._target.problem] if self._target is not None and self._target.problem else []
             if self.get_parameter("use_sim_time").value and not self.get_clock().now().nanoseconds:
                 remarks.append("use_sim_time is true, but nothing comes on /clock")
                 self._warn_once(f"{remarks[-1]}: /diagnostics has no time; start the simulator, hmr-ros replay --clock, or set it to false")

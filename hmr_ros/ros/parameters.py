@@ -96,6 +96,16 @@ class LiveParameters:
     publish_vertices: bool = _parameter(
         True, "send the mesh in every Body (80 kB a person); without it joints and parameters only", effect="now"
     )
+    target_frame: str = _parameter(
+        "", "frame in which bodies are published, such as odom or map, by tf2_ros at the stamp of the image; where tf2 does not know it nobody is published; "
+        "empty: the camera's",
+    )  # fmt: skip
+    broadcast_tf: str = _parameter(
+        "auto", "frames body_<id> on /tf; auto: where tf2_msgs is installed; always: refused where it is not", choices=("auto", "always", "never")
+    )
+    publish_hri: str = _parameter(
+        "auto", "ROS4HRI's topics below /humans/bodies; auto: where hri_msgs is installed; always: refused where it is not", choices=("auto", "always", "never")
+    )
     log_level: str = _parameter("info", "of the node's own lines", choices=("debug", "info", "warn", "error", "fatal"), effect="now")
     warn_silence: float = _parameter(3.0, "seconds without an image, or without CameraInfo: a warning in log and /diagnostics", span=(0.1, 1e6), effect="now")
     error_silence: float = _parameter(10.0, "seconds without an image: an error in /diagnostics; 0: never", span=(0.0, 1e6), effect="now")

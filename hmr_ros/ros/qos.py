@@ -1,4 +1,4 @@
-"""Quality of service: the profiles of the topics, their overrides by parameters, and why nothing arrives on a topic.
+"""Topics: their quality of service with its overrides by parameters, those that stand beside another, and why nothing arrives on one.
 
 Every topic takes ``qos_overrides.<topic>.<subscription|publisher>.<history|depth|reliability|durability>`` from a parameter file.
 """
@@ -12,9 +12,9 @@ from rclpy.qos import QoSDurabilityPolicy, QoSPolicyKind, QoSProfile, QoSReliabi
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # ROS 2 Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 RESULTS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)  # RViz asks for reliable
 LATCHED = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -30,6 +30,19 @@ def newest(reliability: str) -> QoSProfile:
 def overridable(profile: QoSProfile) -> dict:
     """Arguments of create_publisher and create_subscription: a copy of ``profile``, which rclpy changes in place, and what may be overridden."""
     return {"qos_profile": copy.copy(profile), "qos_overriding_options": QoSOverridingOptions(OVERRIDABLE)}
+
+
+def quiet_publisher(node, message_type, topic: str, profile: QoSProfile):
+    """A publisher that comes and goes while the executor of ``node`` runs: without events, which the executor would wait for."""
+    return node.create_publisher(message_type, topic, copy.copy(profile), event_callbacks=PublisherEventCallbacks(use_default_callbacks=False))
+
+
+def beside(node, topic: str, transport: str) -> str:
+    """``topic``/``transport`` where it is remapped itself, otherwise beside wherever ``topic`` is, as image_transport does."""
+    remapped = node.resolve_topic_name(f"{topic}/{transport}")
+    if remapped != node.resolve_topic_name(f"{topic}/{transport}", only_expand=True):
+        return remapped
+    return f"{node.resolve_topic_name(topic)}/{transport}"
 
 
 def in_words(profile: QoSProfile) -> str:

@@ -9,11 +9,12 @@ from rclpy.qos import QoSDurabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hmr_ros.ros.camera_state import CameraState
-from hmr_ros.ros.depth_input import DepthInput, tf2_lookup, transform_of
+from hmr_ros.ros.depth_input import DepthInput
 from hmr_ros.ros.inputs import NO_POSITIONS
 from hmr_ros.ros.parameters import LiveParameters, depth_transform
-from hmr_ros.ros.qos import LATCHED, NEWEST, SilenceWatch, SubscriptionEventCallbacks, newest
+from hmr_ros.ros.qos import LATCHED, NEWEST, SilenceWatch, SubscriptionEventCallbacks, beside, newest
 from hmr_ros.ros.stamps import FrameGaps, RateLimit, nanoseconds
+from hmr_ros.ros.transforms import Tf2Lookup, tf2_lookup, transform_of
 
 
 class Subscriptions:
@@ -39,6 +40,7 @@ class Subscriptions:
             self._images = self._watch(Image, "image", self._on_image, newest(now.image_reliability))
         self._infos = [(self._watch(CameraInfo, "camera_info", self._putter(self.cameras, False), NEWEST), self.cameras)]
         self._depths: SilenceWatch | None = None
+        self._tf2: Tf2Lookup | None = None
         if now.use_depth:
             self._subscribe_depth(now)
         self._subscribe_latched()
@@ -52,6 +54,8 @@ class Subscriptions:
             watch.destroy()
         for subscription in self._latched.values():
             self._node.destroy_subscription(subscription)
+        if self._tf2 is not None:
+            self._tf2.close()
 
     def check(self) -> list[str]:
         """Once a second: what is missing, a remark for /diagnostics each; a line in the log when it begins, and when its reason changes."""
@@ -85,7 +89,7 @@ class Subscriptions:
 
     def _subscribe_depth(self, now: LiveParameters) -> None:
         numbers, aligned = depth_transform(now.depth_to_image), now.depth_to_image == "aligned"
-        lookup = None if numbers or aligned else tf2_lookup(self._node)
+        lookup = self._tf2 = None if numbers or aligned else tf2_lookup(self._node)
         self.depth = DepthInput(CameraState(now.camera_info_timeout, rectified=False), transform_of(numbers) if numbers else None, aligned, lookup)
         if now.depth_transport == "compressedDepth":
             self._depths = self._watch(CompressedImage, beside(self._node, "depth", "compressedDepth"), self._on_depth, NEWEST)
@@ -120,11 +124,3 @@ class Subscriptions:
             self._submit(message, now)
         else:
             self.spared += 1
-
-
-def beside(node, topic: str, transport: str) -> str:
-    """``topic``/``transport`` where it is remapped itself, otherwise beside wherever ``topic`` is, as image_transport does."""
-    remapped = node.resolve_topic_name(f"{topic}/{transport}")
-    if remapped != node.resolve_topic_name(f"{topic}/{transport}", only_expand=True):
-        return remapped
-    return f"{node.resolve_topic_name(topic)}/{transport}"

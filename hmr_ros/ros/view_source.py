@@ -17,7 +17,7 @@ from hmr_ros.ros.qos import LATCHED, NEWEST
 from hmr_ros.ros.stamped_buffer import StampedBuffer
 from hmr_ros.ros.stamps import nanoseconds
 from hmr_ros.viewer.meshes import MeshMaker
-from hmr_ros.viewer.shots import History, Shot, small_jpeg
+from hmr_ros.viewer.shots import NOT_SHOWN, History, Shot, small_jpeg
 
 IMAGES = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)  # an image is there before its bodies: those before are needed too
 
@@ -63,7 +63,11 @@ class ViewSource(Node):
             return
         self._taken = now
         jpeg, size = self._picture(message)
-        self._history.add(Shot(1e-9 * nanoseconds(message.header.stamp), bodies_from_message(message), message.detected, jpeg, self._camera(size)), now)
+        bodies = bodies_from_message(message)
+        if message.axes == "target":
+            self.get_logger().warning(NOT_SHOWN, once=True)
+            bodies = []
+        self._history.add(Shot(1e-9 * nanoseconds(message.header.stamp), bodies, message.detected, jpeg, self._camera(size)), now)
 
     def _picture(self, message: BodyArray) -> tuple[bytes | None, tuple[int, int] | None]:
         image = self._images.nearest(nanoseconds(message.header.stamp), 0, 0.0)

@@ -39,26 +39,28 @@ POINT_FIELDS = [PointField(name=name, offset=POINT.fields[name][1], datatype=kin
 
 
 class Views:
-    """``create_publisher(type, topic)`` makes each of ``publishers``; ``faces`` (F, 3) are the body model's."""
+    """``create_publisher(type, topic)`` makes each of ``publishers``; ``faces`` (F, 3) are the body model's. ``compressed`` is the topic beside `overlay`,
+    wherever that is remapped to."""
 
-    def __init__(self, create_publisher: Callable, faces: np.ndarray):
+    def __init__(self, create_publisher: Callable, faces: np.ndarray, compressed: str = "overlay/compressed"):
         self._faces = faces
         self._overlay = create_publisher(Image, "overlay")
-        self._compressed = create_publisher(CompressedImage, "overlay/compressed")
+        self._compressed = create_publisher(CompressedImage, compressed)
         self._skeleton = create_publisher(MarkerArray, "skeleton")
         self._points = create_publisher(PointCloud2, "points")
         self._skeletons = SkeletonMarkers()
         self.publishers = [self._overlay, self._compressed, self._skeleton, self._points]
 
-    def publish(self, header: Header, image: np.ndarray, bodies: Sequence[BodyEstimate]) -> None:
-        """What somebody listens to, of one image (H, W, 3) BGR and its bodies."""
+    def publish(self, image_header: Header, image: np.ndarray, seen: Sequence[BodyEstimate], header: Header, bodies: Sequence[BodyEstimate]) -> None:
+        """What somebody listens to, of one image (H, W, 3) BGR: the overlay with the bodies as they are ``seen`` by its camera, the others with ``bodies`` in
+        ``header``'s frame."""
         raw, jpeg = self._overlay.get_subscription_count(), self._compressed.get_subscription_count()
         if raw or jpeg:
-            overlay = draw_overlay(image, bodies, self._faces)
+            overlay = draw_overlay(image, seen, self._faces)
             if raw:
-                self._overlay.publish(image_to_message(overlay, header))
+                self._overlay.publish(image_to_message(overlay, image_header))
             if jpeg:
-                self._compressed.publish(jpeg_message(overlay, header))
+                self._compressed.publish(jpeg_message(overlay, image_header))
         if self._skeleton.get_subscription_count():
             self._skeleton.publish(self._skeletons(header, bodies))
         if self._points.get_subscription_count():
@@ -74,7 +76,7 @@ def jpeg_message(picture: np.ndarray, header: Header) -> CompressedImage:
 
 
 def points_message(bodies: Sequence[BodyEstimate], header: Header) -> PointCloud2:
-    """Vertices of all bodies with a translation, camera frame, metres; the field `person` is the body's place in the BodyArray."""
+    """Vertices of all bodies with a translation, ``header``'s frame, metres; the field `person` is the body's place in the BodyArray."""
     placed = [(i, body) for i, body in enumerate(bodies) if body.translation is not None]
     points = np.zeros(sum(len(body.vertices) for _, body in placed), POINT)
     begin = 0
@@ -99,7 +101,7 @@ def _cloud(points: np.ndarray, header: Header) -> PointCloud2:
 
 
 class SkeletonMarkers:
-    """MarkerArrays of bones, coloured by reliability, and of a text with the id above each head, in the camera frame.
+    """MarkerArrays of bones, coloured by reliability, and of a text with the id above each head, in the frame of the bodies.
 
     A joint without a reliability of its own (trunk, head, hands, feet) is grey. Marker ids, colours and who is deleted are as in markers.py.
     """
@@ -130,9 +132,13 @@ class SkeletonMarkers:
         marker = Marker(
             header=header, ns=TEXT, id=marker_id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, scale=Vector3(z=TEXT_HEIGHT_M),
             color=_colour(person_colour(marker_id)), lifetime=Duration(sec=MARKER_LIFETIME_S),
-            text=f"{body.id or f'#{marker_id}'}  {body.translation[2]:.1f} m",
+            text=body.id or f"#{marker_id}",
         )  # fmt: skip
-        marker.pose.position = Point(x=x, y=y - TEXT_ABOVE_HEAD_M, z=z)  # y is down
+        if body.axes == "target":  # z is up
+            marker.pose.position = Point(x=x, y=y, z=z + TEXT_ABOVE_HEAD_M)
+        else:  # y is down
+            marker.pose.position = Point(x=x, y=y - TEXT_ABOVE_HEAD_M, z=z)
+            marker.text += f"  {body.translation[2]:.1f} m"
         return marker
 
 

@@ -15,6 +15,7 @@ from hmr_ros.motion.motion import Motion
 
 PICTURE_WIDTH = 480  # pixels: what a history of hundreds of pictures can afford
 JPEG_QUALITY = 80
+NOT_SHOWN = 'bodies have axes "target" (target_frame), expected "camera" or "ray": look at them in RViz, or run the node without target_frame'
 RATE_OVER_S = 3.0  # the rate is that of the last seconds
 
 
@@ -74,7 +75,9 @@ class History:
 
 
 def shots_of(motion: Motion) -> list[Shot]:
-    """A recording's, in order of time; images without anybody are among them."""
+    """A recording's, in order of time; images without anybody are among them. ValueError for bodies that stand in no camera's frame."""
+    if "target" in motion.rows["axes"]:
+        raise ValueError(NOT_SHOWN)
     numbers, rows = motion.rows["frame"], motion.rows["time"]
     stamps = dict(zip(numbers.tolist(), rows.tolist()))
     by_time = OrderedDict((time, number) for number, time in stamps.items())
