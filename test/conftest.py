@@ -16,7 +16,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Files that start nodes and other programs and wait for them: one after the other, whatever else runs.
-WITH_PROCESSES = {f"test_{name}.py" for name in ("bench", "demo", "launch", "node", "node_inputs", "node_outputs", "node_process", "record", "replay_process", "soak", "viewer")}
+WITH_PROCESSES = {
+    f"test_{name}.py"
+    for name in ("bench", "demo", "launch", "node", "node_inputs", "node_outputs", "node_process", "record", "replay_process", "soak", "viewer")
+}
 
 
 def pytest_configure(config):
