@@ -1,6 +1,8 @@
 """The live node and other packages' messages, over Fast DDS: where they are installed what arrives, where they are not what is said."""
 
 import importlib.util
+import threading
+from array import array
 
 import numpy as np
 import pytest
@@ -10,15 +12,17 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PointStamped, TransformStamped  # noqa: E402
 from live_processes import FAKE, PATIENCE, Peer, picture, ros, start, wait_for  # noqa: E402, F401  ros and start are fixtures
 from scipy.spatial.transform import Rotation  # noqa: E402
-from sensor_msgs.msg import JointState, PointCloud2  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 
 from hmr_ros.geometry import pinhole  # noqa: E402
 from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message  # noqa: E402
+from hmr_ros.ros.messages import quaternion, vector  # noqa: E402
 from hmr_ros.ros.qos import LATCHED  # noqa: E402
 
 KNOWN = FAKE.replace("score=0.5, box=f(4)", 'score=0.5, id="a1b2c", box=f(4)')
 INSTALLED = {name for name in ("tf2_msgs", "tf2_ros", "hri_msgs", "vision_msgs") if importlib.util.find_spec(name)}
-TURN, PLACE = Rotation.from_euler("zyx", [-90, 0, -90], degrees=True), np.array([1.0, 2.0, 0.5])  # a camera that looks along odom's x
+TURN, PLACE = Rotation.from_matrix([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([1.0, 2.0, 0.5])  # a camera that looks along odom's x
 
 
 @pytest.fixture
@@ -37,6 +41,15 @@ def see(peer, people=1):
 
     wait_for(lambda: peer.ask(with_camera).axes != "ray")
     return peer.ask(with_camera)
+
+
+def transform(parent, child, turn, place, stamp=None):
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id = parent
+    message.header.stamp = stamp or message.header.stamp
+    message.transform.translation = vector(place)
+    message.transform.rotation = quaternion(turn.as_matrix())
+    return message
 
 
 def needs(*packages):
@@ -75,13 +88,7 @@ def test_a_robot_that_moves_gets_everything_in_its_target_frame_or_nobody(peer, 
     heard = {topic: peer.listen(kind, topic) for topic, kind in kinds.items()}
     buffer = Buffer()
     listener = TransformListener(buffer, peer.node)
-    transform = TransformStamped(child_frame_id="camera_optical")
-    transform.header.frame_id = "odom"
-    for field, value in zip("xyz", PLACE.tolist()):
-        setattr(transform.transform.translation, field, value)
-    for field, value in zip("xyzw", TURN.as_quat().tolist()):
-        setattr(transform.transform.rotation, field, value)
-    peer.node.create_publisher(TFMessage, "/tf_static", LATCHED).publish(TFMessage(transforms=[transform]))
+    peer.node.create_publisher(TFMessage, "/tf_static", LATCHED).publish(TFMessage(transforms=[transform("odom", "camera_optical", TURN, PLACE)]))
     wait_for(lambda: see(peer).bodies, live)
     wait_for(lambda: see(peer) and all(heard.values()), live)
 
@@ -113,6 +120,51 @@ def test_a_robot_that_moves_gets_everything_in_its_target_frame_or_nobody(peer, 
     listener.unregister()
     assert live.end() == 0 and "Traceback" not in live.text()
     assert not list(heard["/humans/bodies/tracked"][-1].ids)  # who ends leaves nobody behind
+
+
+@needs("tf2_msgs", "tf2_ros")
+def test_an_odometry_that_comes_after_the_image_is_waited_for(peer, start):  # noqa: F811
+    """Each image has another transform, which is sent 10 ms after it."""
+    from tf2_msgs.msg import TFMessage
+
+    live = start("--ros-args", "-p", "target_frame:=odom", code=KNOWN)
+    frames = peer.node.create_publisher(TFMessage, "/tf", 100)
+    wait_for(lambda: frames.get_subscription_count(), live)
+
+    def image(header):
+        peer.infos.publish(intrinsics_to_message(pinhole(64, 48, 60), 64, 48, header))
+        late = transform("odom", "camera_optical", TURN, [peer.count, 0, 0], header.stamp)
+        threading.Timer(0.01, lambda: frames.publish(TFMessage(transforms=[late]))).start()
+        return image_to_message(picture(), header)
+
+    for _ in range(3):
+        answers = []
+        wait_for(lambda answers=answers: answers.append(peer.ask(image)) or answers[-1].bodies, live)
+        assert answers[-1].bodies[0].translation.x == pytest.approx(peer.count + 3)  # 3 m before the camera of this very image
+    assert live.end() == 0
+
+
+@needs("tf2_msgs", "tf2_ros")
+def test_depth_of_another_camera_is_registered_by_tf(peer, start):  # noqa: F811
+    from tf2_msgs.msg import TFMessage
+
+    live = start("--ros-args", "-p", "use_depth:=true", "-p", "camera_info_timeout:=0.0")
+    depths, infos = peer.node.create_publisher(Image, "depth", 5), peer.node.create_publisher(CameraInfo, "depth_camera_info", 5)
+    wait_for(lambda: depths.get_subscription_count() and infos.get_subscription_count() and peer.infos.get_subscription_count(), live)
+
+    def frame(header):
+        peer.infos.publish(intrinsics_to_message(pinhole(64, 48, 60), 64, 48, header))
+        of_tof = Header(frame_id="tof", stamp=header.stamp)
+        infos.publish(intrinsics_to_message(pinhole(32, 24, 60), 32, 24, of_tof))
+        data = array("B", np.full((24, 32), 2000, np.uint16).tobytes())
+        depths.publish(Image(header=of_tof, encoding="16UC1", height=24, width=32, step=64, data=data))
+        return image_to_message(picture(), header)
+
+    wait_for(lambda: peer.ask(frame) and "tf2 does not know how these cameras lie" in live.text(), live)
+    place = transform("camera_optical", "tof", Rotation.identity(), [0.05, 0, 0])
+    peer.node.create_publisher(TFMessage, "/tf_static", LATCHED).publish(TFMessage(transforms=[place]))
+    wait_for(lambda: peer.ask(frame).depth_state == "used", live)
+    assert live.end() == 0
 
 
 @needs("tf2_msgs")
