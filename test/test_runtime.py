@@ -402,6 +402,19 @@ def test_an_explicit_backend_may_choose_its_precision_alone(network):
     assert compiled.backend.startswith("openvino") and "fp16" not in compiled.backend
 
 
+@pytest.mark.parametrize("allows, there, holds, expected", [
+    (True, True, True, ["bf16"]), (True, True, False, ["bf16", "fp32"]), (True, False, True, ["fp32"]), (False, True, True, ["fp32"]),
+])  # fmt: skip
+def test_auto_takes_bf16_on_a_cpu_where_module_cpu_and_parity_allow_it(allows, there, holds, expected, network, monkeypatch):
+    tried = []
+    openvino = _Backend("openvino", tried, ("bf16", "fp32") if holds else ("fp32",))
+    monkeypatch.setattr("hmr_ros.runtime.compiled._backend", {"openvino": openvino}.__getitem__)
+    monkeypatch.setattr("hmr_ros.runtime.compiled.cpu_has_bf16", lambda: there)
+    monkeypatch.setattr(type(network), "bf16_on_a_cpu", allows, raising=False)
+    assert runtime.compile(network, inputs(1), backend="openvino", precision="auto").backend == f"openvino {expected[-1]}"
+    assert [precision for _, precision in tried] == expected
+
+
 def test_with_a_gpu_the_detectors_of_auto_are_torch_modules(monkeypatch):
     from hmr_ros.proxies import torch_modules
 

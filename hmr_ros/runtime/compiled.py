@@ -2,7 +2,7 @@
 
 One rule on fallbacks: "auto" tries TensorRT, with a GPU torch on it, OpenVINO, torch, in this order, and says which one it took and why not
 an earlier one; an explicitly named backend is used or refused, never replaced. The same holds for the precision, where "auto" tries fp16
-on a GPU.
+on a GPU, and bf16 on a CPU for a module that allows it.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def compile(
     name: appears in messages; by default the file's stem or the module's class.
     precision: "fp32", or of the arithmetic inside, between float32 inputs and outputs: "fp16" (TensorRT, torch on CUDA), "bf16" (TensorRT,
         torch, OpenVINO on CPUs that have it), "int8" (OpenVINO with nncf installed, given ``calibration``). "auto": fp16 on a GPU, where
-        parity holds, else fp32.
+        parity holds, else fp32, and bf16 for a module that says ``bf16_on_a_cpu`` on OpenVINO where the CPU has it and parity holds.
     max_batch: rows of the largest TensorRT engine; larger batches are split. The others take any batch in one piece.
     calibration: for int8, typical inputs: one sequence of arrays per call, as many as there are inputs.
     engine_options: further keywords of ``torch_tensorrt.dynamo.compile``; for backend "tensorrt" only.
@@ -202,7 +202,7 @@ def compile(
     if not isinstance(example_inputs, (tuple, list)):
         example_inputs = (example_inputs,)
     name = name or type(model).__name__
-    attempts = _attempts(backend, precision)
+    attempts = _attempts(backend, precision, getattr(model, "bf16_on_a_cpu", False))
     reasons: dict[str, None] = {}  # each once
     for candidate, tried in attempts:
         options = Options(shapes, threads, tried, max_batch, calibration, engine_options)
@@ -223,13 +223,16 @@ def compile(
     raise BackendUnavailable(f"nothing here can run {name} in {precision}: {'; '.join(reasons)}")
 
 
-def _attempts(backend: str, precision: str) -> list[tuple[str, str]]:
+def _attempts(backend: str, precision: str, bf16_on_a_cpu: bool) -> list[tuple[str, str]]:
     """Backends and precisions in the order in which they are tried; one where both are explicit."""
     on_gpu = {"tensorrt", "torch"} if gpu_is_there() else {"tensorrt"}
     candidates = (backend,) if backend != "auto" else _WITH_GPU if "torch" in on_gpu else BACKENDS
     if precision != "auto":
         return [(candidate, precision) for candidate in candidates]
-    return [(candidate, tried) for candidate in candidates for tried in (("fp16", "fp32") if candidate in on_gpu else ("fp32",))]
+    tried = {candidate: ("fp16", "fp32") if candidate in on_gpu else ("fp32",) for candidate in candidates}
+    if bf16_on_a_cpu and "openvino" in tried and cpu_has_bf16():
+        tried["openvino"] = ("bf16", "fp32")
+    return [(candidate, each) for candidate in candidates for each in tried[candidate]]
 
 
 _import_lock = threading.Lock()

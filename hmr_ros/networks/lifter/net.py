@@ -80,6 +80,8 @@ class Lifter(nn.Module):
     the reliability, beside the features. ``embedding``: BlazePose's embedding, the features' last part, is used.
     """
 
+    bf16_on_a_cpu = True  # measured to cost no accuracy: docs/gpu.md
+
     def __init__(
         self, width: int = 640, blocks: int = 2, dropout: float = 0.1, members: int = 3, embedding: bool = True, image_features: int = 0
     ):
