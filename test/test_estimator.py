@@ -17,7 +17,7 @@ DEMO = files("hmr_ros") / "assets" / "demo"
 
 @pytest.fixture(scope="module")
 def estimator():
-    return HumanMeshEstimator.from_default()
+    return HumanMeshEstimator.from_default(precision="fp32")  # the same on every CPU
 
 
 @pytest.fixture(scope="module")
