@@ -216,7 +216,13 @@ class CutSqlite:
         self.topics: dict[Topic, int | None] = dict.fromkeys(self._topics.values())
 
     def messages(self, wanted: set[Topic], at: int | None = None) -> Iterator[tuple[Topic, int, bytes]]:
-        which, values = ("", ()) if at is None else ("WHERE timestamp = ?", (at,))
-        for key, time, raw in self._database.execute(f"SELECT topic_id, timestamp, data FROM messages NOT INDEXED {which} ORDER BY rowid", values):
+        select = "SELECT topic_id, timestamp, data FROM messages NOT INDEXED"
+        if at is not None:
+            for key, topic in self._topics.items():
+                if topic in wanted:  # of each the first: to look for others would lead into the damage
+                    for _, time, raw in self._database.execute(f"{select} WHERE topic_id = ? AND timestamp = ? LIMIT 1", (key, at)):
+                        yield topic, time, raw
+            return
+        for key, time, raw in self._database.execute(f"{select} ORDER BY rowid"):
             if (topic := self._topics.get(key)) in wanted and topic is not None:
                 yield topic, time, raw
