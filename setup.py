@@ -18,20 +18,20 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 
 RUNTIME = [
-    "numpy>=1.22",
+    "numpy>=1.22",  # numba's floor; our own would be the 1.21 of Ubuntu 22.04
     "scipy>=1.8",
     "torch>=2.6",
     "openvino>=2024.4",
-    "opencv-python-headless>=4.6",  # a robot's python3-opencv provides cv2 as well
+    "opencv-python-headless>=4.5.4",  # a robot's python3-opencv provides cv2 as well
     "av>=12",  # videos; OpenCV counts frames wrongly and stops at the first damage
     "pillow>=9",  # animations and TIFFs of several pages, page by page
     "smplx>=0.1.28",
     "roma>=1.4",  # rotations of batches in torch: refinement on a GPU
     "numba>=0.59",
     "safetensors>=0.4",
-    "rich>=13",
+    "rich>=11",
     "tyro>=0.8",
-    "matplotlib>=3.7",  # plots of hmr-ros eval; imported when they are made
+    "matplotlib>=3.5",  # plots of hmr-ros eval; imported when they are made
 ]
 ROS = [
     "ros-rclpy",

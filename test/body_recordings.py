@@ -48,10 +48,11 @@ def without_mesh(body):
     return replace(body, vertices=body.vertices[:0])
 
 
-def write_bodies(folder, model, people, plugin="mcap", vertices=False, with_info=True):
-    """A rosbag2 as `ros2 bag record` makes it: messages of rclpy. ``people``: tracks of :func:`posed`, image by image."""
+def write_bodies(folder, model, people, plugin="mcap", vertices=False, with_info=True, picture=None):
+    """A rosbag2 as `ros2 bag record` makes it: messages of rclpy. ``people``: tracks of :func:`posed`, image by image. ``picture``: (H, W, 3) BGR,
+    recorded with each of them."""
     from hmr_ros.io.body_bags import typestore
-    from hmr_ros.ros.inputs import intrinsics_to_message
+    from hmr_ros.ros.inputs import image_to_message, intrinsics_to_message
     from hmr_ros.ros.messages import body_array_message, body_model_message
     from rclpy.serialization import serialize_message
     from std_msgs.msg import Header
@@ -62,6 +63,7 @@ def write_bodies(folder, model, people, plugin="mcap", vertices=False, with_info
         arrays = writer.add_connection("/bodies", "hmr_ros/msg/BodyArray", typestore=store)
         models = writer.add_connection("/body_model", "hmr_ros/msg/BodyModel", typestore=store)
         infos = writer.add_connection("/camera_info", "sensor_msgs/msg/CameraInfo", typestore=store)
+        images = None if picture is None else writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=store)
         writer.write(models, int(START * 1e9), serialize_message(body_model_message(model)))
         for i, bodies in enumerate(zip(*people, strict=True)):
             nanoseconds = int(START) * 10**9 + round(i * 1e9 / RATE)
@@ -69,6 +71,8 @@ def write_bodies(folder, model, people, plugin="mcap", vertices=False, with_info
             header.stamp.sec, header.stamp.nanosec = divmod(nanoseconds, 10**9)
             if with_info:
                 writer.write(infos, nanoseconds, serialize_message(intrinsics_to_message(INTRINSICS, WIDTH, HEIGHT, header)))
+            if images is not None:
+                writer.write(images, nanoseconds, serialize_message(image_to_message(picture, header)))
             message = body_array_message(list(bodies), header, "learned", vertices, axes="camera", depth_state="used")
             writer.write(arrays, nanoseconds, serialize_message(message))
     return folder

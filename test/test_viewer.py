@@ -13,7 +13,7 @@ import pytest
 
 viser = pytest.importorskip("viser", reason="viser is not installed")
 pytest.importorskip("rosbags", reason="rosbags is not installed")
-from body_recordings import HEIGHT, INTRINSICS, RATE, START, WIDTH, posed, without_mesh  # noqa: E402
+from body_recordings import HEIGHT, INTRINSICS, RATE, START, WIDTH, posed, without_mesh, write_bodies  # noqa: E402
 from browser import Browser, find_browser  # noqa: E402
 from websockets.exceptions import InvalidStatus  # noqa: E402
 from websockets.sync.client import connect  # noqa: E402
@@ -31,6 +31,7 @@ SIZE = (960, 560)
 PANEL = 620  # where the controls begin, pixels
 COLOUR = person_colour(person_number("a1b2c", 0))
 CAMERA = (*INTRINSICS, WIDTH, HEIGHT)
+CODE = "import sys; from hmr_ros.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,35 @@ def test_what_one_visitor_hides_others_still_see(viewer, browser, tmp_path, wait
     finally:
         other.close()
     wait_until(lambda: len(viewer._visitors) == 1)
+
+
+@needs_browser
+def test_a_bag_is_shown_with_its_pictures_in_the_camera(browser, person, model, tmp_path, wait_until):
+    pytest.importorskip("rclpy")
+    green = np.full((HEIGHT, WIDTH, 3), (40, 200, 40), np.uint8)
+    bag = write_bodies(tmp_path / "bag", model, [person[:1]], picture=green)
+    log = tmp_path / "view.log"
+    with open(log, "wb") as out:
+        view = subprocess.Popen([sys.executable, "-P", "-c", CODE, "view", str(bag), "--port", "0"], stdout=out, stderr=out)
+    try:
+        wait_until(lambda: "open http" in log.read_text() or view.poll() is not None, 40)
+        browser.open(log.read_text().split("open ")[1].split()[0])
+        wait_until(lambda: "1 of them with a picture of /image" in browser.text(), 40)
+        browser.click("Skeletons")
+        expected = silhouette(person[0], model.faces, browser.screenshot().shape[:2])
+
+        def seen():
+            picture = browser.screenshot()
+            return of_hue(picture, COLOUR)[expected].mean() > 0.4 and of_hue(picture, (40, 200, 40)).sum() > 2_000  # it covers a part of the mesh
+
+        wait_until(seen, 40)
+    finally:
+        view.send_signal(signal.SIGINT)
+        try:
+            assert view.wait(20) == 0, log.read_text()
+        finally:
+            view.kill()
+            view.wait()
 
 
 # ---- what a visitor cannot do ------------------------------------------------------------------------------------------
@@ -264,9 +294,8 @@ def test_live_bodies_and_their_picture_reach_the_browser(browser, person, model,
     from hmr_ros.ros.process import start_ros
 
     log = tmp_path / "view.log"
-    code = "import sys; from hmr_ros.cli import main; sys.exit(main(sys.argv[1:]))"
     with open(log, "wb") as out:
-        view = subprocess.Popen([sys.executable, "-P", "-c", code, "view", "--port", "0", "--ros-args", "-r", "bodies:=/robot/bodies"],
+        view = subprocess.Popen([sys.executable, "-P", "-c", CODE, "view", "--port", "0", "--ros-args", "-r", "bodies:=/robot/bodies"],
                                 stdout=out, stderr=out)  # fmt: skip
     start_ros([])
     node = rclpy.create_node("peer")

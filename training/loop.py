@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
@@ -285,7 +285,7 @@ class _Run:
             self.console.print(f"{self.task.label}: {line}", highlight=False)
 
     def _progress(self) -> Progress:
-        columns = TextColumn(self.task.label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        columns = TextColumn(self.task.label), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TimeRemainingColumn()
         hidden = not self.fabric.is_global_zero
         return Progress(*columns, TextColumn("{task.fields[losses]}"), console=self.console, disable=hidden)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from hmr_ros.commands.bodies import read_motion
-from hmr_ros.io.report import printable
+from hmr_ros.io.bag_pictures import BagPictures
+from hmr_ros.io.bags import is_bag
+from hmr_ros.io.report import ReadReport, printable
+from hmr_ros.motion.motion import Motion
 from hmr_ros.ros.process import ignore_signals, stop_event, without_ros_arguments
 from hmr_ros.viewer.meshes import MeshMaker
-from hmr_ros.viewer.shots import History, shots_of
+from hmr_ros.viewer.shots import History, RecordedPictures, shots_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class View:
     """Moments a second that are kept and shown, live, at most."""
     compressed: bool = False
     """Subscribe image/compressed instead of image."""
+    image_topic: str = ""
+    """Where a bag's pictures come from; without it from the topic with most of the bodies' stamps."""
 
     def __post_init__(self):
         for name, low, high in (("port", 0, 65535), ("history", 1, 100_000), ("rate", 0.1, 1000)):
@@ -58,12 +64,31 @@ def _show_recording(options: View, make_mesh: MeshMaker, stop) -> int:
         raise ValueError(f"{printable(options.recording)} has no bodies in {len(motion.times)} images, expected at least one")
     make_mesh.expect(motion.body_model, motion.sha256)
     make_mesh.load()
-    shots = shots_of(motion)
-    status = f"{printable(Path(options.recording).name)}: {len(shots)} moments, {motion.rate:.1f} a second"
     if report.exit_code:
         print(f"{printable(options.recording)}: {report.line()}", file=sys.stderr)
-    viewer = Viewer(lambda: shots, False, make_mesh, lambda: "\n\n".join(filter(None, (status, make_mesh.missing))), options.host, options.port)
-    return _serve(viewer, options, stop)
+    with ExitStack() as stack:
+        recorded, told = None, ""
+        if is_bag(Path(options.recording)):
+            bag = stack.enter_context(_bag_pictures(options, motion))
+            recorded, motion = RecordedPictures(bag.at), replace(motion, camera=bag.camera or motion.camera)
+            told = f"{bag.count} of them with a picture of {printable(bag.topic.name)}" if bag.topic else "no pictures of them"
+        elif options.image_topic:
+            raise ValueError(f"--image-topic is {printable(options.image_topic)}, but {printable(options.recording)} is no bag: it holds no pictures")
+        shots = shots_of(motion, recorded)
+        status = f"{printable(Path(options.recording).name)}: {len(shots)} moments, {motion.rate:.1f} a second" + f"; {told}" * bool(told)
+
+        def words() -> str:
+            return "\n\n".join(filter(None, (status, make_mesh.missing, recorded and recorded.problem)))
+
+        return _serve(Viewer(lambda: shots, False, make_mesh, words, options.host, options.port), options, stop)
+
+
+def _bag_pictures(options: View, motion: Motion) -> BagPictures:
+    report = ReadReport()
+    pictures = BagPictures(options.recording, motion.times.tolist(), options.image_topic, report)
+    if report.skipped:
+        print(f"{printable(options.recording)}: {report.line()}", file=sys.stderr)
+    return pictures
 
 
 def _show_live(options: View, argv: list[str], make_mesh: MeshMaker, stop) -> int:

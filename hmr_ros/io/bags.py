@@ -26,12 +26,14 @@ _HEADER_SIZE = 12  # bytes up to the end of a message's stamp
 
 
 class BagMessage(NamedTuple):
-    """``time`` in seconds of the recording; ``type`` such as one of IMAGE_TYPES or INFO_TYPE; ``raw`` as recorded."""
+    """``time`` in seconds of the recording; ``type`` such as one of IMAGE_TYPES or INFO_TYPE; ``raw`` as recorded; ``place``: for
+    :meth:`BagFiles.message_at`."""
 
     time: float
     type: str
     raw: bytes
     topic: str = ""
+    place: tuple[int, int] = (0, 0)
 
     @property
     def stamp(self) -> int:
@@ -118,7 +120,7 @@ class BagFiles:
             report.skip(name, why)
         for text in self._notes:
             report.note(text)
-        for name, recording in self._recordings:
+        for number, (name, recording) in enumerate(self._recordings):
             problems = []
             try:
                 for topic, time, raw in recording.messages(wanted):
@@ -127,7 +129,7 @@ class BagFiles:
                         report.skip(f"a message of {topic.name} at {time} ns", problem)
                         continue
                     report.read += topic.name in counted
-                    yield message
+                    yield message._replace(place=(number, time))
             except Exception as error:  # whatever rosbags, SQLite or a decompressor stumble over; what came before is kept
                 problems = [f"it is damaged, its reading ended early ({reason(error)})"]
             if problems := [*recording.problems, *problems]:
@@ -136,6 +138,19 @@ class BagFiles:
                 report.note(text)
         if report.promised is not None:
             report.promised = max(report.promised, report.read)
+
+    def message_at(self, topic: Topic, stamp: int, place: tuple[int, int]) -> BagMessage:
+        """The message that :meth:`read` gave, again, without what stands before it. ValueError where it cannot be read."""
+        number, time = place
+        name, recording = self._recordings[number]
+        try:
+            for _, _, raw in recording.messages({topic}, time):
+                message, _ = _message(topic, time, raw)
+                if message is not None and message.stamp == stamp:
+                    return message
+        except Exception as error:  # as above
+            raise ValueError(f"{name} cannot be read at {time} ns ({reason(error)})") from error
+        raise ValueError(f"{name} has no message of {printable(topic.name)} at {time} ns any more")
 
     def promised_of(self, topic: Topic) -> int | None:
         """How many messages metadata.yaml and the files' indexes promise, None where they do not tell."""

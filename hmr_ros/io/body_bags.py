@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hmr_ros.estimate import Bodies
 from hmr_ros.files import share_file
 from hmr_ros.io.bags import INFO_TYPE, BagFiles
@@ -61,7 +63,7 @@ class BodyBag(BagFiles):
             if message.type == MODEL_TYPE:
                 self.body_model = (decoded.name, decoded.hash)
             elif message.type == INFO_TYPE:
-                self.camera = (decoded.k[0], decoded.k[4], decoded.k[2], decoded.k[5], decoded.width, decoded.height)
+                self.camera = camera_of(decoded)
             else:
                 yield BodyFrame(index, 1e-9 * message.stamp, decoded.header.frame_id, decoded.reliability_source, bodies_from_message(decoded))
                 index += 1
@@ -78,6 +80,13 @@ class BodyBag(BagFiles):
         infos = [topic for topic in self.counts if topic.type == INFO_TYPE]
         self._wanted = {chosen, Topic(f"{chosen.name.rpartition('/')[0]}/body_model", MODEL_TYPE), *(infos if len(infos) == 1 else ())}
         self.promised = self.promised_of(chosen)
+
+
+def camera_of(info) -> tuple[float, ...] | None:
+    """fx, fy, cx, cy, width, height of a CameraInfo; None for an uncalibrated one."""
+    camera = tuple(float(value) for value in (info.k[0], info.k[4], info.k[2], info.k[5], info.width, info.height))
+    fx, fy, _, _, width, height = camera
+    return camera if np.isfinite(camera).all() and min(fx, fy, width, height) > 0 else None
 
 
 def has_bodies(path: Path) -> bool:

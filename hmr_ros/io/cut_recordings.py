@@ -22,6 +22,7 @@ from hmr_ros.io.report import printable
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX, _STATISTICS, _LAST = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x0B, 0x0F
 _PRIVATE = 0x80  # and above: records that applications define
 _MAGIC_SIZE = 8
+_STRETCH = 1 << 20  # bytes of a file, at least, that are searched for the messages of one time
 _MESSAGE_HEAD = 22  # bytes before its data: channel, sequence, two times
 
 
@@ -58,7 +59,15 @@ class CutMcap:
         self._channels: dict[int, Topic] = {}
         self.problems: list[str] = []
         self.notes = [f"{printable(path.name)} was read without its index: {why}"]
-        found = Counter(channel for channel, _, _ in self._walk(data=False))
+        self._at = 0  # byte where the record begins that is read
+        self._stretches: list[list[int]] = []  # of the file: the byte where each begins, the first and last time of its messages
+        found: Counter[int] = Counter()
+        for channel, time, _ in self._walk(data=False):
+            found[channel] += 1
+            if not self._stretches or self._at >= self._stretches[-1][0] + _STRETCH:
+                self._stretches.append([self._at, time, time])
+            _, first, last = self._stretches[-1]
+            self._stretches[-1][1:] = min(first, time), max(last, time)
         counts: dict[Topic, int] = Counter()
         for channel, topic in self._channels.items():
             counts[topic] += max(found[channel], self._indexed[channel], self._stated.get(channel, 0))
@@ -66,10 +75,23 @@ class CutMcap:
         self.definitions: dict[str, str] = {}
         self.topics: dict[Topic, int | None] = {topic: None if self._found else count for topic, count in counts.items()}
 
-    def messages(self, wanted: set[Topic]) -> Iterator[tuple[Topic, int, bytes]]:
-        for channel, time, raw in self._walk():
-            if (topic := self._channels.get(channel)) in wanted and topic is not None:
+    def messages(self, wanted: set[Topic], at: int | None = None) -> Iterator[tuple[Topic, int, bytes]]:
+        for channel, time, raw in self._walk() if at is None else self._near(at):
+            if (topic := self._channels.get(channel)) in wanted and topic is not None and at in (None, time):
                 yield topic, time, raw
+
+    def _near(self, wanted: int) -> Iterator[tuple[int, int, bytes]]:
+        """The messages of all stretches that may hold some of this time."""
+        with open(self._path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            ends = [begin for begin, _, _ in self._stretches[1:]] + [size]
+            for (begin, first, last), end in zip(self._stretches, ends):
+                if first <= wanted <= last:
+                    file.seek(begin)
+                    for message in self._records(file, size, True):
+                        if self._at >= end:
+                            break
+                        yield message
 
     def _walk(self, data: bool = True) -> Iterator[tuple[int, int, bytes]]:
         """Channel, time and, where wanted, data of the messages; fills what is known of the file."""
@@ -89,6 +111,7 @@ class CutMcap:
         place = "" if chunk_at is None else f" of the chunk at byte {chunk_at}"
         while True:
             at = file.tell()
+            self._at = at if chunk_at is None else self._at
             head = file.read(9)
             if not head and chunk_at is not None:
                 return
@@ -178,7 +201,7 @@ class CutSqlite:
 
     def __init__(self, path: Path, why: str, stack: ExitStack):
         name = quote(os.fsencode(path.resolve()))
-        self._database = stack.enter_context(closing(sqlite3.connect(f"file:{name}?mode=ro&immutable=1", uri=True)))
+        self._database = stack.enter_context(closing(sqlite3.connect(f"file:{name}?mode=ro&immutable=1", uri=True, check_same_thread=False)))
         self._database.text_factory = lambda text: text.decode("utf-8", "backslashreplace")
         self.problems = [f"it is damaged ({why}): it was read as far as it goes"]
         self.notes: list[str] = []
@@ -192,7 +215,14 @@ class CutSqlite:
         self.definitions: dict[str, str] = {}
         self.topics: dict[Topic, int | None] = dict.fromkeys(self._topics.values())
 
-    def messages(self, wanted: set[Topic]) -> Iterator[tuple[Topic, int, bytes]]:
-        for key, time, raw in self._database.execute("SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY rowid"):
+    def messages(self, wanted: set[Topic], at: int | None = None) -> Iterator[tuple[Topic, int, bytes]]:
+        select = "SELECT topic_id, timestamp, data FROM messages NOT INDEXED"
+        if at is not None:
+            for key, topic in self._topics.items():
+                if topic in wanted:  # of each the first: to look for others would lead into the damage
+                    for _, time, raw in self._database.execute(f"{select} WHERE topic_id = ? AND timestamp = ? LIMIT 1", (key, at)):
+                        yield topic, time, raw
+            return
+        for key, time, raw in self._database.execute(f"{select} ORDER BY rowid"):
             if (topic := self._topics.get(key)) in wanted and topic is not None:
                 yield topic, time, raw

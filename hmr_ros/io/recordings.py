@@ -25,14 +25,15 @@ _HEAD = 65536  # SQLite's first pages hold the text of its tables
 class Recording(Protocol):
     """An open file. ``topics`` → number of messages, None where the file does not tell; ``definitions``: of message types, as far as it holds
     them; ``problems`` that cost messages, in words, and ``notes`` that cost none, both complete after a pass. ``messages`` raises whatever its
-    library does where the file is damaged."""
+    library does where the file is damaged; with a time ``at`` (nanoseconds of the recording) it gives those of this time alone, without reading
+    the whole file."""
 
     topics: dict[Topic, int | None]
     definitions: dict[str, str]
     problems: list[str]
     notes: list[str]
 
-    def messages(self, wanted: set[Topic]) -> Iterator[tuple[Topic, int, bytes]]: ...
+    def messages(self, wanted: set[Topic], at: int | None = None) -> Iterator[tuple[Topic, int, bytes]]: ...
 
 
 def kind_of_recording(path: Path) -> str:
@@ -105,11 +106,11 @@ class _Indexed:
         if (counted := sum(count or 0 for count in self.topics.values())) != total:  # two places that a damage hits one by one
             self.problems.append(f"it counts {total} messages, but {counted} by topics: it is damaged")
 
-    def messages(self, wanted: set[Topic]) -> Iterator[tuple[Topic, int, bytes]]:
+    def messages(self, wanted: set[Topic], at: int | None = None) -> Iterator[tuple[Topic, int, bytes]]:
         chosen = [c for c in self._reader.connections if Topic(c.topic, c.msgtype) in wanted]
         if not chosen:  # to rosbags this would mean all
             return
-        for connection, time, raw in self._reader.messages(chosen):
+        for connection, time, raw in self._reader.messages(chosen, at, None if at is None else at + 1):
             yield Topic(connection.topic, connection.msgtype), time, raw
 
 
@@ -126,8 +127,8 @@ class _Ros1(_Indexed):
         self._to_cdr = get_typestore(Stores.ROS2_HUMBLE).ros1_to_cdr
         self._take_topics(self._reader.message_count)
 
-    def messages(self, wanted: set[Topic]) -> Iterator[tuple[Topic, int, bytes]]:
-        for topic, time, raw in super().messages(wanted):
+    def messages(self, wanted: set[Topic], at: int | None = None) -> Iterator[tuple[Topic, int, bytes]]:
+        for topic, time, raw in super().messages(wanted, at):
             yield topic, time, bytes(self._to_cdr(raw, topic.type))
 
 

@@ -85,6 +85,8 @@ class ViewSource(Node):
         if self._info is None:
             return None
         width, height = size or (self._info.width, self._info.height)
+        if not width or not height:  # CameraInfo may have neither
+            return None
         try:
             camera = camera_from_message(self._info, width, height)
         except ValueError as error:

@@ -24,7 +24,7 @@ SOLE_M = 0.06  # of the foot's joint above the ground
 BONE_RADIUS_M, ABOVE_HEAD_M = 0.022, 0.32
 THROUGH_MESH = 0.45  # opacity of a mesh whose bones are shown
 BESIDE_M, IN_FRONT_M = 1.0, 3.0  # where people without a position are shown: in a row
-FRUSTUM_M = 0.35  # from the camera to its picture
+PICTURE_M = 0.35  # from the camera to its picture, for people nearby
 UNKNOWN_CAMERA = (500.0, 500.0, 320.0, 240.0, 640, 480)
 GROUND_BODIES = 200  # the ground is where so many bodies stood last
 LEVEL = np.array([0.0, -1.0, 0.0])  # up, for a camera that is held level
@@ -69,13 +69,15 @@ class Ground:
 
 
 class BodyScene:
-    """Draws shots into ``scene``, a visitor's own. People have the colours of the overlay and of RViz."""
+    """Draws shots into ``scene``, a visitor's own. People have the colours of the overlay and of RViz. ``picture_m``: from the camera to its
+    picture, metres."""
 
     def __init__(self, scene: viser.SceneApi, make_mesh: MeshMaker):
         self._scene, self._make_mesh = scene, make_mesh
         self._people: dict[str, dict[str, viser.SceneNodeHandle]] = {}
+        self.picture_m = PICTURE_M
         self._frustum: viser.CameraFrustumHandle | None = None
-        self._frustum_of: tuple | None = None
+        self._frustum_of: dict[str, float] | None = None
         self._ground = Ground()
         self._grid = scene.add_grid(
             "/ground", 20.0, 20.0, plane="xy", cell_size=1.0, section_size=5.0, position=(0.0, 1.2, 4.0), wxyz=_turned_z(LEVEL[None])[0],
@@ -148,14 +150,16 @@ class BodyScene:
 
     def _draw_camera(self, shot: Shot, look: Look) -> None:
         """The principal point is taken for the picture's centre, and the lens for one without distortion."""
-        _, fy, _, _, width, height = camera = shot.camera or UNKNOWN_CAMERA
-        if self._frustum is None or self._frustum_of != camera:
-            self._frustum = self._scene.add_camera_frustum(
-                "/camera", fov=2 * np.arctan(height / (2 * fy)), aspect=width / height, scale=FRUSTUM_M, color=(90, 90, 100), cast_shadow=False,
-                receive_shadow=False, thickness=0.006,
-            )  # fmt: skip
-            self._frustum_of = camera
-        self._frustum.image = shot.picture() if look.picture else None
+        picture = shot.picture() if look.picture else None
+        _, fy, _, _, width, height = shot.camera or UNKNOWN_CAMERA
+        if shot.camera is None and picture is not None:
+            width = height * picture.shape[1] / picture.shape[0]
+        frustum = {"fov": 2 * np.arctan(height / (2 * fy)), "aspect": width / height, "scale": self.picture_m}
+        if self._frustum is None or self._frustum_of != frustum:
+            self._frustum = self._scene.add_camera_frustum("/camera", **frustum, color=(90, 90, 100), cast_shadow=False, receive_shadow=False,
+                                                           thickness=0.006)  # fmt: skip
+            self._frustum_of = frustum
+        self._frustum.image = picture
 
 
 def _rod(sides: int = 8) -> tuple[np.ndarray, np.ndarray]:

@@ -157,21 +157,23 @@ class _Visitor:
             with self._client.atomic():
                 self._scene.draw(shot, look)
             if not self._aimed:
-                self._aim(shot)
+                self._aim(shot, look)
             self._drawn = (shot, look)
         count = len(shot.bodies)
         people = f"{count} of {shot.detected} people have a body" if shot.detected > count else "1 person" if count == 1 else f"{count} people"
         moment = "now" if running and self._live else f"{shot.time - shots[-1].time if self._live else shot.time - shots[0].time:+.2f} s"
         self._say(f"**{people}**, {moment}\n\n{status}")
 
-    def _aim(self, shot: Shot) -> None:
-        """Once: where the first people are too far for the usual viewpoint, begin further away, and upright on their ground."""
+    def _aim(self, shot: Shot, look: Look) -> None:
+        """Once: where the first people are too far for the usual viewpoint, begin further away, upright on their ground, with a larger picture."""
         places = [body.translation for body in shot.bodies if body.translation is not None]
         self._aimed = bool(shot.bodies)
         if places and (middle := np.median(places, axis=0))[2] > FAR_M:
             camera, factor = self._client.camera, middle[2] / TOWARDS[2]
             camera.up_direction = self._scene.up
             camera.position, camera.look_at = factor * np.array(BEHIND), middle
+            self._scene.picture_m *= factor
+            self._scene.draw(shot, look)
 
     def _played(self, shots: list[Shot]) -> int:
         """The shot of a recording that is due now; from the beginning again at its end."""

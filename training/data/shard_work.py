@@ -21,7 +21,7 @@ import cv2
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hmr_ros.proxies import registry
 from hmr_ros.files import make_folder, write_json
@@ -98,7 +98,7 @@ def make_shards(open_maker: Callable[[], Maker], tasks: list[Task], total: int, 
     columns = (
         TextColumn(escape(label)),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.completed}/{task.total}"),
         TextColumn("{task.fields[rate]:.1f} /s"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
