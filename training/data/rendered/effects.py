@@ -51,8 +51,12 @@ def object_mask(rng: Generator, size: tuple[int, int], box: np.ndarray) -> np.nd
     return mask.astype(np.float32) / 255
 
 
-def photograph(rng: Generator, canvas: np.ndarray) -> np.ndarray:
-    """What a camera makes of light: blur, white balance, gamma, noise and JPEG; (H, W, 3) float32 → uint8 BGR."""
+def photograph(rng: Generator, canvas: np.ndarray, without: frozenset[str] = frozenset()) -> np.ndarray:
+    """What a camera makes of light: blur, white balance, gamma, noise and JPEG; (H, W, 3) float32 → uint8 BGR.
+
+    ``without``: which of "blur", "colour", "noise" and "jpeg" are drawn all the same, but not done (scene.INGREDIENTS).
+    """
+    original = canvas
     if rng.random() < 0.6:
         canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.35, 1.3))
     if rng.random() < 0.08:  # motion
@@ -62,20 +66,24 @@ def photograph(rng: Generator, canvas: np.ndarray) -> np.ndarray:
         for i in range(length):
             kernel[int(round((length - 1) / 2 * (1 + slope * (2 * i / (length - 1) - 1)))), i] = 1 / length
         canvas = cv2.filter2D(canvas, -1, kernel if rng.random() < 0.7 else np.ascontiguousarray(kernel.T))
+    canvas = original if "blur" in without else canvas
     levels = np.linspace(0, 1, 256, dtype=np.float32)
     gains = rng.uniform(0.9, 1.15) * (1 + rng.normal(0, 0.05, 3))
     gamma = rng.uniform(0.7, 1.2)
     noise = rng.uniform(0, 9) if rng.random() < 0.7 else 0.0
     height, width = canvas.shape[:2]
     y, x = rng.integers(_GRAIN.shape[0] - height + 1), rng.integers(_GRAIN.shape[1] - width + 1)
-    if noise:
+    if noise and "noise" not in without:
         canvas = canvas + noise * _GRAIN[y : y + height, x : x + width]
     image = np.clip(canvas, 0, 255).astype(np.uint8)
+    if "colour" in without:
+        gains, gamma = np.ones(3), 1.0
     table = np.stack([255 * np.clip(gain * levels, 0, 1) ** gamma for gain in gains], axis=-1)
     image = cv2.LUT(image, np.rint(table).astype(np.uint8)[None])
     if rng.random() < 0.8:
         quality = int(rng.integers(35, 96))
-        image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        if "jpeg" not in without:
+            image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
     return image
 
 
