@@ -222,11 +222,11 @@ class SceneMaker:
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
     def draw(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[Placed]
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[Placed], objects: bool = True
     ) -> tuple[np.ndarray, np.ndarray, list[PersonTruth]]:
         """Picture (H, W, 3) uint8 BGR, depth (H, W) metres and what is left to see of everybody, before a background.
 
-        ``camera`` (3, 3) turns a level camera's axes into the camera's.
+        ``camera`` (3, 3) turns a level camera's axes into the camera's. ``objects``: something may stand in front of somebody.
         """
         canvas = self.backgrounds.sample(rng, size).astype(np.float32)
         mean = np.array(cv2.mean(canvas)[:3]) + 1
@@ -245,7 +245,7 @@ class SceneMaker:
             owner[covered] = index
             nearest[covered] = distance[covered]
         hidden_behind_object = -1
-        if placed and rng.random() < self.config.occluded:
+        if placed and objects and rng.random() < self.config.occluded:
             hidden_behind_object = int(rng.integers(len(placed)))
             texture = self.backgrounds.sample(rng, size, plain=True)
             mask = object_mask(rng, size, placed[hidden_behind_object].truth.box)
