@@ -1,7 +1,7 @@
 """Do rendered people look to BlazePose as real ones do? A linear classifier tells them apart; the worse it does, the better the renderer.
 
     python tools/collect_people.py runs/people && python tools/collect_backgrounds.py runs/backgrounds
-    python benchmarks/domain_gap.py runs/people runs/backgrounds [--renderers painter] [--json benchmarks/results/domain_gap.json]
+    python benchmarks/domain_gap.py runs/people runs/backgrounds [--renderers painter gl] [--json benchmarks/results/domain_gap.json]
 
 Matched: the estimator's bodies in real pictures are dressed and rendered where they stood, before photos without people; poses, sizes, truncation
 and cameras are then the real ones, and only the look is different. Conditions leave one ingredient of the renderer out (scene.INGREDIENTS).
@@ -36,7 +36,7 @@ from hmr_ros.networks.lifter.features import GEOMETRY_COUNT, person_features
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.similarity import iou
 from hmr_ros.training.data.rendered.dataset import photos_in
-from hmr_ros.training.data.rendered.scene import FACING, INGREDIENTS, PersonTruth, Placed, SceneMaker
+from hmr_ros.training.data.rendered.scene import FACING, INGREDIENTS, PersonTruth, Placed, RendererName, SceneMaker
 
 FOLDS = 5
 RIDGE = 0.3  # times the number of people, on standardised inputs
@@ -51,7 +51,7 @@ class Config:
     """Real pictures, a sub-folder a scene (tools/collect_people.py)."""
     backgrounds: Annotated[Path, tyro.conf.Positional]
     """Photos without people (tools/collect_backgrounds.py)."""
-    renderers: tuple[str, ...] = ("painter",)
+    renderers: tuple[RendererName, ...] = ("painter", "gl")
     ingredients: tuple[str, ...] = (*INGREDIENTS, "photos")
     """What is left out, one after the other; "photos": made-up rooms instead."""
     seed: int = 0
@@ -147,11 +147,11 @@ def folds_of(pictures: list[RealPicture]) -> dict[str, int]:
     return folds
 
 
-def makers_of(config: Config, renderer: str, without: frozenset[str]) -> list[SceneMaker]:
+def makers_of(config: Config, renderer: RendererName, without: frozenset[str]) -> list[SceneMaker]:
     """A scene maker for each fold, with photos of its own."""
     makers = []
     for fold in range(FOLDS):
-        maker = SceneMaker("train", config.backgrounds, without=without - {"photos"})
+        maker = SceneMaker("train", config.backgrounds, without=without - {"photos"}, renderer=renderer)
         maker.backgrounds.files = photos_in(config.backgrounds)[fold::FOLDS]
         maker.backgrounds.procedural = 1.0 if "photos" in without else 0.0
         makers.append(maker)

@@ -58,11 +58,13 @@ class Painter:
     """The home-made renderer: one person after the other, each lit by itself. Its pictures depend on the generator only."""
 
     name = "painter"
+    depth_tested = False
 
     def __init__(self, dresser: Dresser, faces: np.ndarray, without: frozenset[str] = frozenset()):
         self.dresser, self.faces, self.without = dresser, faces, without
 
-    def identity(self) -> dict:
+    @staticmethod
+    def identity() -> dict:
         """What its pictures depend on besides the generator: nothing that is worth a word."""
         return {}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -25,6 +26,9 @@ from hmr_ros.training.data.rendered.effects import measure_depth, object_mask, p
 from hmr_ros.training.data.rendered.poses import PoseSampler
 
 FACING = np.diag([1.0, -1.0, -1.0])  # the upright world (y up, z towards the viewer) in the axes of a level camera
+
+RendererName = Literal["painter", "gl"]
+RENDERERS: tuple[RendererName, ...] = get_args(RendererName)
 
 # What a picture is made of and what can be left out of it, to see how much it matters (benchmarks/domain_gap.py).
 INGREDIENTS = ("patterns", "clothes", "cloth_shape", "light", "shadow", "blur", "colour", "noise", "jpeg")
@@ -103,6 +107,33 @@ class Placed:
     vertices: np.ndarray  # (V, 3) camera frame
 
 
+class Renderer(Protocol):
+    """What dresses and draws people: Painter (painting.py) or GLRenderer (gl.py)."""
+
+    name: str
+    depth_tested: bool  # people who are tangled up are seen as they lie in depth; else the nearer person covers the other
+
+    @staticmethod
+    def identity() -> dict:
+        """What the pictures depend on besides the generator; part of a data set's identity."""
+        ...
+
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: View) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See Painter.draw."""
+        ...
+
+
+def renderer_class(name: str) -> type[Renderer]:
+    """The renderer of this name; ValueError for another one."""
+    if name == "gl":
+        from hmr_ros.training.data.rendered.gl import GLRenderer
+
+        return GLRenderer
+    if name != "painter":
+        raise ValueError(f"the renderer {name!r} is unknown; expected one of {', '.join(RENDERERS)}")
+    return Painter
+
+
 class SceneMaker:
     """Draws scenes of one split."""
 
@@ -113,8 +144,12 @@ class SceneMaker:
         config: SceneConfig | None = None,
         poses: PoseSampler | None = None,
         without: frozenset[str] = frozenset(),
+        renderer: RendererName = "painter",
     ):
-        """``without``: which of INGREDIENTS are left out; the generator is read as ever, so that everything else stays the same."""
+        """``without``: which of INGREDIENTS are left out; the generator is read as ever, so that everything else stays the same.
+
+        ``renderer``: "painter" or "gl" (gl.py; RuntimeError where OpenGL is missing).
+        """
         if unknown := without - set(INGREDIENTS):
             raise ValueError(f"without {', '.join(sorted(unknown))}: expected names among {', '.join(INGREDIENTS)}")
         self.without = without
@@ -126,7 +161,7 @@ class SceneMaker:
         rest = self._forward(np.zeros((24, 3)), np.zeros(10))
         regions = [self.body.region_names[label] for label in self.body.vertex_regions]
         self.dresser = Dresser(*rest, hair=np.equal(regions, "hair"), head=np.equal(regions, "head"))
-        self.renderer = Painter(self.dresser, self.faces, without)
+        self.renderer: Renderer = renderer_class(renderer)(self.dresser, self.faces, without)
 
     def make(self, rng: Generator) -> Scene:
         config = self.config
@@ -242,6 +277,8 @@ class SceneMaker:
         for index, (coverage, distance) in zip(order, layers, strict=True):
             covered = coverage > 0.5
             silhouettes[index] = covered.sum()
+            if self.renderer.depth_tested:
+                covered &= distance < nearest
             owner[covered] = index
             nearest[covered] = distance[covered]
         hidden_behind_object = -1
