@@ -14,6 +14,7 @@ held out together, a fifth of the scenes at a time. AUC 0.5 is "cannot tell", 1 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class Config:
     """Horizontal, degrees; nobody knows the real cameras'."""
     threads: int | None = None
     json: Path | None = None
+    """Renderers in it that are not measured now are kept."""
 
 
 class RealPicture(NamedTuple):
@@ -253,6 +255,11 @@ def main() -> None:
     real = stacked([row for picture in pictures for row in picture.inputs], [picture.scene for picture in pictures for _ in picture.bodies])
     table = Table("renderer", "condition", "found", *INPUTS)
     result = {"seed": config.seed, "pictures": len(pictures), "people": len(real.scenes), "scenes": len(set(real.scenes.tolist())), "renderers": {}}
+    if config.json and config.json.is_file():
+        before = json.loads(config.json.read_text())
+        if {**before, "renderers": {}} != result:
+            raise SystemExit(f"domain_gap.py: {config.json} is about other pictures or another seed; name another file")
+        result["renderers"] = before["renderers"]
     for renderer in config.renderers:
         rows = result["renderers"][renderer] = {}
         for condition in ("as drawn", "everything", *(f"without {name}" for name in config.ingredients)):

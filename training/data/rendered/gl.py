@@ -12,7 +12,6 @@ Shaders are in shaders.py. Axes are the camera's: x right, y down, z forward.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +21,7 @@ from hmr_ros.geometry import project_pinhole
 from hmr_ros.rasterizer import rasterize, vertex_normals
 from hmr_ros.training.data.rendered import shaders
 from hmr_ros.training.data.rendered.appearance import Dresser, Outfit
+from hmr_ros.training.data.rendered.garments import Mesh, Wardrobe
 from hmr_ros.training.data.rendered.painting import Light, View
 
 SAMPLES = 4  # a pixel
@@ -33,16 +33,6 @@ GAMMA = 2.2
 ATTRIBUTES = {"position": 3, "normal": 3, "rest": 3, "surface": 4, "fixed_material": 1}  # of a vertex: floats
 
 
-class Mesh(NamedTuple):
-    """One dressed person, in triangles; G vertices."""
-
-    vertices: np.ndarray  # (G, 3) metres, camera frame
-    faces: np.ndarray  # (F, 3)
-    rest: np.ndarray  # (G, 3) the same points in the rest pose
-    surface: np.ndarray  # (G, 4) hair, head, and the outfit's two fields of noise
-    material: np.ndarray  # (G,) of appearance.py, or -1: what the rest pose says
-
-
 class GLRenderer:
     """Needs ``moderngl`` (extra "gl") and EGL; RuntimeError says what is missing. Belongs to the thread that made it."""
 
@@ -51,6 +41,7 @@ class GLRenderer:
 
     def __init__(self, dresser: Dresser, faces: np.ndarray, without: frozenset[str] = frozenset()):
         self.dresser, self.faces, self.without = dresser, faces, without
+        self.wardrobe = Wardrobe(dresser, faces)
         self.context = make_context()
         version, common = "#version 330\n", shaders.COMMON
         program = lambda vertex, fragment: self.context.program(vertex_shader=version + common + vertex, fragment_shader=version + common + fragment)  # noqa: E731
@@ -81,18 +72,15 @@ class GLRenderer:
 
     def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: View) -> list[tuple[np.ndarray, np.ndarray]]:
         """As Painter.draw: over ``canvas`` (H, W, 3) float32 BGR, in place; coverage and depth of each body as if it stood there alone."""
-        looks = [self.dresser.look(rng).without(self.without) for _ in bodies]
+        looks, meshes = [], []
+        for vertices in bodies:
+            look, pieces = self.wardrobe.choose(rng, self.dresser.look(rng))
+            looks.append(look.without(self.without))
+            meshes.append(self.wardrobe.dress(vertices, looks[-1], [] if "cloth_shape" in self.without else pieces))
         softness, radius = rng.uniform(0.006, 0.05), rng.uniform(0.08, 0.25)
-        meshes = [self.mesh(vertices, look) for vertices, look in zip(bodies, looks)]
         if meshes:
             self._render(canvas, meshes, looks, view, softness, radius)
         return [silhouette(mesh, view, canvas.shape[:2]) for mesh in meshes]
-
-    def mesh(self, vertices: np.ndarray, look: Outfit) -> Mesh:
-        """The body (V, 3) in its clothes."""
-        dressed = (vertices + vertex_normals(vertices, self.faces) * look.offsets[:, None]).astype(np.float32)
-        surface = np.column_stack([self.dresser.hair, self.dresser.head, look.fields]).astype(np.float32)
-        return Mesh(dressed, self.faces, self.dresser.rest, surface, np.full(len(dressed), -1, np.float32))
 
     # ---- passes ----------------------------------------------------------------------------------------------------------
 

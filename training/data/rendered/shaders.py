@@ -253,7 +253,7 @@ void main() {
 
     float folds = noise(r * vec3(16.0, 30.0, 16.0) + 3.0 * s.z), wide = noise(r * vec3(9.0, 14.0, 9.0) + 7.0 * s.w);
     float height = 0.0;
-    if (cloth) height = 0.0035 * wide + middle * 0.0022 * (1.0 - abs(folds)) + fine * 0.00025 * noise(r * 700.0);
+    if (cloth) height = 0.0035 * wide + middle * 0.0022 * (1.0 - folds * folds) + fine * 0.00025 * noise(r * 700.0);
     if (material == SKIN) height = fine * 0.00012 * noise(r * 500.0);
     if (material == HAIR) height = middle * 0.0015 * noise(r * vec3(190.0, 14.0, 190.0)) + 0.004 * noise(r * vec3(45.0, 9.0, 45.0));
     m = bumped(m, height);
