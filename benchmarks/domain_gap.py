@@ -37,7 +37,7 @@ from hmr_ros.networks.lifter.features import GEOMETRY_COUNT, person_features
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.similarity import iou
 from hmr_ros.training.data.rendered.dataset import photos_in
-from hmr_ros.training.data.rendered.scene import FACING, INGREDIENTS, PersonTruth, Placed, RendererName, SceneMaker
+from hmr_ros.training.data.rendered.scene import FACING, INGREDIENTS, PersonTruth, PlacedPerson, RendererName, SceneMaker
 
 FOLDS = 5
 RIDGE = 0.3  # times the number of people, on standardised inputs
@@ -114,7 +114,7 @@ def read_real(config: Config, estimator: HumanMeshEstimator) -> list[RealPicture
     return pictures
 
 
-def placed(body: BodyEstimate) -> Placed:
+def placed(body: BodyEstimate) -> PlacedPerson:
     vertices = (body.vertices + body.translation).astype(np.float32)
     pixels = project_pinhole(vertices, body.camera.intrinsics)
     keypoints = np.zeros((17, 3), np.float32)  # visibility is of no interest here
@@ -123,7 +123,7 @@ def placed(body: BodyEstimate) -> Placed:
         joints=body.joints, keypoints3d=keypoints, keypoints=keypoints[:, :2], visible=np.zeros(17, bool), visible_fraction=1.0,
         box=np.concatenate([pixels.min(0), pixels.max(0)]).astype(np.float32), category="real", clip="", cut=False, occluded=False,
     )  # fmt: skip
-    return Placed(truth, vertices)
+    return PlacedPerson(truth, vertices)
 
 
 def uprights(pictures: list[RealPicture]) -> dict[str, np.ndarray]:
@@ -149,11 +149,11 @@ def folds_of(pictures: list[RealPicture]) -> dict[str, int]:
     return folds
 
 
-def makers_of(config: Config, renderer: RendererName, without: frozenset[str]) -> list[SceneMaker]:
+def makers_of(config: Config, renderer: RendererName, without: frozenset[str], rough: bool = False) -> list[SceneMaker]:
     """A scene maker for each fold, with photos of its own."""
     makers = []
     for fold in range(FOLDS):
-        maker = SceneMaker("train", config.backgrounds, without=without - {"photos"}, renderer=renderer)
+        maker = SceneMaker("train", config.backgrounds, without=without - {"photos"}, renderer=renderer, rough=rough)
         maker.backgrounds.files = photos_in(config.backgrounds)[fold::FOLDS]
         maker.backgrounds.procedural = 1.0 if "photos" in without else 0.0
         makers.append(maker)
@@ -262,9 +262,9 @@ def main() -> None:
         result["renderers"] = before["renderers"]
     for renderer in config.renderers:
         rows = result["renderers"][renderer] = {}
-        for condition in ("as drawn", "everything", *(f"without {name}" for name in config.ingredients)):
+        for condition in ("as drawn", "everything", "rough camera", *(f"without {name}" for name in config.ingredients)):
             without = frozenset({condition.removeprefix("without ")}) if condition.startswith("without") else frozenset()
-            makers = makers_of(config, renderer, without)
+            makers = makers_of(config, renderer, without, condition == "rough camera")
             if condition == "as drawn":
                 rendered, found = see_drawn(config, makers, folds, estimator.extractor)
             else:

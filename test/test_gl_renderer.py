@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from hmr_ros.geometry import pinhole, project_pinhole
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data.rendered.gl import GLRenderer, make_context
-from hmr_ros.training.data.rendered.painting import Light, View
+from hmr_ros.training.data.rendered.painting import Light, RenderView
 from hmr_ros.training.data.rendered.scene import SceneMaker
 
 GREEN = (0.0, 200.0, 0.0)
@@ -42,7 +42,7 @@ def light_from(*direction, lamp=1.0):
 def draw(maker, bodies, light=None, colour=GREEN, without=frozenset(), seed=0):
     canvas = np.full((*SIZE, 3), colour, np.float32)
     maker.renderer.without = frozenset(without)
-    layers = maker.renderer.draw(np.random.default_rng(seed), canvas, bodies, View(INTRINSICS, light or light_from(0, -1, -1), 1.0))
+    layers = maker.renderer.draw(np.random.default_rng(seed), canvas, bodies, RenderView(INTRINSICS, light or light_from(0, -1, -1), 1.0))
     return canvas, layers
 
 

@@ -61,6 +61,8 @@ class RenderedConfig:
     """Look for small people in every picture, as in a photo, not only where one is to be expected, as in a stream."""
     renderer: RendererName = "painter"
     """What draws people: the home-made painter, which the embedded regressors were trained with, or "gl" (OpenGL on EGL; extra "gl")."""
+    rough_camera: bool = False
+    """Pictures of a robot's small camera: low resolution, defocus, motion, flicker, noise by gain; the default is milder."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     """What is drawn how often."""
 
@@ -94,7 +96,7 @@ def frozen_config(config: RenderedConfig) -> RenderedConfig:
     frozen = frozen_test()
     scene = SceneConfig(**{name: _tuples(value) for name, value in frozen["scene"].items()})
     names = ("seed", "split", "shard_size", "small_people")
-    return replace(config, count=frozen["images"], renderer="painter", scene=scene, **{name: frozen[name] for name in names})
+    return replace(config, count=frozen["images"], renderer="painter", rough_camera=False, scene=scene, **{name: frozen[name] for name in names})
 
 
 def compare_with_frozen(manifest: dict) -> str:
@@ -157,7 +159,7 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
 
 def _maker(config: RenderedConfig) -> shard_work.Maker:
     extractor = registry.make_extractor(threads=1, flip=True, size=config.depth_size)
-    maker = SceneMaker(config.split, config.backgrounds, config.scene, renderer=config.renderer)
+    maker = SceneMaker(config.split, config.backgrounds, config.scene, renderer=config.renderer, rough=config.rough_camera)
     return partial(render_shard, config, maker, extractor)
 
 
@@ -178,6 +180,7 @@ def _identity(config: RenderedConfig) -> dict:
         "extractor": registry.identity(flip=True, size=config.depth_size),
         **shards.size_identity(config.depth_size),
         **renderer_class(config.renderer).identity(),
+        **({"rough_camera": True} if config.rough_camera else {}),
     }
 
 

@@ -4,7 +4,8 @@ A shell's vertex hangs on body vertices around it in the rest pose: each of thes
 moves with the weighted mean of their rigid motions, which is linear blend skinning with the surface for bones. So a garment follows any pose and
 shape without knowing either. For skirts and hair the weights are spread over the shell: between the legs, both count.
 
-Units metres, rest pose as in appearance.py (y up, facing +z). What is worn is drawn by :meth:`Wardrobe.choose`; colours and patterns are the outfit's.
+Units metres, rest pose as in appearance.py (y up, facing +z). What is worn is drawn by :meth:`Wardrobe.choose`; colours and patterns are the
+outfit's.
 """
 
 from __future__ import annotations
@@ -85,13 +86,15 @@ class Wardrobe:
         else:
             material = BOTTOM
         if kind in ("skirt", "dress", "coat"):
-            pieces.append(Piece("skirt", material, waist + 0.04, short, 9.0, 0.0, loose_bottom + (0.03 if kind == "coat" else 0.01), rng.uniform(0, 2.0)))
+            over_legs = loose_bottom + (0.03 if kind == "coat" else 0.01)
+            pieces.append(Piece("skirt", material, waist + 0.04, short, 9.0, 0.0, over_legs, rng.uniform(0, 2.0)))
         if kind in ("trousers", "coat"):
             bottom = max(hem, ankle + rng.uniform(-0.02, ANKLE), floor + 0.06)
             pieces.append(Piece("tights", BOTTOM, waist + 0.03, bottom, 9.0, 0.0, loose_bottom, rng.uniform(-0.6, 1.0)))
         if kind != "tight" or rng.random() < 0.5:
             bottom = waist - (over if kind in ("trousers", "tight") else 0.02)
-            pieces.append(Piece("tights", TOP, neck + 0.1, bottom, sleeve, neckline, loose_top + 0.004 + 0.3 * loose_bottom * (over > 0), rng.uniform(0, 0.8)))
+            loose = loose_top + 0.004 + 0.3 * loose_bottom * (over > 0)
+            pieces.append(Piece("tights", TOP, neck + 0.1, bottom, sleeve, neckline, loose, rng.uniform(0, 0.8)))
         if shoe > floor:  # not barefoot
             pieces.append(Piece("tights", SHOE, max(shoe, ankle - 0.02), floor - 1.0, 9.0, 0.0, rng.uniform(0.004, 0.012), 0.0))
         if long_hair < 5:

@@ -22,7 +22,7 @@ from hmr_ros.rasterizer import rasterize, vertex_normals
 from hmr_ros.training.data.rendered import shaders
 from hmr_ros.training.data.rendered.appearance import Dresser, Outfit
 from hmr_ros.training.data.rendered.garments import Mesh, Wardrobe
-from hmr_ros.training.data.rendered.painting import Light, View
+from hmr_ros.training.data.rendered.painting import Light, RenderView
 
 SAMPLES = 4  # a pixel
 SHADOW_SIZE = 1024  # px of the shadow map
@@ -70,8 +70,8 @@ class GLRenderer:
         context.release()
         return {"renderer": GLRenderer.name, "driver": f"{info['GL_RENDERER']}, OpenGL {info['GL_VERSION']}"}
 
-    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: View) -> list[tuple[np.ndarray, np.ndarray]]:
-        """As Painter.draw: over ``canvas`` (H, W, 3) float32 BGR, in place; coverage and depth of each body as if it stood there alone."""
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView) -> list[tuple[np.ndarray, np.ndarray]]:
+        """As PaintedRenderer.draw: over ``canvas`` (H, W, 3) float32 BGR, in place; coverage and depth of each body as if it stood there alone."""
         looks, meshes = [], []
         for vertices in bodies:
             look, pieces = self.wardrobe.choose(rng, self.dresser.look(rng))
@@ -84,7 +84,7 @@ class GLRenderer:
 
     # ---- passes ----------------------------------------------------------------------------------------------------------
 
-    def _render(self, canvas: np.ndarray, meshes: list[Mesh], looks: list[Outfit], view: View, softness: float, radius: float) -> None:
+    def _render(self, canvas: np.ndarray, meshes: list[Mesh], looks: list[Outfit], view: RenderView, softness: float, radius: float) -> None:
         context, height, width = self.context, *canvas.shape[:2]
         if (width, height) not in self._targets:
             self._targets = {(width, height): Targets(context, (width, height))}
@@ -287,7 +287,7 @@ def photo_harmonics(canvas: np.ndarray) -> np.ndarray:
     return total / max(total[0].mean(), 1e-6)
 
 
-def silhouette(mesh: Mesh, view: View, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def silhouette(mesh: Mesh, view: RenderView, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Coverage (H, W), 0 or 1, and depth (H, W) metres, inf where nobody is, by the rasteriser."""
     pixels = np.column_stack([project_pinhole(mesh.vertices, view.intrinsics), mesh.vertices[:, 2]]).astype(np.float32)
     raster = rasterize(pixels, mesh.faces, size, perspective=True)

@@ -29,7 +29,7 @@ class Light:
     up: np.ndarray  # (3,) unit, against gravity
 
 
-class View(NamedTuple):
+class RenderView(NamedTuple):
     """How a scene is seen: what every renderer is told besides the people."""
 
     intrinsics: Intrinsics
@@ -54,7 +54,7 @@ def even_light(light: Light) -> Light:
     return Light(light.direction, np.zeros(3), mean, mean, light.up)
 
 
-class Painter:
+class PaintedRenderer:
     """The home-made renderer: one person after the other, each lit by itself. Its pictures depend on the generator only."""
 
     name = "painter"
@@ -68,7 +68,7 @@ class Painter:
         """What its pictures depend on besides the generator: nothing that is worth a word."""
         return {}
 
-    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: View) -> list[tuple[np.ndarray, np.ndarray]]:
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView) -> list[tuple[np.ndarray, np.ndarray]]:
         """Dress the bodies (V, 3; camera frame; the farthest first) and draw them over ``canvas`` (H, W, 3) float32 BGR, in place.
 
         Returns each body's coverage (H, W) in [0, 1] and depth (H, W) metres, inf where it is not, as if it stood there alone.

@@ -21,8 +21,8 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import Intrinsics, project_pinhole
 from hmr_ros.training.data.rendered.appearance import Dresser
 from hmr_ros.training.data.rendered.backgrounds import Backgrounds
-from hmr_ros.training.data.rendered.painting import Painter, View, bounds, even_light, random_light
-from hmr_ros.training.data.rendered.effects import measure_depth, object_mask, photograph
+from hmr_ros.training.data.rendered.painting import PaintedRenderer, RenderView, bounds, even_light, random_light
+from hmr_ros.training.data.rendered.effects import measure_depth, object_mask, photograph, photograph_roughly
 from hmr_ros.training.data.rendered.poses import PoseSampler
 
 FACING = np.diag([1.0, -1.0, -1.0])  # the upright world (y up, z towards the viewer) in the axes of a level camera
@@ -100,7 +100,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedPerson:
     """A body where it stands."""
 
     truth: PersonTruth
@@ -108,7 +108,7 @@ class Placed:
 
 
 class Renderer(Protocol):
-    """What dresses and draws people: Painter (painting.py) or GLRenderer (gl.py)."""
+    """What dresses and draws people: PaintedRenderer (painting.py) or GLRenderer (gl.py)."""
 
     name: str
     depth_tested: bool  # people who are tangled up are seen as they lie in depth; else the nearer person covers the other
@@ -118,8 +118,8 @@ class Renderer(Protocol):
         """What the pictures depend on besides the generator; part of a data set's identity."""
         ...
 
-    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: View) -> list[tuple[np.ndarray, np.ndarray]]:
-        """See Painter.draw."""
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See PaintedRenderer.draw."""
         ...
 
 
@@ -131,7 +131,7 @@ def renderer_class(name: str) -> type[Renderer]:
         return GLRenderer
     if name != "painter":
         raise ValueError(f"the renderer {name!r} is unknown; expected one of {', '.join(RENDERERS)}")
-    return Painter
+    return PaintedRenderer
 
 
 class SceneMaker:
@@ -145,11 +145,14 @@ class SceneMaker:
         poses: PoseSampler | None = None,
         without: frozenset[str] = frozenset(),
         renderer: RendererName = "painter",
+        rough: bool = False,
     ):
         """``without``: which of INGREDIENTS are left out; the generator is read as ever, so that everything else stays the same.
 
-        ``renderer``: "painter" or "gl" (gl.py; RuntimeError where OpenGL is missing).
+        ``renderer``: "painter" or "gl" (gl.py; RuntimeError where OpenGL is missing). ``rough``: a robot's small camera
+        (effects.photograph_roughly).
         """
+        self._photograph = photograph_roughly if rough else photograph
         if unknown := without - set(INGREDIENTS):
             raise ValueError(f"without {', '.join(sorted(unknown))}: expected names among {', '.join(INGREDIENTS)}")
         self.without = without
@@ -171,7 +174,7 @@ class SceneMaker:
             focal, focal, (width - 1) / 2 + rng.normal(0, 0.01 * width), (height - 1) / 2 + rng.normal(0, 0.01 * height)
         )
         camera = _camera_rotation(rng)
-        placed: list[Placed] = []
+        placed: list[PlacedPerson] = []
         for _ in range(1 + rng.choice(len(config.people), p=config.people)):
             person = self._place(rng, (height, width), intrinsics, camera, placed)
             if person is not None:
@@ -187,8 +190,8 @@ class SceneMaker:
         return output.vertices[0].numpy(), output.joints[0].numpy(), output.keypoints[0].numpy()
 
     def _place(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, others: list[Placed]
-    ) -> Placed | None:
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, others: list[PlacedPerson]
+    ) -> PlacedPerson | None:
         """Put one more person where the picture has room; None where it has not."""
         sampled = self.poses.sample(rng)
         pose = sampled.rotvec.astype(np.float64)
@@ -223,7 +226,7 @@ class SceneMaker:
             cut=bool(outside),
             occluded=False,
         )
-        return Placed(truth, absolute.astype(np.float32))
+        return PlacedPerson(truth, absolute.astype(np.float32))
 
     def _translation(
         self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, vertices: np.ndarray, cut: bool
@@ -257,7 +260,7 @@ class SceneMaker:
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
     def draw(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[Placed], objects: bool = True
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[PlacedPerson], objects: bool = True
     ) -> tuple[np.ndarray, np.ndarray, list[PersonTruth]]:
         """Picture (H, W, 3) uint8 BGR, depth (H, W) metres and what is left to see of everybody, before a background.
 
@@ -270,7 +273,7 @@ class SceneMaker:
         light = random_light(rng, up, tint=np.clip(mean / mean.mean(), 0.6, 1.6))
         light = even_light(light) if "light" in self.without else light
         order = sorted(range(len(placed)), key=lambda i: -placed[i].truth.translation[2])  # the farthest first
-        layers = self.renderer.draw(rng, canvas, [placed[i].vertices for i in order], View(intrinsics, light, exposure))
+        layers = self.renderer.draw(rng, canvas, [placed[i].vertices for i in order], RenderView(intrinsics, light, exposure))
         nearest = np.full(size, np.inf, np.float32)
         owner = np.full(size, -1, np.int32)
         silhouettes = np.zeros(len(placed))
@@ -302,7 +305,7 @@ class SceneMaker:
                     occluded=index == hidden_behind_object,
                 )
             )
-        return photograph(rng, canvas, self.without), measure_depth(rng, np.where(owner >= 0, nearest, np.inf)), truths
+        return self._photograph(rng, canvas, self.without), measure_depth(rng, np.where(owner >= 0, nearest, np.inf)), truths
 
     def _visible(self, truth: PersonTruth, index: int, owner: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """(17,) bool: the pixel (or a neighbour) shows this person, no further in front than flesh is thick."""
@@ -317,7 +320,7 @@ class SceneMaker:
         return visible
 
 
-def _apart(box: np.ndarray, translation: np.ndarray, other: Placed) -> bool:
+def _apart(box: np.ndarray, translation: np.ndarray, other: PlacedPerson) -> bool:
     """Two people do not stand in each other, and leave at least half of each other to be seen."""
     if np.linalg.norm((translation - other.truth.translation)[[0, 2]]) < 0.6:
         return False
