@@ -48,11 +48,12 @@ EXTRAS = {
     "bags": ["rosbags>=0.11.7", "ruamel.yaml>=0.17", "lz4>=3", "backports.zstd>=1; python_version < '3.14'"],
     "view": ["viser>=1.1,<2", "websockets>=13"],  # hmr-ros view: meshes in a browser; imported when it runs
     "paper": ["transformers>=4.50"],  # Depth Anything V2 for `extractor: paper`; imported when its folder is named
+    "gl": ["moderngl>=5.10"],  # hmr-ros data rendered --renderer gl; imported when it is asked for
     "benchmarks": ["cdflib>=1,<2"],  # Human3.6M's positions; imported when they are read
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],  # hmr-ros export --backend onnx: writes, and compares with torch
     "fuzz": ["atheris>=2.3"],  # make fuzz
     "dev": ["lightning-fabric>=2.4", "tensorboard>=2.14", "pytest>=7", "pytest-xdist>=3", "hypothesis>=6", "rosbags>=0.11.7", "ruamel.yaml>=0.17", "lz4>=3", "backports.zstd>=1; python_version < '3.14'", "catkin-pkg",
-            "viser>=1.1,<2", "websockets>=13", "cdflib>=1,<2", "joblib>=1.2,<2", "transformers>=4.50",
+            "viser>=1.1,<2", "websockets>=13", "cdflib>=1,<2", "joblib>=1.2,<2", "moderngl>=5.10", "transformers>=4.50",
             "onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
 }
 

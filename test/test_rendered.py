@@ -18,6 +18,7 @@ from hmr_ros.skeleton import COCO_MIRROR, SMPL_MIRROR
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.rendered.backgrounds import Backgrounds, split_of_file
+from hmr_ros.training.data.rendered.effects import disc, photograph_roughly, streak
 from hmr_ros.training.data.rendered.everyday import EVERYDAY, JOINT
 from hmr_ros.training.data.rendered.poses import (
     SPLITS,
@@ -223,6 +224,22 @@ def test_photos_are_split_and_an_unsuitable_folder_is_named(tmp_path):
 def test_scenes_that_cannot_be_are_refused(settings):
     with pytest.raises(ValueError, match=f"scene.{next(iter(settings))} is .* expected"):
         SceneConfig(**settings)
+
+
+def test_a_small_camera_smears_along_its_motion_and_is_noisier_where_it_is_brighter():
+    line = streak(8.0, np.pi / 2)
+    assert line.sum() == pytest.approx(1) and np.ptp(np.nonzero(line > 0.05)[0]) >= 6 and np.ptp(np.nonzero(line > 0.05)[1]) <= 1
+    assert disc(2.0).sum() == pytest.approx(1) and disc(2.0)[2, 2] == disc(2.0).max()
+    canvas = np.full((120, 160, 3), 20, np.float32)
+    canvas[:, 80:] = 200
+    only = frozenset({"blur", "colour", "jpeg"})
+    shots = [photograph_roughly(np.random.default_rng(seed), canvas, only).astype(float) for seed in range(12)]
+    linear = [(shot / 255) ** 2.2 for shot in shots]
+    assert np.mean([half[:, 90:].std() for half in linear]) > 2 * np.mean([half[:, :70].std() for half in linear])
+    clean = photograph_roughly(np.random.default_rng(0), canvas, only | {"noise"})
+    assert np.abs(clean - canvas).max() < 1
+    first, again = (photograph_roughly(np.random.default_rng(3), canvas) for _ in range(2))
+    assert np.array_equal(first, again)
 
 
 # ---- data sets ------------------------------------------------------------------------------------------------------

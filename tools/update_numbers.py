@@ -354,10 +354,23 @@ def speed_tables() -> str:
     )
 
 
+# ---- rendered people ---------------------------------------------------------------------------------------------------
+
+
+def domain_gap() -> str:
+    result = _read("domain_gap.json")
+    rows = []
+    for renderer, conditions in result["renderers"].items():
+        for condition, found in conditions.items():
+            cells = [f"{one['auc']:.2f} ({one['low']:.2f}-{one['high']:.2f})" for one in found["inputs"].values()]
+            rows.append([f"{renderer}: {condition}", f"{100 * found['found']:.0f} %", *cells])
+    return _table(["AUC (90 %)", "detected", "geometry", "embedding", "feature map"], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (headline, position, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
-                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines)
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap)
 }  # fmt: skip
 
 

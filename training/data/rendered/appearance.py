@@ -7,7 +7,7 @@ wrinkles, because trousers are wider than legs. The body that carries the truth 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -39,6 +39,16 @@ class Outfit:
     cuts: np.ndarray  # (8,) sleeve |x|, waist y, hem y, shoe y, sock y, neckline radius, hair length y, sleeveless x
     offsets: np.ndarray  # (V,) metres, outwards
     fields: np.ndarray  # (V, 2) smooth noise about [-1, 1]
+
+    def without(self, names: frozenset[str]) -> Outfit:
+        """Plain cloth for "patterns", skin in place of cloth for "clothes", cloth as tight as skin for "cloth_shape"."""
+        colours, patterns, cloth = self.colours.copy(), self.patterns.copy(), [TOP, BOTTOM, SHOE, SOCK]
+        if "patterns" in names:
+            patterns[cloth] = PLAIN
+        if "clothes" in names:
+            colours[cloth], patterns[cloth] = colours[SKIN], patterns[SKIN]
+        offsets = np.zeros_like(self.offsets) if "cloth_shape" in names else self.offsets
+        return replace(self, colours=colours, patterns=patterns, offsets=offsets)
 
 
 class Dresser:

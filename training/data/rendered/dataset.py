@@ -25,7 +25,7 @@ from hmr_ros.proxies import ProxyExtractor, registry
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.rendered.backgrounds import SUFFIXES, Backgrounds
 from hmr_ros.training.data.rendered.poses import SPLITS
-from hmr_ros.training.data.rendered.scene import Scene, SceneConfig, SceneMaker
+from hmr_ros.training.data.rendered.scene import RendererName, Scene, SceneConfig, SceneMaker, renderer_class
 
 load, load_proxies, load_truth, load_activations = shards.load, shards.load_proxies, shards.load_truth, shards.load_activations
 
@@ -48,7 +48,7 @@ class RenderedConfig:
     backgrounds: Path | None = None
     """Folder with photos without people (at least 10); without it, made-up rooms."""
     frozen: bool = False
-    """Make the committed test split (frozen_test.json): count, seed, split and shares are its, and its hash is checked."""
+    """Make the committed test split (frozen_test.json): count, seed, split, renderer and shares are its, and its hash is checked."""
     workers: int = 2
     """Processes, each with its own detectors on one thread; 1 works in this process."""
     shard_size: int = 200
@@ -59,6 +59,10 @@ class RenderedConfig:
     """Side of depth maps and masks in pixels; the "paper" preset of `hmr-ros train` wants 256."""
     small_people: bool = False
     """Look for small people in every picture, as in a photo, not only where one is to be expected, as in a stream."""
+    renderer: RendererName = "painter"
+    """What draws people: the home-made painter, which the embedded regressors were trained with, or "gl" (OpenGL on EGL; extra "gl")."""
+    rough_camera: bool = False
+    """Pictures of a robot's small camera: low resolution, defocus, motion, flicker, noise by gain; the default is milder."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     """What is drawn how often."""
 
@@ -92,7 +96,7 @@ def frozen_config(config: RenderedConfig) -> RenderedConfig:
     frozen = frozen_test()
     scene = SceneConfig(**{name: _tuples(value) for name, value in frozen["scene"].items()})
     names = ("seed", "split", "shard_size", "small_people")
-    return replace(config, count=frozen["images"], scene=scene, **{name: frozen[name] for name in names})
+    return replace(config, count=frozen["images"], renderer="painter", rough_camera=False, scene=scene, **{name: frozen[name] for name in names})
 
 
 def compare_with_frozen(manifest: dict) -> str:
@@ -155,7 +159,8 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
 
 def _maker(config: RenderedConfig) -> shard_work.Maker:
     extractor = registry.make_extractor(threads=1, flip=True, size=config.depth_size)
-    return partial(render_shard, config, SceneMaker(config.split, config.backgrounds, config.scene), extractor)
+    maker = SceneMaker(config.split, config.backgrounds, config.scene, renderer=config.renderer, rough=config.rough_camera)
+    return partial(render_shard, config, maker, extractor)
 
 
 # ---- manifest -------------------------------------------------------------------------------------------------------
@@ -174,6 +179,8 @@ def _identity(config: RenderedConfig) -> dict:
         "scene": json.loads(json.dumps(asdict(config.scene))),  # lists, as they are read back
         "extractor": registry.identity(flip=True, size=config.depth_size),
         **shards.size_identity(config.depth_size),
+        **renderer_class(config.renderer).identity(),
+        **({"rough_camera": True} if config.rough_camera else {}),
     }
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.random import Generator
 
+from hmr_ros.geometry import Intrinsics, project_pinhole
 from hmr_ros.rasterizer import front_faces, rasterize, vertex_normals
 from hmr_ros.training.data.rendered.appearance import (
     SKIN, HAIR, TOP, BOTTOM, SHOE, SOCK, LIPS, EYE, BROW, STRIPES, UPRIGHT_STRIPES, CHECKS, BLOTCHES, CAMOUFLAGE, GRADIENT, PRINT,
     Dresser, Outfit,
 )  # fmt: skip
+from hmr_ros.training.data.rendered.effects import shade_floor
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,14 @@ class Light:
     up: np.ndarray  # (3,) unit, against gravity
 
 
+class RenderView(NamedTuple):
+    """How a scene is seen: what every renderer is told besides the people."""
+
+    intrinsics: Intrinsics
+    light: Light
+    exposure: float
+
+
 def random_light(rng: Generator, up: np.ndarray, tint: np.ndarray) -> Light:
     """A lamp anywhere above or beside the person; ``tint`` (3,) BGR about 1 pulls it towards the background's colour."""
     direction = rng.normal(0, 1, 3) + 0.8 * up + np.array([0, 0, -0.7])
@@ -35,6 +46,44 @@ def random_light(rng: Generator, up: np.ndarray, tint: np.ndarray) -> Light:
     warm = 1 + rng.normal(0, 0.05) * np.array([-1, 0, 1])
     ambient = rng.uniform(0.4, 0.85)
     return Light(direction, strength * tint * warm, ambient * tint, ambient * rng.uniform(0.4, 0.9) * tint, up)
+
+
+def even_light(light: Light) -> Light:
+    """As much light from everywhere, without a lamp."""
+    mean = (light.sky + light.ground) / 2 + 0.3 * light.lamp
+    return Light(light.direction, np.zeros(3), mean, mean, light.up)
+
+
+class PaintedRenderer:
+    """The home-made renderer: one person after the other, each lit by itself. Its pictures depend on the generator only."""
+
+    name = "painter"
+    depth_tested = False
+
+    def __init__(self, dresser: Dresser, faces: np.ndarray, without: frozenset[str] = frozenset()):
+        self.dresser, self.faces, self.without = dresser, faces, without
+
+    @staticmethod
+    def identity() -> dict:
+        """What its pictures depend on besides the generator: nothing that is worth a word."""
+        return {}
+
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Dress the bodies (V, 3; camera frame; the farthest first) and draw them over ``canvas`` (H, W, 3) float32 BGR, in place.
+
+        Returns each body's coverage (H, W) in [0, 1] and depth (H, W) metres, inf where it is not, as if it stood there alone.
+        """
+        layers = []
+        for vertices in bodies:
+            look = self.dresser.look(rng).without(self.without)
+            if rng.random() < 0.6:
+                strength = rng.uniform(0.2, 0.6)
+                if "shadow" not in self.without:
+                    shade_floor(canvas, vertices, view.light.up, view.intrinsics, strength)
+            dressed = vertices + vertex_normals(vertices, self.faces) * look.offsets[:, None]
+            pixels = np.column_stack([project_pinhole(dressed, view.intrinsics), dressed[:, 2]]).astype(np.float32)
+            layers.append(paint(canvas, pixels, dressed, self.faces, self.dresser, look, view.light, view.exposure, rng))
+        return layers
 
 
 def light_vertices(vertices: np.ndarray, light: Light, rng: Generator) -> np.ndarray:

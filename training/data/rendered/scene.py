@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -18,14 +19,19 @@ from scipy.spatial.transform import Rotation
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import Intrinsics, project_pinhole
-from hmr_ros.rasterizer import vertex_normals
 from hmr_ros.training.data.rendered.appearance import Dresser
 from hmr_ros.training.data.rendered.backgrounds import Backgrounds
-from hmr_ros.training.data.rendered.painting import bounds, paint, random_light
-from hmr_ros.training.data.rendered.effects import measure_depth, object_mask, photograph, shade_floor
+from hmr_ros.training.data.rendered.painting import PaintedRenderer, RenderView, bounds, even_light, random_light
+from hmr_ros.training.data.rendered.effects import measure_depth, object_mask, photograph, photograph_roughly
 from hmr_ros.training.data.rendered.poses import PoseSampler
 
 FACING = np.diag([1.0, -1.0, -1.0])  # the upright world (y up, z towards the viewer) in the axes of a level camera
+
+RendererName = Literal["painter", "gl"]
+RENDERERS: tuple[RendererName, ...] = get_args(RendererName)
+
+# What a picture is made of and what can be left out of it, to see how much it matters (benchmarks/domain_gap.py).
+INGREDIENTS = ("patterns", "clothes", "cloth_shape", "light", "shadow", "blur", "colour", "noise", "jpeg")
 
 # How deep inside the (clothed) body each COCO keypoint lies at most when nothing else hides it, metres.
 FLESH = np.array([0.05] * 5 + [0.14] * 2 + [0.1] * 2 + [0.09] * 2 + [0.2] * 2 + [0.12] * 2 + [0.11] * 2)
@@ -94,9 +100,38 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class _Placed:
+class PlacedPerson:
+    """A body where it stands."""
+
     truth: PersonTruth
     vertices: np.ndarray  # (V, 3) camera frame
+
+
+class Renderer(Protocol):
+    """What dresses and draws people: PaintedRenderer (painting.py) or GLRenderer (gl.py)."""
+
+    name: str
+    depth_tested: bool  # people who are tangled up are seen as they lie in depth; else the nearer person covers the other
+
+    @staticmethod
+    def identity() -> dict:
+        """What the pictures depend on besides the generator; part of a data set's identity."""
+        ...
+
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See PaintedRenderer.draw."""
+        ...
+
+
+def renderer_class(name: str) -> type[Renderer]:
+    """The renderer of this name; ValueError for another one."""
+    if name == "gl":
+        from hmr_ros.training.data.rendered.gl import GLRenderer
+
+        return GLRenderer
+    if name != "painter":
+        raise ValueError(f"the renderer {name!r} is unknown; expected one of {', '.join(RENDERERS)}")
+    return PaintedRenderer
 
 
 class SceneMaker:
@@ -108,7 +143,19 @@ class SceneMaker:
         backgrounds: Path | None = None,
         config: SceneConfig | None = None,
         poses: PoseSampler | None = None,
+        without: frozenset[str] = frozenset(),
+        renderer: RendererName = "painter",
+        rough: bool = False,
     ):
+        """``without``: which of INGREDIENTS are left out; the generator is read as ever, so that everything else stays the same.
+
+        ``renderer``: "painter" or "gl" (gl.py; RuntimeError where OpenGL is missing). ``rough``: a robot's small camera
+        (effects.photograph_roughly).
+        """
+        self._photograph = photograph_roughly if rough else photograph
+        if unknown := without - set(INGREDIENTS):
+            raise ValueError(f"without {', '.join(sorted(unknown))}: expected names among {', '.join(INGREDIENTS)}")
+        self.without = without
         self.config = config or SceneConfig()
         self.body = BodyModel.load(None)
         self.faces = np.ascontiguousarray(self.body.faces, np.int32)
@@ -117,6 +164,7 @@ class SceneMaker:
         rest = self._forward(np.zeros((24, 3)), np.zeros(10))
         regions = [self.body.region_names[label] for label in self.body.vertex_regions]
         self.dresser = Dresser(*rest, hair=np.equal(regions, "hair"), head=np.equal(regions, "head"))
+        self.renderer: Renderer = renderer_class(renderer)(self.dresser, self.faces, without)
 
     def make(self, rng: Generator) -> Scene:
         config = self.config
@@ -126,12 +174,12 @@ class SceneMaker:
             focal, focal, (width - 1) / 2 + rng.normal(0, 0.01 * width), (height - 1) / 2 + rng.normal(0, 0.01 * height)
         )
         camera = _camera_rotation(rng)
-        placed: list[_Placed] = []
+        placed: list[PlacedPerson] = []
         for _ in range(1 + rng.choice(len(config.people), p=config.people)):
             person = self._place(rng, (height, width), intrinsics, camera, placed)
             if person is not None:
                 placed.append(person)
-        image, depth, truths = self._draw(rng, (height, width), intrinsics, camera, placed)
+        image, depth, truths = self.draw(rng, (height, width), intrinsics, camera, placed)
         return Scene(image, depth, intrinsics, truths)
 
     def _forward(self, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,8 +190,8 @@ class SceneMaker:
         return output.vertices[0].numpy(), output.joints[0].numpy(), output.keypoints[0].numpy()
 
     def _place(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, others: list[_Placed]
-    ) -> _Placed | None:
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, others: list[PlacedPerson]
+    ) -> PlacedPerson | None:
         """Put one more person where the picture has room; None where it has not."""
         sampled = self.poses.sample(rng)
         pose = sampled.rotvec.astype(np.float64)
@@ -178,7 +226,7 @@ class SceneMaker:
             cut=bool(outside),
             occluded=False,
         )
-        return _Placed(truth, absolute.astype(np.float32))
+        return PlacedPerson(truth, absolute.astype(np.float32))
 
     def _translation(
         self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, vertices: np.ndarray, cut: bool
@@ -211,34 +259,33 @@ class SceneMaker:
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
-    def _draw(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[_Placed]
+    def draw(
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[PlacedPerson], objects: bool = True
     ) -> tuple[np.ndarray, np.ndarray, list[PersonTruth]]:
-        """Paint the far people first, then objects in front of them; what is left to see of each joint is truth."""
+        """Picture (H, W, 3) uint8 BGR, depth (H, W) metres and what is left to see of everybody, before a background.
+
+        ``camera`` (3, 3) turns a level camera's axes into the camera's. ``objects``: something may stand in front of somebody.
+        """
         canvas = self.backgrounds.sample(rng, size).astype(np.float32)
         mean = np.array(cv2.mean(canvas)[:3]) + 1
         exposure = float(np.clip((mean.mean() / 110) ** 0.5 * rng.uniform(0.85, 1.25), 0.7, 1.6))
         up = camera @ FACING @ np.array([0.0, 1.0, 0.0])
         light = random_light(rng, up, tint=np.clip(mean / mean.mean(), 0.6, 1.6))
+        light = even_light(light) if "light" in self.without else light
+        order = sorted(range(len(placed)), key=lambda i: -placed[i].truth.translation[2])  # the farthest first
+        layers = self.renderer.draw(rng, canvas, [placed[i].vertices for i in order], RenderView(intrinsics, light, exposure))
         nearest = np.full(size, np.inf, np.float32)
         owner = np.full(size, -1, np.int32)
         silhouettes = np.zeros(len(placed))
-        for index in sorted(range(len(placed)), key=lambda i: -placed[i].truth.translation[2]):
-            vertices = placed[index].vertices
-            look = self.dresser.look(rng)
-            if rng.random() < 0.6:
-                shade_floor(canvas, vertices, up, intrinsics, rng.uniform(0.2, 0.6))
-            dressed = vertices + vertex_normals(vertices, self.faces) * look.offsets[:, None]
-            pixels = np.column_stack([project_pinhole(dressed, intrinsics), dressed[:, 2]]).astype(np.float32)
-            coverage, depth = paint(
-                canvas, pixels, dressed, self.faces, self.dresser, look, light, exposure, rng
-            )
+        for index, (coverage, distance) in zip(order, layers, strict=True):
             covered = coverage > 0.5
             silhouettes[index] = covered.sum()
+            if self.renderer.depth_tested:
+                covered &= distance < nearest
             owner[covered] = index
-            nearest[covered] = depth[covered]
+            nearest[covered] = distance[covered]
         hidden_behind_object = -1
-        if placed and rng.random() < self.config.occluded:
+        if placed and objects and rng.random() < self.config.occluded:
             hidden_behind_object = int(rng.integers(len(placed)))
             texture = self.backgrounds.sample(rng, size, plain=True)
             mask = object_mask(rng, size, placed[hidden_behind_object].truth.box)
@@ -258,7 +305,7 @@ class SceneMaker:
                     occluded=index == hidden_behind_object,
                 )
             )
-        return photograph(rng, canvas), measure_depth(rng, np.where(owner >= 0, nearest, np.inf)), truths
+        return self._photograph(rng, canvas, self.without), measure_depth(rng, np.where(owner >= 0, nearest, np.inf)), truths
 
     def _visible(self, truth: PersonTruth, index: int, owner: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """(17,) bool: the pixel (or a neighbour) shows this person, no further in front than flesh is thick."""
@@ -273,7 +320,7 @@ class SceneMaker:
         return visible
 
 
-def _apart(box: np.ndarray, translation: np.ndarray, other: _Placed) -> bool:
+def _apart(box: np.ndarray, translation: np.ndarray, other: PlacedPerson) -> bool:
     """Two people do not stand in each other, and leave at least half of each other to be seen."""
     if np.linalg.norm((translation - other.truth.translation)[[0, 2]]) < 0.6:
         return False
