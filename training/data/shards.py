@@ -80,7 +80,8 @@ class ShardWriter:
         pairs = match(detected, scene.people)
         self.false_positives += len(detected) - len(pairs)
         for i, j in sorted(pairs, key=lambda pair: pair[1]):
-            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth, self.size))
+            stamp = {} if scene.stamp is None else {"stamp": np.float64(scene.stamp)}
+            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth, self.size) | stamp)
             add_row(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
             self.activations.append(feature_maps(detected[i]))
         found = {j for _, j in pairs}

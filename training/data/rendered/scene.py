@@ -91,10 +91,13 @@ class Scene:
     depth: np.ndarray  # (H, W) float32 metres: what an aligned depth camera would say, 0 = unknown
     intrinsics: Intrinsics
     people: list[PersonTruth]
+    stamp: float | None = None  # seconds, of a frame of a recording (new_cameras.py)
 
 
 @dataclass(frozen=True)
-class _Placed:
+class PlacedPerson:
+    """Somebody to be drawn."""
+
     truth: PersonTruth
     vertices: np.ndarray  # (V, 3) camera frame
 
@@ -114,7 +117,7 @@ class SceneMaker:
         self.faces = np.ascontiguousarray(self.body.faces, np.int32)
         self.poses = poses or PoseSampler(split, self.config.everyday)
         self.backgrounds = Backgrounds(backgrounds, split)
-        rest = self._forward(np.zeros((24, 3)), np.zeros(10))
+        rest = self.forward(np.zeros((24, 3)), np.zeros(10))
         regions = [self.body.region_names[label] for label in self.body.vertex_regions]
         self.dresser = Dresser(*rest, hair=np.equal(regions, "hair"), head=np.equal(regions, "head"))
 
@@ -126,15 +129,15 @@ class SceneMaker:
             focal, focal, (width - 1) / 2 + rng.normal(0, 0.01 * width), (height - 1) / 2 + rng.normal(0, 0.01 * height)
         )
         camera = _camera_rotation(rng)
-        placed: list[_Placed] = []
+        placed: list[PlacedPerson] = []
         for _ in range(1 + rng.choice(len(config.people), p=config.people)):
             person = self._place(rng, (height, width), intrinsics, camera, placed)
             if person is not None:
                 placed.append(person)
-        image, depth, truths = self._draw(rng, (height, width), intrinsics, camera, placed)
+        image, depth, truths = self.draw(rng, (height, width), intrinsics, camera, placed)
         return Scene(image, depth, intrinsics, truths)
 
-    def _forward(self, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def forward(self, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vertices (V, 3), joints (24, 3), keypoints (17, 3) of one body."""
         rotations = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix()[None].astype(np.float32))
         with torch.inference_mode():
@@ -142,15 +145,15 @@ class SceneMaker:
         return output.vertices[0].numpy(), output.joints[0].numpy(), output.keypoints[0].numpy()
 
     def _place(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, others: list[_Placed]
-    ) -> _Placed | None:
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, others: list[PlacedPerson]
+    ) -> PlacedPerson | None:
         """Put one more person where the picture has room; None where it has not."""
         sampled = self.poses.sample(rng)
         pose = sampled.rotvec.astype(np.float64)
         pose[0] = Rotation.from_matrix(camera @ FACING @ Rotation.from_rotvec(pose[0]).as_matrix()).as_rotvec()
         betas = np.clip(rng.normal(0, 1, 10), -2.5, 2.5)
         betas[0] *= self.config.beta0_sigma
-        vertices, joints, keypoints = self._forward(pose, betas)
+        vertices, joints, keypoints = self.forward(pose, betas)
         for _ in range(8):
             translation = self._translation(rng, size, intrinsics, vertices, bool(rng.random() < self.config.cut))
             absolute = vertices + translation
@@ -178,7 +181,7 @@ class SceneMaker:
             cut=bool(outside),
             occluded=False,
         )
-        return _Placed(truth, absolute.astype(np.float32))
+        return PlacedPerson(truth, absolute.astype(np.float32))
 
     def _translation(
         self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, vertices: np.ndarray, cut: bool
@@ -211,11 +214,13 @@ class SceneMaker:
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
-    def _draw(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[_Placed]
-    ) -> tuple[np.ndarray, np.ndarray, list[PersonTruth]]:
-        """Paint the far people first, then objects in front of them; what is left to see of each joint is truth."""
-        canvas = self.backgrounds.sample(rng, size).astype(np.float32)
+    def draw(
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[PlacedPerson],
+        room: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, list[PersonTruth]]:  # fmt: skip
+        """Paint the far people first, then objects in front of them; what is left to see of each joint is truth. ``camera`` (3, 3): level
+        camera axes → camera axes. ``room`` (H, W, 3) uint8 BGR stands behind them; by default it is drawn."""
+        canvas = (self.backgrounds.sample(rng, size) if room is None else room).astype(np.float32)
         mean = np.array(cv2.mean(canvas)[:3]) + 1
         exposure = float(np.clip((mean.mean() / 110) ** 0.5 * rng.uniform(0.85, 1.25), 0.7, 1.6))
         up = camera @ FACING @ np.array([0.0, 1.0, 0.0])
@@ -273,7 +278,7 @@ class SceneMaker:
         return visible
 
 
-def _apart(box: np.ndarray, translation: np.ndarray, other: _Placed) -> bool:
+def _apart(box: np.ndarray, translation: np.ndarray, other: PlacedPerson) -> bool:
     """Two people do not stand in each other, and leave at least half of each other to be seen."""
     if np.linalg.norm((translation - other.truth.translation)[[0, 2]]) < 0.6:
         return False
