@@ -13,17 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
+from hmr_ros.camera import Camera
+from hmr_ros.geometry import Intrinsics, pinhole
 from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 from hmr_ros.tracking import Tracker
 from hmr_ros.training.data import shards
 from hmr_ros.training.data.mapped import Rows
 from hmr_ros.training.lifter.samples import load_feature_maps, proxies_of
 
+USUAL_FIELD_OF_VIEW = 60.0  # degrees, horizontal: of a camera of which nothing is known
 _PART = 256  # people whose feature maps are in memory at once
 LONGEST_STEP = 0.5  # seconds between two frames of a track; after a longer one it is another track
 _NAMES = (
-    "index", "stamp", "score", "box", "keypoints", "crop", "mask", "depth", "agreed", "landmarks", "world", "region", "appearance", "sensor_depth",
-    "mirrored_landmarks", "mirrored_world", "mirrored_region", "mirrored_appearance",
+    "index", "image_size", "stamp", "score", "box", "keypoints", "crop", "mask", "depth", "agreed", "landmarks", "world", "region", "appearance", "sensor_depth",
+    "mirrored_landmarks", "mirrored_world", "mirrored_region", "mirrored_appearance", "intrinsics",
 )  # fmt: skip
 
 
@@ -35,6 +38,7 @@ class People:
     maps: Rows  # (2 M, *FEATURE_MAP): plain and mirrored feature maps of everybody who was extracted
     track: np.ndarray  # (N,) ascending
     recording: np.ndarray  # (N,) which of the recordings
+    cameras: tuple[Camera, ...]  # one a recording
 
     def __len__(self) -> int:
         return len(self.track)
@@ -62,10 +66,10 @@ class People:
             yield from (replace(plain, mirrored=other) for plain, other in zip(proxies_of(some, "plain", depth, maps), mirrored))
 
 
-def load(folders: Sequence[Path], rate: float | None = None) -> People:
+def load(folders: Sequence[Path], rate: float | None = None, cameras: Sequence[Camera | float] = ()) -> People:
     """People in folders of `hmr-ros extract --feature-maps --mirrored`, one a recording. ``rate`` in Hz is for recordings without stamps, such
-    as folders of pictures. Raises ValueError where stamps, mirrored views or feature maps are missing, or nobody is detected."""
-    parts, tracks, recordings = [], [], []
+    as folders of pictures. ``cameras``: one a recording, or its horizontal field of view in degrees; rendered recordings know theirs. Raises ValueError where stamps, mirrored views or feature maps are missing, or nobody is detected."""
+    parts, tracks, recordings, known = [], [], [], []
     for number, folder in enumerate(folders):
         rows = {name: np.asarray(values) for name, values in shards.open_proxies(folder, _NAMES).items()}
         if "index" not in rows:
@@ -79,11 +83,18 @@ def load(folders: Sequence[Path], rate: float | None = None) -> People:
         found = tracks_of(rows)
         tracks.append(np.where(found >= 0, found + max([-1, *(int(some.max()) for some in tracks)]) + 1, -1))
         recordings.append(np.full(len(found), number))
+        intrinsics = rows.pop("intrinsics", None)
+        if intrinsics is None:
+            camera = cameras[number] if number < len(cameras) else USUAL_FIELD_OF_VIEW
+            height, width = rows["image_size"][0]
+            known.append(camera if isinstance(camera, Camera) else Camera(pinhole(int(width), int(height), camera)))
+        else:
+            known.append(Camera(Intrinsics(*map(float, intrinsics[0]))))
         parts.append(rows)
     rows, track = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.concatenate(tracks)
     rows["seen"] = np.arange(len(track))
     order = np.lexsort((rows["stamp"], track))
-    return People(rows, load_feature_maps(folders), track, np.concatenate(recordings))[order[track[order] >= 0]]
+    return People(rows, load_feature_maps(folders), track, np.concatenate(recordings), tuple(known))[order[track[order] >= 0]]
 
 
 def tracks_of(rows: dict[str, np.ndarray]) -> np.ndarray:

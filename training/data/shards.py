@@ -11,7 +11,8 @@ Proxies: ``index`` (n,) picture, ``image_size`` (n, 2: H, W), ``score`` (n,), ``
 ``crop`` (n, 3), ``mask`` (n, S, S) uint8 of 255, ``depth`` (n, S, S) float16 metres, ``agreed`` (n,) bool, ``landmarks``
 (n, 33, 4), ``world`` (n, 33, 3), ``region`` (n, 4), ``appearance`` (n, 1152) float16. Where they are known: ``sensor_depth``
 (n, S, S) float16 metres, what a depth camera's image would have given in the place of ``depth``; ``mirrored_landmarks``
-and so on, of the mirrored view; ``name`` (n,) str, the picture; ``stamp`` (n,) float64 seconds, NaN where a source has none. S is 64 unless the folder was made with another --depth-size.
+and so on, of the mirrored view; ``name`` (n,) str, the picture; ``stamp`` (n,) float64 seconds, NaN where a source has none; ``intrinsics`` (n, 4) of
+rendered recordings. S is 64 unless the folder was made with another --depth-size.
 Beside them ``images`` (2,), the shard's pictures, and ``ghosts`` (), its false positives.
 
 Truth: ``pose`` (n, 24, 3) axis-angle with row 0 into camera axes, ``ray_orient`` (n, 3) row 0 into ray axes,
@@ -80,8 +81,8 @@ class ShardWriter:
         pairs = match(detected, scene.people)
         self.false_positives += len(detected) - len(pairs)
         for i, j in sorted(pairs, key=lambda pair: pair[1]):
-            stamp = {} if scene.stamp is None else {"stamp": np.float64(scene.stamp)}
-            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth, self.size) | stamp)
+            known = {} if scene.stamp is None else {"stamp": np.float64(scene.stamp), "intrinsics": np.array(scene.intrinsics, np.float32)}
+            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth, self.size) | known)
             add_row(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
             self.activations.append(feature_maps(detected[i]))
         found = {j for _, j in pairs}
