@@ -51,9 +51,9 @@ class TeacherConfig:
     joint_outlier: float = RefinementConfig.outlier
     depth_sigma: float = 0.06
     depth_outlier: float = 0.2
-    rotation_sigma: float = 0.3  # of a regressed rotation of reliability 1
+    rotation_sigma: float = 0.15  # of a regressed rotation of reliability 1
     rotation_outlier: float = 0.6
-    acceleration: float = 8.0  # m/s^2
+    acceleration: float = 14.0  # m/s^2
     distance_sigma: float = 0.1  # of the logarithm of the distance over the regressed or measured one
     shape_sigma: float = 1.0
     disagreement: float = 0.1  # of the box's diagonal: median distance of the two detectors' joints beyond which a frame is left out
