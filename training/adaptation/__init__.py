@@ -1,1 +1,0 @@
-"""Adaptation of the lifter to one's own camera, without labels."""
