@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from hmr_ros.cli import main
-from hmr_ros.proxies import registry
+from hmr_ros.proxies import FEATURE_MAP, registry
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data.rendered import dataset as rendered
 from hmr_ros.training.data import shard_work, shards
@@ -223,6 +224,24 @@ def test_a_depth_cameras_maps_of_rendered_people_have_that_size_too(rendered_fol
     assert manifest["truth_sha256"] == json.loads((rendered_folder / "manifest.json").read_text())["truth_sha256"]
     with pytest.raises(ValueError, match="another data set.*depth_size"):
         rendered.generate(rendered.RenderedConfig(rendered_folder, count=3, workers=1, depth_size=256))
+
+
+def test_feature_maps_and_stamps_are_those_of_the_extractor_and_a_stopped_run_makes_what_is_missing(clip, walk, tmp_path):
+    config = ExtractConfig(clip, tmp_path, frames=(0, 8), every=2, workers=1, shard_size=3, feature_maps=True)
+    manifest = extract(config)
+    rows, maps = shards.load_proxies(tmp_path), shards.load_activations(tmp_path)
+    assert len(maps) == len(rows["index"]) and maps.shape[1:] == (1, *FEATURE_MAP)
+    np.testing.assert_allclose(rows["stamp"], 0.2 * rows["index"])  # the clip has 10 Hz
+    seen = registry.make_extractor(threads=1)(walk[2 * rows["index"][-1]])
+    np.testing.assert_allclose(maps[-1, 0], seen[-1].blazepose.feature_map, rtol=0.01, atol=0.01)
+    before = [path.read_bytes() for path in sorted(tmp_path.glob("*.np[yz]"))]
+    (tmp_path / "activations-00001.npy").unlink()
+    with pytest.raises(ValueError, match="1 activations.*for 2 shards.*--feature-maps"):
+        shards.load_activations(tmp_path)
+    assert extract(config) == manifest and manifest["feature_maps"]
+    assert [path.read_bytes() for path in sorted(tmp_path.glob("*.np[yz]"))] == before
+    with pytest.raises(ValueError, match="another data set.*feature_maps"):
+        extract(replace(config, feature_maps=False))
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.rendered.backgrounds import Backgrounds, split_of_file
 from hmr_ros.training.data.rendered.effects import disc, photograph_roughly, streak
 from hmr_ros.training.data.rendered.everyday import EVERYDAY, JOINT
+from hmr_ros.training.data.rendered.new_cameras import PRESETS, VISIT, RecordingMaker
 from hmr_ros.training.data.rendered.poses import (
     SPLITS,
     PoseSampler,
@@ -377,3 +378,25 @@ def test_detections_go_to_the_person_they_are_of(maker):
     nowhere = replace(detection(first), keypoints=detection(first, shift=1e4).keypoints)
     assert shards.match([nowhere], [first, second]) == []
     assert shards.match([], scene.people) == [] and shards.match(detected, []) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recording_is_seen_by_its_mounted_camera_frame_by_frame(preset, body):
+    """Independent of the renderer's pinhole: floor, field of view and steps between frames, from the truth of the frames alone."""
+    maker, camera = RecordingMaker(preset, seed=4), PRESETS[preset]
+    scenes = [maker.make(index) for index in (0, 1, 2 * VISIT)]
+    first, second, other = (scene.people[0] for scene in scenes)
+    np.testing.assert_array_equal(maker.make(1).image, scenes[1].image)  # of preset, seed and number alone
+    assert [scene.stamp for scene in scenes] == pytest.approx([0, 0.1, 2 * (0.1 * VISIT + 3)])
+    np.testing.assert_array_equal(first.betas, second.betas)
+    assert not np.array_equal(first.betas, other.betas)
+    down = np.array([0, np.cos(camera.looking_down), np.sin(camera.looking_down)])  # of a camera that looks down by so much
+    for person in (first, second, other):
+        rotations, betas = torch.from_numpy(matrix_from_rotvec(person.pose)[None]), torch.from_numpy(person.betas)[None]
+        with torch.inference_mode():
+            vertices = body.forward(rotations, betas).vertices[0].numpy() + person.translation
+        assert (vertices @ down).max() == pytest.approx(camera.height, abs=1e-3)  # metres from the optical centre to the floor
+    half = np.degrees(np.arctan((camera.size[1] / 2) / scenes[0].intrinsics.fx))
+    assert 2 * half == pytest.approx(camera.field_of_view, abs=0.01)
+    assert 0 < np.linalg.norm((first.joints + first.translation) - (second.joints + second.translation), axis=1).max() < 1.0  # in 0.1 s
+    assert scenes[0].image.mean() < 100 and not np.array_equal(scenes[0].image, scenes[1].image)

@@ -1,7 +1,8 @@
 """Proxies and truth on disk: numbered npz shards, ``proxies-00012.npz`` for the detectors' predictions and ``truth-00012.npz`` for
-the truth. Self-supervised training opens the first kind only. Beside the truth, ``activations-00012.npy`` (n, 2, *FEATURE_MAP)
-float16: BlazePose's feature maps of the plain and the mirrored view, 90 KB a person. Shards are not compressed and are read through
-memory maps; compressed ones, as earlier versions wrote them, are read into memory.
+the truth. Self-supervised training opens the first kind only. Beside the truth, and beside the proxies of `hmr-ros extract
+--feature-maps`, ``activations-00012.npy`` (n, V, *FEATURE_MAP) float16: BlazePose's feature maps of the plain and, where V is 2, the
+mirrored view, 45 KB each. Shards are not compressed and are read through memory maps; compressed ones, as earlier versions wrote them,
+are read into memory.
 
 Row i of a truth shard belongs to row i of its proxies shard and of its feature maps. False negatives (missed people) are in the
 truth alone, under the same names with ``missed_`` before them.
@@ -10,7 +11,8 @@ Proxies: ``index`` (n,) picture, ``image_size`` (n, 2: H, W), ``score`` (n,), ``
 ``crop`` (n, 3), ``mask`` (n, S, S) uint8 of 255, ``depth`` (n, S, S) float16 metres, ``agreed`` (n,) bool, ``landmarks``
 (n, 33, 4), ``world`` (n, 33, 3), ``region`` (n, 4), ``appearance`` (n, 1152) float16. Where they are known: ``sensor_depth``
 (n, S, S) float16 metres, what a depth camera's image would have given in the place of ``depth``; ``mirrored_landmarks``
-and so on, of the mirrored view; ``name`` (n,) str, the picture. S is 64 unless the folder was made with another --depth-size.
+and so on, of the mirrored view; ``name`` (n,) str, the picture; ``stamp`` (n,) float64 seconds, NaN where a source has none; ``intrinsics`` (n, 4) of
+rendered recordings. S is 64 unless the folder was made with another --depth-size.
 Beside them ``images`` (2,), the shard's pictures, and ``ghosts`` (), its false positives.
 
 Truth: ``pose`` (n, 24, 3) axis-angle with row 0 into camera axes, ``ray_orient`` (n, 3) row 0 into ray axes,
@@ -79,10 +81,10 @@ class ShardWriter:
         pairs = match(detected, scene.people)
         self.false_positives += len(detected) - len(pairs)
         for i, j in sorted(pairs, key=lambda pair: pair[1]):
-            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth, self.size))
+            known = {} if scene.stamp is None else {"stamp": np.float64(scene.stamp), "intrinsics": np.array(scene.intrinsics, np.float32)}
+            add_row(self.proxies, proxy_row(index, scene.image.shape[:2], detected[i], scene.depth, self.size) | known)
             add_row(self.truth, _truth_row(index, scene, scene.people[j], detected[i].crop))
-            maps = [person.blazepose.feature_map for person in (detected[i], detected[i].mirrored)]
-            self.activations.append(np.stack(maps).astype(np.float16))
+            self.activations.append(feature_maps(detected[i]))
         found = {j for _, j in pairs}
         for j, person in enumerate(scene.people):
             if j not in found:
@@ -91,8 +93,7 @@ class ShardWriter:
 
     def save(self, folder: Path, shard: int, images: range) -> None:
         span = np.array([images.start, images.stop])
-        with atomic_write(activations_path(folder, shard)) as partial:
-            np.save(partial, np.stack(self.activations) if self.activations else np.empty((0, 2, *FEATURE_MAP), np.float16))
+        save_activations(folder, shard, self.activations, views=2)
         _save(truth_path(folder, shard), {**_stack(self.truth), "images": span})
         save_proxies(folder, shard, images, self.proxies, ghosts=np.array(self.false_positives))
 
@@ -106,6 +107,22 @@ def add_row(rows: RowLists, row: dict[str, object]) -> None:
 def save_proxies(folder: Path, shard: int, images: range, rows: RowLists, **extra: np.ndarray) -> None:
     """Write a proxies shard atomically; ``extra`` (names of NOT_ROWS) is about the shard as a whole."""
     _save(proxies_path(folder, shard), {**_stack(rows), "images": np.array([images.start, images.stop]), **extra})
+
+
+def feature_maps(person: PersonProxies) -> np.ndarray:
+    """(V, *FEATURE_MAP) float16 of a person and, where there is one, of the mirrored view. ValueError where an extractor gives none."""
+    views = [person] if person.mirrored is None else [person, person.mirrored]
+    maps = [None if view.blazepose is None else view.blazepose.feature_map for view in views]
+    if any(some is None for some in maps):
+        raise ValueError("the extractor gives no BlazePose feature map, expected one of everybody: take the extractor embedded, or leave "
+                         "--feature-maps out")  # fmt: skip
+    return np.stack(maps).astype(np.float16)
+
+
+def save_activations(folder: Path, shard: int, maps: list[np.ndarray], views: int) -> None:
+    """Write a shard's ``feature_maps`` (n, ``views``, *FEATURE_MAP) atomically."""
+    with atomic_write(activations_path(folder, shard)) as partial:
+        np.save(partial, np.stack(maps) if maps else np.empty((0, views, *FEATURE_MAP), np.float16))
 
 
 def size_identity(depth_size: int) -> dict:
@@ -128,11 +145,11 @@ def activations_path(folder: Path, shard: int) -> Path:
     return Path(folder) / f"activations-{shard:05d}.npy"
 
 
-def is_complete(folder: Path, shard: int, images: range, truth: bool = True) -> bool:
-    """The shard is there, for exactly these pictures: all its files, or the proxies alone where there is no ``truth``."""
+def is_complete(folder: Path, shard: int, images: range, truth: bool = True, activations: bool = True) -> bool:
+    """The shard is there, for exactly these pictures: the proxies, and the ``truth`` and ``activations`` that belong to them."""
     paths = [proxies_path(folder, shard)] + ([truth_path(folder, shard)] if truth else [])
     complete = all(path.is_file() and _span(path) == [images.start, images.stop] for path in paths)
-    return complete and (not truth or activations_path(folder, shard).is_file())
+    return complete and (not activations or activations_path(folder, shard).is_file())
 
 
 def open_proxies(folder: Path | str, names: Sequence[str] | None = None) -> dict[str, Rows]:
@@ -154,14 +171,14 @@ def open_people(folder: Path | str) -> dict[str, Rows]:
 
 
 def open_activations(*folders: Path | str) -> Rows:
-    """(n, 2, *FEATURE_MAP) float16 as memory maps, row by row as ``open_people``'s of one folder after the other: the feature maps of
-    every person's plain and mirrored view. ValueError where a folder lacks some."""
+    """(n, V, *FEATURE_MAP) float16 as memory maps, row by row as ``open_people``'s or ``open_proxies``' of one folder after the other: the
+    feature maps of every person's plain and, where V is 2, mirrored view. ValueError where a folder lacks some."""
     paths = []
     for folder in map(Path, folders):
-        some, expected = sorted(folder.glob("activations-*.npy")), len(list(folder.glob("truth-*.npz")))
+        some, expected = sorted(folder.glob("activations-*.npy")), len(list(folder.glob("proxies-*.npz")))
         if len(some) != expected:
-            raise ValueError(f"{folder} has {len(some)} activations-*.npy for {expected} shards: it was made by an earlier version of "
-                             "hmr_ros; run the same hmr-ros data rendered again, it makes the missing ones")  # fmt: skip
+            raise ValueError(f"{folder} has {len(some)} activations-*.npy for {expected} shards: proxies need `hmr-ros extract --feature-maps`; "
+                             "of rendered people the same `hmr-ros data rendered` makes the missing ones")  # fmt: skip
         paths += some
     return Rows(map(map_npy, paths))
 

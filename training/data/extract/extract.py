@@ -19,7 +19,7 @@ from rich.console import Console
 
 from hmr_ros import __version__
 from hmr_ros.io.report import ReadReport, printable
-from hmr_ros.proxies import registry
+from hmr_ros.proxies import PersonProxies, registry
 from hmr_ros.proxies.paper import hdnet
 from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.networks.paper.maps import MAP_SIZE
@@ -55,6 +55,8 @@ class ExtractConfig:
     proxies: Annotated[ProxyFiles, tyro.conf.arg(name="")] = ProxyFiles()
     mirrored: bool = False
     """Extract every person's mirrored view as well, as rendered data has it; for one more landmark pass a person."""
+    feature_maps: bool = False
+    """Keep what adapting the lifter needs as well: BlazePose's feature maps, 45 KB a person (90 with --mirrored), and every frame's stamp."""
     workers: int = 2
     """Processes, each with its own detectors on one thread; 1 works in this process."""
     shard_size: int = 100
@@ -116,7 +118,7 @@ def extract(config: ExtractConfig) -> dict:
     missing = [
         (shard, images, chosen[images.start : images.stop])
         for shard, images in spans
-        if not shards.is_complete(config.out, shard, images, truth=False)
+        if not shards.is_complete(config.out, shard, images, truth=False, activations=config.feature_maps)
     ]
     maker = partial(_maker, config, listing._replace(frames=[]))
     shard_work.make_shards(maker, missing, len(chosen), config.workers, f"extracting {config.source.name}")
@@ -148,16 +150,22 @@ def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
 def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> None:
     """Extract the proxies of one shard's frames and write its file; ``tick()`` after every frame."""
     rows: shards.RowLists = {}
+    maps: list[np.ndarray] = []
     unreadable: dict[str, str] = {}
     for index, frame in zip(images, frames, strict=True):
         try:
-            image, depth = read(frame)
+            image, depth, stamp = read(frame)
         except (ValueError, OSError) as error:
             unreadable[frame.name] = str(error)
         else:
-            for row in _rows(config, extractor, index, image, depth, frame.name):
+            for person, row in _rows(config, extractor, index, image, depth, frame.name):
+                if config.feature_maps:
+                    row |= {"stamp": np.float64(stamp)}
+                    maps.append(shards.feature_maps(person))
                 shards.add_row(rows, row | {"name": frame.name})
         tick()
+    if config.feature_maps:
+        shards.save_activations(config.out, shard, maps, views=1 + config.mirrored)
     shards.save_proxies(
         config.out, shard, images, rows,
         unreadable=np.array(list(unreadable), np.str_),
@@ -166,8 +174,8 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
     )  # fmt: skip
 
 
-def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None, name: str) -> list[dict]:
-    """Rows of a picture. ``depth`` stays estimated, as in rendered data, or is read from --depth-maps; a camera's goes into
+def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth: np.ndarray | None, name: str) -> list[tuple[PersonProxies, dict]]:
+    """People of a picture and their rows. ``depth`` stays estimated, as in rendered data, or is read from --depth-maps; a camera's goes into
     ``sensor_depth``."""
     if config.depth_topic and depth is None:
         depth = np.zeros(image.shape[:2], np.float32)  # unknown everywhere: every row has the same names
@@ -177,7 +185,7 @@ def _rows(config: ExtractConfig, extractor, index: int, image: np.ndarray, depth
             "topic that is aligned with the image (aligned_depth_to_color or so)"
         )
     people = hdnet.with_map_of(config.proxies.depth_maps, name, extractor(image), image.shape[:2])
-    return [shards.proxy_row(index, image.shape[:2], person, depth, config.depth_size) for person in people]
+    return [(person, shards.proxy_row(index, image.shape[:2], person, depth, config.depth_size)) for person in people]
 
 
 # ---- manifest -------------------------------------------------------------------------------------------------------
@@ -202,6 +210,7 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
         "shard_size": config.shard_size,
         "extractor": registry.identity(config.extractor, config.mirrored, config.depth_size, config.proxies),
         **shards.size_identity(config.depth_size),
+        **({"feature_maps": True} if config.feature_maps else {}),  # folders without them stay valid
     }
 
 

@@ -38,10 +38,11 @@ class FrameList(NamedTuple):
 
 
 class ImageAndDepth(NamedTuple):
-    """``image`` uint8 (H, W, 3) BGR; ``depth`` float32 (H, W) metres, None where there is none."""
+    """``image`` uint8 (H, W, 3) BGR; ``depth`` float32 (H, W) metres, None where there is none; ``stamp`` seconds, NaN for pictures."""
 
     image: np.ndarray
     depth: np.ndarray | None = None
+    stamp: float = float("nan")
 
 
 def _require(source: Path) -> None:
@@ -151,7 +152,7 @@ class FileReader:
         for found in self._frames:
             self._next = found.index + 1
             if found.index == frame.index:
-                return ImageAndDepth(found.picture)
+                return ImageAndDepth(found.picture, stamp=found.time)
         raise ValueError(f"{printable(frame.path)} ends at frame {self._next}, expected frame {frame.index}")
 
 
@@ -163,10 +164,9 @@ class BagReader:
 
     def __call__(self, frame: Frame) -> ImageAndDepth:
         """ValueError where a message cannot be converted."""
-        image = self._images.message(frame.path, frame.index).picture()
-        if frame.index not in self._pairs:
-            return ImageAndDepth(image)
-        return ImageAndDepth(image, self._depths.message(frame.path, self._pairs[frame.index]).depth())
+        message = self._images.message(frame.path, frame.index)
+        depth = self._depths.message(frame.path, self._pairs[frame.index]).depth() if frame.index in self._pairs else None
+        return ImageAndDepth(message.picture(), depth, 1e-9 * message.stamp)
 
 
 class _BagTopic:

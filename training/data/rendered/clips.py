@@ -91,7 +91,7 @@ class ClipMaker:
     def _posed(self, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pose = pose.copy()
         pose[0] = (Rotation.from_matrix(self._camera @ FACING) * Rotation.from_rotvec(pose[0])).as_rotvec()
-        return self._maker._forward(pose, betas)[:2]
+        return self._maker.forward(pose, betas)[:2]
 
     def _draw(self, bodies: list[np.ndarray], looks) -> tuple[np.ndarray, np.ndarray]:
         steady = np.random.default_rng(self.seed)  # the same shadows and the same grain in every frame

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -24,6 +24,7 @@ from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.proxies import ProxyExtractor, registry
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.rendered.backgrounds import SUFFIXES, Backgrounds
+from hmr_ros.training.data.rendered.new_cameras import RecordingMaker
 from hmr_ros.training.data.rendered.poses import SPLITS
 from hmr_ros.training.data.rendered.scene import RendererName, Scene, SceneConfig, SceneMaker, renderer_class
 
@@ -63,6 +64,8 @@ class RenderedConfig:
     """What draws people: the home-made painter, which the embedded regressors were trained with, or "gl" (OpenGL on EGL; extra "gl")."""
     rough_camera: bool = False
     """Pictures of a robot's small camera: low resolution, defocus, motion, flicker, noise by gain; the default is milder."""
+    recording: Annotated[Literal["", "robot_low", "ceiling", "fisheye_rectified"], tyro.conf.arg(name="scene")] = ""
+    """Instead of single pictures a recording by a camera that training does not know (new_cameras.py): --count frames at 10 Hz."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     """What is drawn how often."""
 
@@ -119,8 +122,10 @@ def summary(manifest: dict) -> str:
     )
 
 
-def picture(maker: SceneMaker, seed: int, split: str, index: int) -> Scene:
+def picture(maker: SceneMaker | RecordingMaker, seed: int, split: str, index: int) -> Scene:
     """Picture ``index`` of a data set."""
+    if isinstance(maker, RecordingMaker):
+        return maker.make(index)
     return maker.make(np.random.default_rng([seed, SPLITS.index(split), index]))
 
 
@@ -145,7 +150,7 @@ def generate(config: RenderedConfig) -> dict:
 # ---- work -----------------------------------------------------------------------------------------------------------
 
 
-def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtractor, shard: int, images: range, tick):
+def render_shard(config: RenderedConfig, maker: SceneMaker | RecordingMaker, extractor: ProxyExtractor, shard: int, images: range, tick):
     """Make the pictures of one shard, extract their proxies and write all files; ``tick()`` after every picture."""
     writer = shards.ShardWriter(config.depth_size)
     for index in images:
@@ -159,7 +164,10 @@ def render_shard(config: RenderedConfig, maker: SceneMaker, extractor: ProxyExtr
 
 def _maker(config: RenderedConfig) -> shard_work.Maker:
     extractor = registry.make_extractor(threads=1, flip=True, size=config.depth_size)
-    maker = SceneMaker(config.split, config.backgrounds, config.scene, renderer=config.renderer, rough=config.rough_camera)
+    if config.recording:
+        maker = RecordingMaker(config.recording, config.seed, config.backgrounds)
+    else:
+        maker = SceneMaker(config.split, config.backgrounds, config.scene, renderer=config.renderer, rough=config.rough_camera)
     return partial(render_shard, config, maker, extractor)
 
 
@@ -181,6 +189,7 @@ def _identity(config: RenderedConfig) -> dict:
         **shards.size_identity(config.depth_size),
         **renderer_class(config.renderer).identity(),
         **({"rough_camera": True} if config.rough_camera else {}),
+        **({"recording": config.recording} if config.recording else {}),  # folders of pictures stay valid
     }
 
 

@@ -11,6 +11,13 @@ from hmr_ros.geometry import Intrinsics, project_pinhole
 _GRAIN = np.random.default_rng(7).standard_normal((701, 997, 3), dtype=np.float32)  # sensor noise, drawn once
 
 
+def grain(rng: Generator, size: tuple[int, int]) -> np.ndarray:
+    """Noise (H, W, 3) of standard deviation 1, somewhere out of what was drawn once."""
+    height, width = size
+    y, x = rng.integers(_GRAIN.shape[0] - height + 1), rng.integers(_GRAIN.shape[1] - width + 1)
+    return _GRAIN[y : y + height, x : x + width]
+
+
 def shade_floor(
     canvas: np.ndarray, vertices: np.ndarray, up: np.ndarray, intrinsics: Intrinsics, strength: float
 ) -> None:
@@ -71,10 +78,9 @@ def photograph(rng: Generator, canvas: np.ndarray, without: frozenset[str] = fro
     gains = rng.uniform(0.9, 1.15) * (1 + rng.normal(0, 0.05, 3))
     gamma = rng.uniform(0.7, 1.2)
     noise = rng.uniform(0, 9) if rng.random() < 0.7 else 0.0
-    height, width = canvas.shape[:2]
-    y, x = rng.integers(_GRAIN.shape[0] - height + 1), rng.integers(_GRAIN.shape[1] - width + 1)
+    noisy = grain(rng, canvas.shape[:2])
     if noise and "noise" not in without:
-        canvas = canvas + noise * _GRAIN[y : y + height, x : x + width]
+        canvas = canvas + noise * noisy
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     if "colour" in without:
         gains, gamma = np.ones(3), 1.0

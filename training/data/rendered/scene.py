@@ -97,6 +97,7 @@ class Scene:
     depth: np.ndarray  # (H, W) float32 metres: what an aligned depth camera would say, 0 = unknown
     intrinsics: Intrinsics
     people: list[PersonTruth]
+    stamp: float | None = None  # seconds, of a frame of a recording (new_cameras.py)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class SceneMaker:
         self.faces = np.ascontiguousarray(self.body.faces, np.int32)
         self.poses = poses or PoseSampler(split, self.config.everyday)
         self.backgrounds = Backgrounds(backgrounds, split)
-        rest = self._forward(np.zeros((24, 3)), np.zeros(10))
+        rest = self.forward(np.zeros((24, 3)), np.zeros(10))
         regions = [self.body.region_names[label] for label in self.body.vertex_regions]
         self.dresser = Dresser(*rest, hair=np.equal(regions, "hair"), head=np.equal(regions, "head"))
         self.renderer: Renderer = renderer_class(renderer)(self.dresser, self.faces, without)
@@ -182,7 +183,7 @@ class SceneMaker:
         image, depth, truths = self.draw(rng, (height, width), intrinsics, camera, placed)
         return Scene(image, depth, intrinsics, truths)
 
-    def _forward(self, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def forward(self, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vertices (V, 3), joints (24, 3), keypoints (17, 3) of one body."""
         rotations = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix()[None].astype(np.float32))
         with torch.inference_mode():
@@ -198,7 +199,7 @@ class SceneMaker:
         pose[0] = Rotation.from_matrix(camera @ FACING @ Rotation.from_rotvec(pose[0]).as_matrix()).as_rotvec()
         betas = np.clip(rng.normal(0, 1, 10), -2.5, 2.5)
         betas[0] *= self.config.beta0_sigma
-        vertices, joints, keypoints = self._forward(pose, betas)
+        vertices, joints, keypoints = self.forward(pose, betas)
         for _ in range(8):
             translation = self._translation(rng, size, intrinsics, vertices, bool(rng.random() < self.config.cut))
             absolute = vertices + translation
@@ -260,13 +261,15 @@ class SceneMaker:
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
     def draw(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[PlacedPerson], objects: bool = True
-    ) -> tuple[np.ndarray, np.ndarray, list[PersonTruth]]:
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, placed: list[PlacedPerson],
+        objects: bool = True, room: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, list[PersonTruth]]:  # fmt: skip
         """Picture (H, W, 3) uint8 BGR, depth (H, W) metres and what is left to see of everybody, before a background.
 
-        ``camera`` (3, 3) turns a level camera's axes into the camera's. ``objects``: something may stand in front of somebody.
+        ``camera`` (3, 3) turns a level camera's axes into the camera's. ``objects``: something may stand in front of somebody. ``room``
+        (H, W, 3) uint8 BGR stands behind them; by default it is drawn.
         """
-        canvas = self.backgrounds.sample(rng, size).astype(np.float32)
+        canvas = (self.backgrounds.sample(rng, size) if room is None else room).astype(np.float32)
         mean = np.array(cv2.mean(canvas)[:3]) + 1
         exposure = float(np.clip((mean.mean() / 110) ** 0.5 * rng.uniform(0.85, 1.25), 0.7, 1.6))
         up = camera @ FACING @ np.array([0.0, 1.0, 0.0])
