@@ -159,7 +159,7 @@ def _buffer():
     {"examples": (torch.zeros(1, 5), torch.zeros(1, 6))}, {"examples": (torch.zeros(1, 4, dtype=torch.float64), torch.zeros(1, 6))},
     {"precision": "fp16"}, {"precision": "bf16"}, {"max_batch": 4}, {"engine": {"optimization_level": 5}},
     *({"found": name} for name in ("torch", "torch_tensorrt", "tensorrt", "compute_capability", "gpu")), {"version": "9.9"},
-], ids=str)  # fmt: skip
+], ids=lambda change: next(iter(change)))  # fmt: skip
 def test_the_key_changes_with_everything_an_engine_depends_on(change, monkeypatch):
     def key(module=Network, examples=inputs(1), found=None, version=None, **options):
         builder = Programs()
