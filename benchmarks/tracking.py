@@ -41,7 +41,7 @@ class Config:
     seeds: int = 20
     """Crossings to render; 0: none."""
     first_seed: int = 1000
-    """Constants were chosen on seeds below."""
+    """Constants were first chosen on seeds below; `back_score`, `remembered` and the handling of merged people after failures of 1000 to 1019."""
     video: Path | None = None
     """vtest.avi."""
     json: Path | None = None

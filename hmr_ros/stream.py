@@ -15,7 +15,7 @@ from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.geometry import Intrinsics
 from hmr_ros.inputs import check_input
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.proxies.similarity import same_person
+from hmr_ros.proxies.similarity import keypoint_similarity, same_person
 from hmr_ros.smoothing import Smoother, SmoothingConfig
 from hmr_ros.tracking import Tracker, TrackingConfig
 
@@ -78,7 +78,7 @@ class Stream:
 
     Statures measured in frames with depth are learned for each person, and tell distances in frames without.
 
-    Everybody has an id (tracking.py), whoever followed or detected them; who is lost and comes back within two seconds is the same
+    Everybody has an id (tracking.py), whoever followed or detected them; who is lost and comes back within three seconds is the same
     person, with stature, shape and id. Bodies are smoothed (smoothing.py).
     """
 
@@ -244,20 +244,20 @@ class Stream:
     # ---- between passes ----------------------------------------------------------------------------------------------
 
     def _follow(self, image: np.ndarray, depth: np.ndarray | None) -> None:
-        """Everybody by himself; of two who became one the first stays."""
-        followed: list[Track] = []
+        """Everybody by himself. Of two who became one, who has jumped onto the other is lost: whose pose changed more."""
         extractor, people = self._estimator.extractor, [track.proxies for track in self.tracks]
         if hasattr(extractor, "follow_all"):
             found = extractor.follow_all(image, people, depth)
         else:
             found = [extractor.follow(image, person, depth) for person in people]
-        for track, now in zip(self.tracks, found):
-            lost = now is None or (track.proxies.torso_is_seen and not now.torso_is_seen)
-            if lost or any(same_person(now, other.proxies) for other in followed):
+        followed: dict[int, PersonProxies] = {}
+        for i in sorted(range(len(people)), key=lambda i: -_likeness(people[i], found[i])):
+            lost = found[i] is None or (people[i].torso_is_seen and not found[i].torso_is_seen)
+            if lost or any(same_person(found[i], other) for other in followed.values()):
                 self._somebody_is_lost = True
             else:
-                followed.append(replace(track, proxies=now))
-        self.tracks = followed
+                followed[i] = found[i]
+        self.tracks = [replace(track, proxies=followed[i]) for i, track in enumerate(self.tracks) if i in followed]
 
     def _learn_statures(self, bodies: list[BodyEstimate]) -> None:
         measured = {id(body.keypoints): body.measured_stature for body in bodies if body.measured_stature is not None}
@@ -265,3 +265,8 @@ class Stream:
             track.with_measurement(measured[id(track.proxies.keypoints)]) if id(track.proxies.keypoints) in measured else track
             for track in self.tracks
         ]
+
+
+def _likeness(before: PersonProxies, now: PersonProxies | None) -> float:
+    """Object keypoint similarity of a person in two frames; 0 where it cannot be told."""
+    return 0.0 if now is None else keypoint_similarity(before.keypoints, now.keypoints, float(np.prod(before.box[2:] - before.box[:2]))) or 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -46,7 +46,8 @@ class TrackingConfig:
     min_score: float = 0.0  # of somebody new
     known_score: float = 0.7  # share of min_score that suffices for somebody who is known
     sure_score: float = 0.5  # somebody new is shown as soon as the scores of the frames that see them sum to this
-    remembered: float = 2.0  # seconds: so long a lost person is remembered
+    back_score: float = 0.7  # the same for who may be somebody lost: of who comes out from behind something, too little is seen at first
+    remembered: float = 3.0  # seconds: so long a lost person is remembered, two of them hidden, one until the next complete pass has ended
     border_time: float = 0.3  # seconds: who is lost for longer and expected outside of the image has left
     place_sigma: float = 0.06  # of a predicted place, just seen
     speed_sigma: float = 0.5  # a second: by how much the place becomes less certain
@@ -58,7 +59,7 @@ class TrackingConfig:
     pose_time: float = 0.3  # seconds: after so long a pose tells less
     colour_sigma: float = 20.0  # CIELAB units, 8 bits, over all bands: of one person a second apart [vtest]
     colour_most: float = 4.5  # the highest cost of another colour: light changes, and masks bleed
-    colour_time: float = 1.0  # seconds over which a person's colour is averaged
+    colour_time: float = 3.0  # seconds over which a person's colour is averaged: longer than somebody in front bleeds into the mask
     new_cost: float = 9.0  # a pair that costs more are two people
 
 
@@ -74,6 +75,7 @@ class Identity:
     velocity: np.ndarray  # (2,) px/s
     evidence: float  # sum of the scores
     shown: bool = False
+    merged: tuple[Identity, Identity] | None = None  # lost on top of somebody else: who that is, and how they were then
 
     @property
     def size(self) -> float:
@@ -91,6 +93,7 @@ class Tracker:
     def __init__(self, config: TrackingConfig = TrackingConfig()):
         self.config = config
         self.known: list[Identity] = []
+        self._last = -np.inf  # stamp of the last frame
         self.lost = 0  # people who were shown and are forgotten now, since the start
 
     def reset(self) -> None:
@@ -104,20 +107,59 @@ class Tracker:
             raise ValueError(f"stamp {stamp} does not lie after the last one, expected stamps that grow: call reset() where time jumps")
         self._forget(stamp, image)
         colours = [None if image is None else banded_colour(image, person) for person in people]
-        whose = self._assign(people, colours, stamp)
+        whose = self._assign(people, colours, stamp, self.known)
+        before = {one: replace(one) for one in self.known}
         for j in np.argsort([-person.score for person in people]):
             person, one = people[j], whose.get(int(j))
-            if one is None:
+            if one is None or self._doubtful(one, person, stamp):
                 if person.score < config.min_score:
+                    whose.pop(int(j), None)
                     continue
                 one = whose[int(j)] = Identity(new_id([one.id for one in self.known]), person, colours[j], stamp, stamp, np.zeros(2), person.score)
-                one.shown = start or one.evidence >= config.sure_score
+                one.shown = start
                 self.known.append(one)
             elif person.score < config.known_score * config.min_score:
                 del whose[int(j)]
             else:
                 self._update(one, person, colours[j], stamp)
-        return self._admitted(people, whose)
+        self._note_merged(before, stamp)
+        self._last = stamp
+        self._recognise(stamp)
+        current = {id(one.person): one for one in self.known}
+        return self._admitted(people, {j: current[id(people[j])] for j in whose})
+
+    def _doubtful(self, one: Identity, person: PersonProxies, stamp: float) -> bool:
+        """``one`` was lost, and too little is seen yet to say that it is them who come back, or somebody else may have taken their place."""
+        unsure = stamp - one.stamp > self.config.pose_time and person.score < self.config.back_score
+        return one.shown and one.stamp < self._last and (unsure or one.merged is not None)
+
+    def _note_merged(self, before: dict[Identity, Identity], stamp: float) -> None:
+        """Who is lost where somebody else is: from now on the detection of the one may be of the other. ``before``: everybody in the last frame."""
+        for one in [one for one in before if one.shown and one.stamp == self._last]:
+            costs = {other: self.cost(one, other.person, other.colour, stamp) for other in before if other.shown and other.stamp == stamp}
+            other = min(costs, key=costs.get, default=None)
+            one.merged = (other, before[other]) if other is not None and costs[other] < self.config.new_cost else None
+
+    def _recognise(self, stamp: float) -> None:
+        """Newcomers of whom enough is seen by now are shown: as those who were lost, or as somebody new."""
+        new = [one for one in self.known if not one.shown and one.stamp == stamp and one.evidence >= self.config.sure_score]
+        lost = [one for one in self.known if one.shown and one.stamp < stamp]
+        who = {new[j]: one for j, one in self._assign([one.person for one in new], [one.colour for one in new], stamp, lost).items()}
+        for one in new:
+            one.shown = one not in who
+            if one in who and one.evidence >= self.config.back_score:
+                self.known.remove(one)
+                self._return(who[one], one, stamp)
+
+    def _return(self, one: Identity, new: Identity, stamp: float) -> None:
+        """``one`` is who was new; where ``one`` was lost on top of somebody, the two may have changed places meanwhile."""
+        other, then = one.merged or (None, None)
+        if other is not None and other.stamp == stamp:
+            cost = {(a, b): self.cost(a, b.person, b.colour, stamp) for a in (one, then) for b in (new, other)}
+            if cost[one, other] + cost[then, new] < cost[one, new] + cost[then, other]:
+                one.person, one.stamp, one.velocity = other.person, stamp, other.velocity
+                one, one.colour = other, then.colour
+        one.person, one.stamp, one.velocity, one.evidence = new.person, stamp, new.velocity, one.evidence + new.evidence
 
     def _forget(self, stamp: float, image: np.ndarray | None) -> None:
         """Those lost for too long, those not shown yet after a quarter of that, and those who have left the image by now."""
@@ -127,13 +169,13 @@ class Tracker:
         self.lost += sum(one.shown for one in self.known if one not in kept)
         self.known = kept
 
-    def _assign(self, people, colours, stamp: float) -> dict[int, Identity]:
-        if not people or not self.known:
+    def _assign(self, people, colours, stamp: float, known: list[Identity]) -> dict[int, Identity]:
+        if not people or not known:
             return {}
-        costs = np.array([[self.cost(one, person, colour, stamp) for person, colour in zip(people, colours)] for one in self.known])
+        costs = np.array([[self.cost(one, person, colour, stamp) for person, colour in zip(people, colours)] for one in known])
         possible = costs < self.config.new_cost
         rows, columns = linear_sum_assignment(np.where(possible, costs, 4 * self.config.new_cost))
-        return {int(j): self.known[i] for i, j in zip(rows, columns) if possible[i, j]}
+        return {int(j): known[i] for i, j in zip(rows, columns) if possible[i, j]}
 
     def cost(self, one: Identity, person: PersonProxies, colour: np.ndarray | None, stamp: float) -> float:
         """Negative log-likelihood of ``person`` at ``stamp`` under what is expected of ``one``; 0 at best, for somebody just seen.
@@ -175,9 +217,8 @@ class Tracker:
         if one.colour is None:
             one.colour = colour
         elif colour is not None:
-            one.colour = one.colour + (1 - np.exp(-passed / config.colour_time)) * (colour - one.colour)
+            one.colour = one.colour + (1 - np.exp(-passed / min(config.colour_time, stamp - one.since))) * (colour - one.colour)
         one.person, one.stamp, one.evidence = person, stamp, one.evidence + person.score
-        one.shown = one.shown or one.evidence >= config.sure_score
 
     def _admitted(self, people, whose: dict[int, Identity]) -> list[Identity | None]:
         """At most ``max_people``, those who are shown and known for longest first."""

@@ -88,15 +88,36 @@ def test_two_who_meet_and_turn_back_are_told_apart_by_their_colours():
     assert mistaken > 10
 
 
-def test_who_is_lost_is_remembered_for_two_seconds():
-    for gone, same in ((1.8, True), (2.3, False)):
+def test_who_is_lost_is_remembered_for_three_seconds():
+    for gone, same in ((2.8, True), (3.3, False)):
         tracker = Tracker()
         before = [tracker([person(200), person(400)], 1 + i / 10) for i in range(5)][-1]
         for i in range(1, int(10 * gone)):
             assert tracker([person(200)], 1.4 + i / 10) == before[:1]
-        after = tracker([person(404), person(200)], 1.4 + gone)
+        tracker([person(404), person(200)], 1.4 + gone)
+        after = tracker([person(404), person(200)], 1.5 + gone)
         assert after[1] == before[0] and (after[0] == before[1]) == same
         assert tracker.lost == (0 if same else 1)
+
+
+def test_who_comes_back_little_by_little_is_recognised_by_what_is_seen_in_the_end():
+    """At first little of the person is seen, in the colour of what hides the rest."""
+    tracker = Tracker()
+    red, blue = [tracker([person(250), person(390)], 1 + i / 10, picture({RED: 250, BLUE: 390})) for i in range(5)][-1]
+    tracker([], 1.5, picture({}))
+    names = [tracker([person(320, score=0.3)], 2.0 + i / 10, picture({BLUE if i == 0 else RED: 320})) for i in range(5)]
+    assert names[:3] == [[""]] * 3 and names[4] == [red]
+
+
+def test_two_who_were_one_for_a_while_are_told_apart_by_how_they_were_before():
+    """Two pass each other; the only detection stays with the one at first and goes with the other in the end."""
+    tracker = Tracker()
+    for i in range(11):
+        red, blue = tracker([person(200 + 10 * i), person(420 - 10 * i)], 1 + i / 10)
+    for i in range(11, 16):
+        assert tracker([person(min(200 + 10 * i, 420 - 10 * i + 10))], 1 + i / 10) == [red]
+    tracker([person(260), person(360)], 2.6)
+    assert tracker([person(250), person(370)], 2.7) == [blue, red]
 
 
 def test_an_id_is_five_characters_and_never_comes_back():

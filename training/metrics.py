@@ -4,6 +4,8 @@ alignment at the root that goes before them."""
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.optimize import minimize_scalar
 from scipy.stats import rankdata
 
 from hmr_ros.geometry import similarity_align
@@ -37,6 +39,32 @@ def pa_mpjpe(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
     """MPJPE after the best similarity a sample (Procrustes, mirror images not accepted): (N, J, 3) → (N,) millimetres."""
     _check(pred, gt)
     return mpjpe(similarity_align(pred.astype(np.float64), gt.astype(np.float64)), gt)
+
+
+def acceleration_error(pred: np.ndarray, gt: np.ndarray) -> float:
+    """Mean over frames and joints of the distance between accelerations: (T, J, 3) metres, twice → mm/frame² (Kanazawa et al. 2019)."""
+    _check(pred, gt)
+    return float(1000.0 * np.linalg.norm(np.diff(pred - gt, n=2, axis=0), axis=-1).mean())
+
+
+def delay(pred: np.ndarray, gt: np.ndarray, rate: float, most: float = 0.2) -> float:
+    """Seconds by which ``pred`` (T, J, 3) comes after ``gt`` at ``rate`` Hz: where their cross-correlation is highest, in [-most, most].
+
+    Between frames the truth is a cubic spline. Frames nearer than ``most`` to either end do not count.
+    """
+    _check(pred, gt)
+    times = np.arange(len(gt)) / rate
+    inside = (times >= most) & (times <= times[-1] - most)
+    truth, seen = CubicSpline(times, gt.astype(np.float64)), pred[inside] - pred[inside].mean(0)
+
+    def correlation(late: float) -> float:
+        true = truth(times[inside] - late)
+        true -= true.mean(0)
+        return float((seen * true).sum() / np.sqrt((true**2).sum()))
+
+    lates = np.arange(-most, most, 0.5 / rate)
+    best = lates[np.argmax([correlation(late) for late in lates])]
+    return float(minimize_scalar(lambda late: -correlation(late), bounds=(best - 0.5 / rate, best + 0.5 / rate), method="bounded").x)
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
