@@ -53,7 +53,7 @@ def test_garments_cover_the_body_in_the_rest_pose_and_move_rigidly_with_it(maker
 def test_trousers_follow_a_bent_knee_and_a_skirt_stays_between_the_legs(maker, wardrobe):
     pose = np.zeros((24, 3))
     pose[4], pose[1] = (1.5, 0, 0), (-1.5, 0, 0)  # the left thigh forwards, the shin down
-    posed = maker._forward(pose, np.zeros(10))[0]
+    posed = maker.forward(pose, np.zeros(10))[0]
     mesh, trousers = worn(wardrobe, maker, posed, [Piece("tights", BOTTOM, 0.0, -0.7, 9.0, 0.0, 0.005, 0.0)])
     used = np.unique(mesh.faces[mesh.faces.min(1) >= len(posed)]) - len(posed)
     distance = np.array([np.linalg.norm(posed - point, axis=1).min() for point in trousers[used][::7]])

@@ -31,7 +31,7 @@ def standing(maker, yaw=0.0, x=0.0, z=3.2):
     pose = np.zeros((24, 3))
     pose[0] = (Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec([0, yaw, 0])).as_rotvec()
     pose[16], pose[17] = (0, 0, -1.2), (0, 0, 1.2)
-    return (maker._forward(pose, np.zeros(10))[0] + [x, 0.25, z]).astype(np.float32)
+    return (maker.forward(pose, np.zeros(10))[0] + [x, 0.25, z]).astype(np.float32)
 
 
 def light_from(*direction, lamp=1.0):
