@@ -8,11 +8,11 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", 30))
+SECONDS = float(os.environ.get("SOAK_SECONDS", 60))
 
 
 @pytest.mark.slow
-def test_half_a_minute_of_bad_input_hurts_nothing(tmp_path):
+def test_a_minute_of_bad_input_hurts_nothing(tmp_path):
     from hmr_ros.ros.process import start_ros
 
     spec = importlib.util.spec_from_file_location("soak", Path(__file__).parent / "soak" / "soak.py")
