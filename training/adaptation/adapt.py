@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -128,6 +128,27 @@ def adapt(config: AdaptConfig, console: Console) -> dict:
             raise ValueError(f"{path} is of a run with other settings ({', '.join(different)}); name another --out")
         return found
     make_folder(config.out)
+    evidence = gather(config, console)
+    lifter, share = learn(config, evidence, console)
+    return _concluded(config, evidence, lifter, share, settings)
+
+
+class Evidence(NamedTuple):
+    """What is learned from, and what the result is measured on."""
+
+    checkpoint: Path
+    before: Lifter
+    body: BodyModel
+    skeleton: PosedKeypoints
+    learned: dict[str, Samples]  # views by the names of finetune.SOURCES
+    first: scores.Part  # of the recordings: to learn from
+    held: scores.Part  # their end
+    rendered: dict[str, Samples]  # held-out rendered people: "viewpoint" before the recordings' cameras, "replay" before others
+    about: dict  # facts for the report
+
+
+def gather(config: AdaptConfig, console: Console) -> Evidence:
+    """Extract, teach, mount and render what is missing in ``config.out``."""
     checkpoint = Path(str(config.checkpoint or EMBEDDED_CHECKPOINT))
     before, trained_with = load_lifter(checkpoint)
     body = BodyModel.load(None)
@@ -135,38 +156,48 @@ def adapt(config: AdaptConfig, console: Console) -> dict:
         raise ValueError(f"{checkpoint} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), expected {body.name} "
                          f"({body.sha256[:8]}): people are rendered with that")  # fmt: skip
     skeleton = PosedKeypoints(body)
-
-    people, sources = _extracted(config, console)
+    people, lines = _extracted(config, console)
     first, last = split(people, config.held_out, config.gap)
     with console.status("fitting bodies to the recordings"):
-        labels, held = teach(before, skeleton, first), scores.Held(last, teach(before, skeleton, last))
+        labels, held = teach(before, skeleton, first), scores.Part(last, teach(before, skeleton, last))
     console.print(f"{len(first)} detections of {len(np.unique(first.track))} tracks to learn from, of which {int(labels.kept.sum())} bodies are sure "
                   f"(left out: {_words(labels.left_out)}); {len(last)} detections of {len(np.unique(last.track))} tracks held out")  # fmt: skip
     views = [_mounted(config, console, number, first, labels, skeleton) for number in range(len(config.recordings))]
-    own, other = _rendered(config, console, views)
-
-    everybody, maps = first.rows | labels.truth(), first.maps
-    learned = {"recording": make_samples(everybody, maps, skeleton, FLIPS, _depths(first), np.flatnonzero(labels.kept), config.out)}
-    held_samples = {}
+    own, other = _rendered(config, views)
+    learned = {"recording": make_samples(first.rows | labels.truth(), first.maps, skeleton, FLIPS, _depths(first), np.flatnonzero(labels.kept))}
+    rendered = {}
     for name, folders in (("viewpoint", own), ("replay", other)):
-        data, kept = load_people(folders), load_feature_maps(folders)
-        index = np.asarray(data["index"])
-        parts = (np.flatnonzero(index % _HELD_OUT != _HELD_OUT - 1), np.flatnonzero(index % _HELD_OUT == _HELD_OUT - 1))
-        learned[name] = make_samples(data, kept, skeleton, FLIPS, DEPTHS, parts[0], config.out)
-        held_samples[name] = make_samples(data, kept, skeleton, ("plain",), ("depth",), parts[1], config.out)
-    lifter, share = _learned(config, console, before, learned, held_samples["replay"], skeleton)
-    return _concluded(config, checkpoint, before, lifter, body, skeleton, held, held_samples, settings, sources | {
-        "blend": share, "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last)},
+        data, maps = load_people(folders), load_feature_maps(folders)
+        kept = np.asarray(data["index"]) % _HELD_OUT == _HELD_OUT - 1
+        learned[name] = make_samples(data, maps, skeleton, FLIPS, DEPTHS, np.flatnonzero(~kept))
+        rendered[name] = make_samples(data, maps, skeleton, ("plain",), ("depth",), np.flatnonzero(kept))
+    about = {
+        "recordings": lines,
+        "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last)},
         "tracks": {"learned": len(np.unique(first.track)), "held_out": len(np.unique(last.track))},
         "views": {name: len(some) for name, some in learned.items()},
         "cameras": [_described(view) for view in views],
-    })  # fmt: skip
+    }
+    return Evidence(checkpoint, before, body, skeleton, learned, scores.Part(first, labels), held, rendered, about)
+
+
+def learn(config: AdaptConfig, evidence: Evidence, console: Console) -> tuple[Lifter, float]:
+    """The adapted lifter, and the share of its MLPs' weights that is new."""
+    settings = FinetuneConfig(out=config.out / "learning", steps=config.steps, lr=config.lr, shares=config.shares, precision=config.precision,
+                              seed=config.seed)  # fmt: skip
+    fabric = launch(settings, WEIGHTS)
+    lifter = copy.deepcopy(evidence.before)
+    with console.status("what the image-feature branch says of everybody"):
+        task = AdaptationTask(settings, fabric, lifter, evidence.learned, evidence.skeleton)
+    run(task, settings, fabric, console)
+    task.finish()
+    return lifter, blend(lifter, evidence.before, evidence.rendered["replay"], evidence.skeleton, config.forgetting)
 
 
 def _check(config: AdaptConfig) -> None:
     if not config.recordings:
         raise ValueError("no recordings, expected bags, videos or folders of pictures")
-    for name, least in (("pictures", 50), ("replay", 50), ("steps", 1), ("every", 1), ("workers", 1)):
+    for name, least in (("pictures", 20), ("replay", 20), ("steps", 1), ("every", 1), ("workers", 1)):
         if getattr(config, name) < least and not (name == "replay" and config.replay_data):
             raise ValueError(f"--{name} is {getattr(config, name)}, expected at least {least}")
     if not 0.05 <= config.held_out <= 0.9:
@@ -180,8 +211,8 @@ def _check(config: AdaptConfig) -> None:
 # ---- the steps --------------------------------------------------------------------------------------------------------
 
 
-def _extracted(config: AdaptConfig, console: Console) -> tuple[People, dict]:
-    """Everybody in the recordings, and what was read of these."""
+def _extracted(config: AdaptConfig, console: Console) -> tuple[People, list[str]]:
+    """Everybody in the recordings, and a line about what was read of each."""
     folders, cameras, lines = [], [], []
     for number, recording in enumerate(config.recordings):
         folders.append(config.out / f"recording-{number}")
@@ -189,7 +220,7 @@ def _extracted(config: AdaptConfig, console: Console) -> tuple[People, dict]:
         lines.append(summary(manifest))
         console.print(lines[-1])
         cameras.append(_camera(config, recording, folders[-1], console))
-    return load(folders, config.rate, cameras), {"recordings": lines}
+    return load(folders, config.rate, cameras), lines
 
 
 def _extraction(config: AdaptConfig, number: int) -> ExtractConfig:
@@ -242,7 +273,7 @@ def _frames(config: AdaptConfig, number: int, first: int, last: int) -> list[np.
     return [picture for picture in pictures if picture.shape == pictures[0].shape]
 
 
-def _rendered(config: AdaptConfig, console: Console, views: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def _rendered(config: AdaptConfig, views: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Folders of people before the recordings' cameras, and before others."""
     own = []
     for number, view in enumerate(views):
@@ -256,29 +287,12 @@ def _rendered(config: AdaptConfig, console: Console, views: Sequence[Path]) -> t
     return own, [other]
 
 
-def _learned(
-    config: AdaptConfig, console: Console, before: Lifter, learned: dict[str, Samples], others: Samples, skeleton: PosedKeypoints
-) -> tuple[Lifter, float]:
-    """The lifter after learning, and the share of its weights that is new."""
-    settings = FinetuneConfig(out=config.out / "learning", steps=config.steps, lr=config.lr, shares=config.shares, precision=config.precision,
-                              seed=config.seed)  # fmt: skip
-    fabric = launch(settings, WEIGHTS)
-    lifter = copy.deepcopy(before)
-    task = AdaptationTask(settings, fabric, lifter, learned, skeleton)
-    run(task, settings, fabric, console)
-    lifter.members = task.average.module
-    share = blend(lifter, before, others, skeleton, config.forgetting)
-    return lifter, share
-
-
-def _concluded(
-    config: AdaptConfig, checkpoint: Path, before: Lifter, after: Lifter, body: BodyModel, skeleton: PosedKeypoints, held: scores.Held,
-    rendered: dict[str, Samples], settings: dict, about: dict,
-) -> dict:  # fmt: skip
-    """Measure both, write checkpoint and report."""
+def _concluded(config: AdaptConfig, evidence: Evidence, after: Lifter, share: float, settings: dict) -> dict:
+    """Measure both lifters, write checkpoint and report."""
+    checkpoint, before, body, skeleton, held = evidence.checkpoint, evidence.before, evidence.body, evidence.skeleton, evidence.held
     measured = [scores.measure(lifter, skeleton, held) for lifter in (before, after)]
     changes = {"recording": {name: scores.compare(measured[0][name], measured[1][name], held.people.track) for name in measured[0]}}
-    for name, samples in rendered.items():
+    for name, samples in evidence.rendered.items():
         old, new = (errors(lifter, samples, skeleton) for lifter in (before, after))
         changes[name] = {kind: scores.compare(old[kind], new[kind], np.asarray(samples.person)) for kind in ("mpjpe", "pa_mpjpe")}
     changes = {part: {name: change for name, change in some.items() if change is not None} for part, some in changes.items()}
@@ -292,7 +306,7 @@ def _concluded(
         "version": hmr_ros.__version__,
     }
     content = {
-        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256}, **about,
+        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256}, **evidence.about, "blend": share,
         "verdict": {"result": result, "why": why},
         "changes": {part: {name: asdict(change) | {"verdict": change.verdict} for name, change in some.items()} for part, some in changes.items()},
     }  # fmt: skip

@@ -4,7 +4,8 @@
     viewpoint   people before the recording's camera (rendered/viewpoint.py): rendered pictures, exact bodies
     replay      people before all kinds of cameras, as in the lifter's first training, so that it does not forget them
 
-The statistics of the inputs and of the image-feature branch stay those of the checkpoint, and so does the network of the reliability.
+Only the MLPs learn: what the image-feature branch says of every view is computed once. That is fast, and the branch has seen far more people than
+a recording holds. The statistics of the inputs stay those of the checkpoint, and so does the network of the reliability.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class FinetuneConfig(LoopConfig):
     """Folder of the run."""
     batch: int = 256
     """Views a step."""
-    steps: int = 400
+    steps: int = 1000
     """Of each of the lifter's networks."""
     lr: float = 3e-4
     weight_decay: float = 0.05
@@ -48,7 +49,7 @@ class FinetuneConfig(LoopConfig):
 
 
 class AdaptationTask(Task):
-    """Every member of the lifter is a learner. Rows count through the views of one source after the other."""
+    """The MLP of every member of the lifter is a learner. Rows count through the views of one source after the other."""
 
     label, rows_are = "adaptation", "views"
 
@@ -56,44 +57,60 @@ class AdaptationTask(Task):
         """``sources``: views by the names of SOURCES; a source that is left out takes no part."""
         self.config, self.lifter, self.device = config, lifter, fabric.device
         self.posed = copy.deepcopy(skeleton).to(fabric.device)
-        self.sources, first, shares = [], 0, {name: share for name, share in zip(SOURCES, config.shares) if name in sources and share}
+        self.sources, first = [], 0
+        shares = {name: share for name, share in zip(SOURCES, config.shares) if name in sources and share}
         for name, share in shares.items():
-            self.sources.append((name, first, max(1, round(config.batch * share / sum(shares.values()))), sources[name]))
-            first += len(sources[name])
+            samples = sources[name]
+            self.sources.append((name, first, max(1, round(config.batch * share / sum(shares.values()))), samples, branch_outputs(lifter, samples)))
+            first += len(samples)
         self.steps = self.per_epoch = config.steps
+        heads = nn.ModuleList(getattr(member, "mlp", member) for member in lifter.members)
         ema = torch.optim.swa_utils.get_ema_multi_avg_fn(config.average)
-        self.average = torch.optim.swa_utils.AveragedModel(lifter.members, multi_avg_fn=ema, use_buffers=False)
-        self.modules = {"members": lifter.members, "average": self.average}
+        self.heads, self.average = heads, torch.optim.swa_utils.AveragedModel(heads, multi_avg_fn=ema)
+        self.modules = {"heads": heads, "average": self.average}
         self.learners = []
-        for member in lifter.members:
-            optimizer = torch.optim.AdamW(member.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-            self.learners.append(Learner(member, optimizer, one_cycle(optimizer, config.lr, self.steps, warm_up=0.1)))
-        self.branches = [hasattr(member, "branch") for member in lifter.members]
+        for head in heads:
+            optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+            self.learners.append(Learner(head, optimizer, one_cycle(optimizer, config.lr, self.steps, warm_up=0.1)))
 
     def rows(self, step: int, learner: int) -> Tensor:
         dice = generator(self.config.seed, step, learner)
-        return torch.cat([first + torch.randint(len(samples), (count,), generator=dice) for _, first, count, samples in self.sources])
+        return torch.cat([first + torch.randint(len(samples), (count,), generator=dice) for _, first, count, samples, _ in self.sources])
 
     def losses(self, learner: int, network: nn.Module, rows: Tensor, step: int) -> dict[str, Tensor]:
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()  # another camera's people must not move the statistics
         losses, total = {}, 0.0
-        for name, first, _, samples in self.sources:
+        for name, first, _, samples, outputs in self.sources:
             some = rows[(rows >= first) & (rows < first + len(samples))] - first
             if len(some):
-                losses[name] = self._loss(learner, network, samples[some])
+                losses[name] = self._loss(network, samples[some], outputs[learner][some])
                 total = total + losses[name] * len(some) / len(rows)
         return {"loss": total, **losses}
 
-    def _loss(self, learner: int, network: nn.Module, some: Samples) -> Tensor:
-        features, rotations, betas, xy = (value.to(self.device) for value in (some.features, some.rotations, some.betas, some.keypoints_xy))
-        feature_map = some.feature_map.to(self.device) if self.branches[learner] else None
-        output = network(self.lifter.normalized(features), feature_map)
+    def _loss(self, network: nn.Module, some: Samples, branch: Tensor) -> Tensor:
+        features, branch, rotations, betas, xy = (
+            value.to(self.device) for value in (some.features, branch.float(), some.rotations, some.betas, some.keypoints_xy)
+        )
+        output = network(torch.cat([self.lifter.normalized(features), branch], dim=1), None)
         return body_loss(self.lifter.parameters_of(output.float()), (rotations, betas), xy, self.posed, *WEIGHTS)
 
     def after_step(self) -> None:
-        self.average.update_parameters(self.lifter.members)
+        self.average.update_parameters(self.heads)
+
+    def finish(self) -> None:
+        """The lifter gets the averaged weights."""
+        self.heads.load_state_dict(self.average.module.state_dict())
+
+
+@torch.no_grad()
+def branch_outputs(lifter: Lifter, samples: Samples) -> list[Tensor]:
+    """(N, COUNT) float16 of each member's image-feature branch, (N, 0) of a member without one."""
+    lifter.eval()
+    parts: list[list[Tensor]] = [[] for _ in lifter.members]
+    for some in samples.parts():
+        maps = some.feature_map.to(lifter.feature_mean.device)
+        for member, found in zip(lifter.members, parts):
+            found.append(member.branch(maps).half().cpu() if hasattr(member, "branch") else maps.new_empty(len(maps), 0).half())
+    return [torch.cat(found) for found in parts]
 
 
 def blend(lifter: Lifter, before: Lifter, others: Samples, skeleton: PosedKeypoints, worse: float) -> float:

@@ -20,7 +20,7 @@ from hmr_ros.files import atomic_write
 from hmr_ros.geometry import project_weak, rotvec_from_matrix
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.training.adaptation.scores import UNITS, Held
+from hmr_ros.training.adaptation.scores import UNITS, Part
 from hmr_ros.training.adaptation.teacher import regress
 
 PARTS = {
@@ -54,7 +54,7 @@ def _rows(content: dict) -> list[tuple[str, str, str, str, str]]:
 
 
 def pictures(
-    held: Held, lifters: Sequence[Lifter], body: BodyModel, skeleton: PosedKeypoints, values: Sequence[dict[str, np.ndarray]],
+    held: Part, lifters: Sequence[Lifter], body: BodyModel, skeleton: PosedKeypoints, values: Sequence[dict[str, np.ndarray]],
     frame_of: Callable[[int, int], np.ndarray],
 ) -> list[tuple[str, np.ndarray]]:  # fmt: skip
     """Held-out people who gained and lost most, by their distance to the fitted body: (title, BGR picture) each: the detected joints, then the body

@@ -30,14 +30,14 @@ TOLERANCE = 0.01  # of a measure: a change within it is none
 _LIMBS = list(LIMB_KEYPOINTS)
 
 
-class Held(NamedTuple):
-    """The held-out part: its people, the bodies fitted to them (by the lifter before), None where they are not compared."""
+class Part(NamedTuple):
+    """A part of the recordings: its people, and the bodies fitted to them."""
 
     people: People
     labels: Labels
 
 
-def measure(lifter: Lifter, skeleton: PosedKeypoints, held: Held) -> dict[str, np.ndarray]:
+def measure(lifter: Lifter, skeleton: PosedKeypoints, held: Part) -> dict[str, np.ndarray]:
     """Each measure of every detection (N,), NaN where it is not defined."""
     people, labels = held
     rays, confidence = Rays(people), sure(people)
