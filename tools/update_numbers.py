@@ -316,7 +316,7 @@ def speed() -> str:
         f"Medians on {machine['cores']} {machine['architecture']} cores without a GPU, one moving person at 640x480: {one['p50_ms']:.0f} ms a frame "
         f"({one['mediapipe']['p50_ms']:.0f} ms for MediaPipe Pose),\n"
         f"{node['in_turns']['node']['p50_ms']:.0f} ms from image to `BodyArray`, {sustained} (`{result['command']}`, "
-        f"[tables](docs/benchmarks.md#speed)). {machine['remark'].partition(':')[0]}."
+        f"[tables](docs/speed.md)). {machine['remark'].partition(':')[0]}."
     )
 
 
