@@ -166,8 +166,8 @@ def write_errors(path: Path, settings: dict[str, Setting]) -> None:
     with atomic_write(path) as partial, open(partial, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["setting", "source", "distance", "reliability", "along", "across_x", "across_y", "turn_left", "turn_trunk", "turn_forward"])
-        for name, setting in settings.items():
-            for row in setting.rows:
+        for name in ("image", "stature", "depth"):
+            for row in settings[name].rows:
                 numbers = [row["published_distance"], row["reliability"], *row["error"]]
                 table.writerow([name, row["source"], *(f"{number:.3f}" for number in numbers)])
 

@@ -1,4 +1,7 @@
-"""Covariance of positions: its ellipsoid against the camera's geometry."""
+"""Covariance of positions: its ellipsoid against the camera's geometry, its size against errors of people who were kept out of the calibration."""
+
+import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from hmr_ros.camera import Camera
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.geometry import Intrinsics
 
+ERRORS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "position_errors.csv"
 SOURCES = ("depth", "known stature", "apparent size")
 CAMERAS = [Camera(Intrinsics(430.0, 430.0, 321.0, 238.0)), Camera(Intrinsics(330.0, 330.0, 320.0, 240.0), "equidistant", (0.01, -0.002, 0.0, 0.0))]
 OFF_AXIS = (1.9, -0.4, 3.2)
@@ -81,3 +85,40 @@ def test_a_turn_about_the_trunk_is_the_least_certain():
     for axis, spread in zip((left, trunk, forward), uncertainty.TURN):
         assert sigmas(covariance[3:, 3:], spread(person.reliability) * axis) == pytest.approx(1, rel=1e-4)
     assert np.abs(np.linalg.eigh(covariance[3:, 3:])[1][:, 2] @ trunk) > 0.999
+
+
+# ---- people of the test split, of whom the numbers know nothing ------------------------------------------------------------------
+
+
+def held_out(setting: str) -> dict[str, np.ndarray]:
+    """Columns of benchmarks/results/position_errors.csv."""
+    with ERRORS.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["setting"] == setting and row["source"] == {"image": "apparent size", "stature": "known stature"}.get(setting, setting)]
+    return {name: np.array([row[name] for row in rows]) if name in ("setting", "source") else np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def away(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Errors in standard deviations, along the ray (N,) and across it (2N,)."""
+    known = [uncertainty.standard_deviations(*values) for values in zip(rows["source"], rows["distance"], rows["reliability"])]
+    along, across = np.array(known).T
+    return {"along": np.abs(rows["along"]) / along, "across": np.abs(np.concatenate([rows["across_x"] / across, rows["across_y"] / across]))}
+
+
+@pytest.mark.parametrize("setting", ["image", "stature", "depth"])
+def test_errors_of_other_people_are_as_large_as_the_covariance_says(setting):
+    rows = held_out(setting)
+    assert len(rows["along"]) > 500
+    for axis, deviations in away(rows).items():
+        assert 0.62 < np.mean(deviations < 1) < 0.80, axis  # 0.68 of a normal distribution
+        assert 0.92 < np.mean(deviations < 2) < 0.98, axis  # 0.95
+        assert 0.85 < np.sqrt(np.mean(deviations**2)) < 1.2, axis
+
+
+@pytest.mark.parametrize("setting", ["image", "stature", "depth"])
+@pytest.mark.parametrize("name", ["distance", "reliability"])
+def test_it_holds_near_and_far_and_for_whoever_is_hard_to_see(setting, name):
+    rows = held_out(setting)
+    for part in np.array_split(np.argsort(rows[name]), 3):
+        for axis, deviations in away({key: values[part] for key, values in rows.items()}).items():
+            assert 0.87 < np.mean(deviations < 2) < 0.995, (axis, rows[name][part].min())
+            assert 0.75 < np.sqrt(np.mean(deviations**2)) < 1.4, (axis, rows[name][part].min())
