@@ -13,8 +13,8 @@ last. It knows nothing of ROS, files or drawing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +170,14 @@ class HumanMeshEstimator:
         rotations, cameras = self._refine(parameters.rotations, parameters.betas, parameters.weak_camera, targets, confidence)
         return parameters._replace(rotations=rotations, weak_camera=cameras).numpy()
 
+    def _posed(self, rotations: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, Callable[[int], np.ndarray | Callable[[], np.ndarray]]]:
+        """Of N people joints (N, 24, 3), COCO keypoints (N, 17, 3) and each one's vertices: computed where they are asked for, or, where pose
+        blend shapes move the keypoints as well, here."""
+        if self.body_model.has_pose_blendshapes:
+            vertices, joints, keypoints = self._body(rotations, betas)
+            return joints, keypoints, vertices.__getitem__
+        return *self.placing.skeleton(rotations, betas), _Meshes(self._body, rotations, betas)
+
     def bodies(
         self, people: list[PersonProxies], parameters: BodyParameters, camera: Camera | None, depth: np.ndarray | None, statures: np.ndarray,
         smoothers: Sequence[Smoother] | None = None,
@@ -185,12 +193,13 @@ class HumanMeshEstimator:
             if smoothers is not None:
                 placed = placed._replace(pelvis=np.stack([one.place(pelvis) for one, pelvis in zip(smoothers, placed.pelvis)]))
             rotations, betas, cameras = placed.rotations, placed.betas, placed.weak_cameras
-        vertices, joints, keypoints = self._body(rotations, betas)
+        joints, keypoints, vertices = self._posed(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)
         bodies = []
         for i, person in enumerate(people):
+            translation = None if placed is None else placed.pelvis[i] - joints[i, 0]
             body = BodyEstimate(
-                score=float(np.clip(person.score, 0, 1)),
+                score=min(max(float(person.score), 0.0), 1.0),
                 box=person.box,
                 keypoints=person.keypoints,
                 reliability=regressed[i],
@@ -199,28 +208,41 @@ class HumanMeshEstimator:
                 betas=betas[i],
                 crop=person.crop,
                 weak_camera=cameras[i],
-                translation=None if placed is None else placed.pelvis[i] - joints[i, 0],
+                translation=translation,
                 joints=joints[i],
-                vertices=vertices[i],
+                vertices=vertices(i),
                 projected_keypoints=np.zeros((17, 2), np.float32),
                 axes="ray" if placed is None else "camera",
                 translation_source=None if placed is None else "depth" if placed.from_depth[i] else "apparent size",
                 measured_stature=float(placed.stature[i]) if placed is not None and placed.from_depth[i] else None,
                 camera=camera,
                 confident=person.confident,
+                **({} if smoothers is None else _followed(smoothers[i], translation, joints[i])),
             )
-            body = replace(body, projected_keypoints=body.pixels(keypoints[i]))
-            if smoothers is not None:
-                body = replace(body, id=smoothers[i].id, **_velocities(smoothers[i], body))
+            body = body.replace(projected_keypoints=body.pixels(keypoints[i]))
             if not mesh_misses(body):
-                bodies.append(replace(body, reliability=reliability(regressed[i], limb_distances(body))))
+                bodies.append(body.replace(reliability=reliability(regressed[i], limb_distances(body))))
         return Bodies(bodies, mesh_misses=len(people) - len(bodies))
 
 
-def _velocities(smoother: Smoother, body: BodyEstimate) -> dict[str, np.ndarray | None]:
-    """Of the body's position and joints, where its position is known."""
-    if body.translation is None:
-        return {}
-    points = np.concatenate([np.zeros((1, 3), np.float32), body.joints]) + body.translation
-    velocities = smoother.velocities(points)
-    return {} if velocities is None else {"velocity": velocities[0], "joint_velocities": velocities[1:]}
+def _followed(smoother: Smoother, translation: np.ndarray | None, joints: np.ndarray) -> dict:
+    """Whose body it is, and the velocities of position and joints, where the position is known."""
+    if translation is None:
+        return {"id": smoother.id}
+    velocities = smoother.velocities(np.concatenate([np.zeros((1, 3), np.float32), joints]) + translation)
+    return {"id": smoother.id} | ({} if velocities is None else {"velocity": velocities[0], "joint_velocities": velocities[1:]})
+
+
+class _Meshes:
+    """Vertices of N people, of all in one call, as soon as those of one are asked for."""
+
+    def __init__(self, body: CompiledModel, rotations: np.ndarray, betas: np.ndarray):
+        self._body, self._rotations, self._betas = body, rotations, betas
+
+    def __call__(self, i: int) -> Callable[[], np.ndarray]:
+        """Those of person i, when they are wanted: (V, 3)."""
+        return lambda: self._vertices[i]
+
+    @cached_property
+    def _vertices(self) -> np.ndarray:
+        return self._body(self._rotations, self._betas)[0]

@@ -113,10 +113,9 @@ def fit_weak_camera(
 
 def rotvec_from_matrix(matrices: np.ndarray) -> np.ndarray:
     """Rotation matrices (..., 3, 3) → canonical axis-angle (..., 3), angles in [0, pi] (scipy's convention)."""
-    from scipy.spatial.transform import Rotation
+    from hmr_ros.rotations import rotvecs
 
-    flat = Rotation.from_matrix(np.reshape(matrices, (-1, 3, 3))).as_rotvec()
-    return flat.reshape(*np.shape(matrices)[:-2], 3).astype(np.float32)
+    return rotvecs(matrices)
 
 
 def matrix_from_rotvec(vectors: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from hmr_ros.geometry import Intrinsics
 from hmr_ros.inputs import check_input
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.similarity import keypoint_similarity, same_person
-from hmr_ros.smoothing import Smoother, SmoothingConfig
+from hmr_ros.smoothing import Smoother, SmoothingConfig, compile_kernels
 from hmr_ros.tracking import Tracker, TrackingConfig
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Stream:
     def __init__(self, estimator: HumanMeshEstimator, config: StreamConfig = StreamConfig()):
         self._estimator = estimator
         self._spreads = hasattr(estimator.extractor, "search")
+        compile_kernels()  # here, and not in somebody's second frame
         self._tracker = Tracker(TrackingConfig(max_people=config.max_people, min_score=config.min_score))
         self._smoothing = SmoothingConfig(smooth_pose=config.smooth_pose, smooth_translation=config.smooth_translation, steady_shape=config.steady_shape)
         self._remembered: dict[str, tuple[Track, Smoother]] = {}  # by id

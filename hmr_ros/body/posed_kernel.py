@@ -13,15 +13,16 @@ PARENTS = np.array(SMPL_PARENTS)
 
 
 class Skeleton:
-    """COCO keypoints and pelvis of bodies, equal to those of ``PosedKeypoints``; numpy, metres."""
+    """Joints, COCO keypoints and pelvis of bodies, equal to those of ``PosedKeypoints``; numpy, metres."""
 
     def __init__(self, skeleton: PosedKeypoints):
         self._body = arrays_of(skeleton)
-        self.keypoints(np.tile(np.eye(3, dtype=np.float32), (1, 24, 1, 1)), np.zeros((1, 10), np.float32))  # compiled here, not in the first frame
+        self(np.tile(np.eye(3, dtype=np.float32), (1, 24, 1, 1)), np.zeros((1, 10), np.float32))  # compiled here, not in the first frame
 
-    def keypoints(self, rotations: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        """rotations (N, 24, 3, 3), betas (N, 10) → (N, 17, 3) float32."""
-        return _keypoints(np.ascontiguousarray(rotations, np.float64), np.ascontiguousarray(betas, np.float64), *self._body, PARENTS).astype(np.float32)
+    def __call__(self, rotations: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """rotations (N, 24, 3, 3), betas (N, 10) → joints (N, 24, 3), COCO keypoints (N, 17, 3), float32."""
+        joints, keypoints = _posed(np.ascontiguousarray(rotations, np.float64), np.ascontiguousarray(betas, np.float64), *self._body, PARENTS)
+        return joints.astype(np.float32), keypoints.astype(np.float32)
 
     def pelvis(self, betas: np.ndarray) -> np.ndarray:
         """betas (N, 10) → rest position of the pelvis (N, 3) float32, about which the whole body turns."""
@@ -36,13 +37,13 @@ def arrays_of(skeleton: PosedKeypoints) -> tuple[np.ndarray, ...]:
 
 
 @njit(cache=True, nogil=True)
-def _keypoints(rotations, betas, joint_template, joint_dirs, template, dirs, share, parents):
-    rest_joints, rest = np.empty((24, 3)), np.empty((17, 24, 3))
-    joints, world, parts, keypoints = np.empty((24, 3)), np.empty((24, 3, 3)), np.empty((17, 24, 3)), np.empty((len(rotations), 17, 3))
+def _posed(rotations, betas, joint_template, joint_dirs, template, dirs, share, parents):
+    rest_joints, rest, world, parts = np.empty((24, 3)), np.empty((17, 24, 3)), np.empty((24, 3, 3)), np.empty((17, 24, 3))
+    joints, keypoints = np.empty((len(rotations), 24, 3)), np.empty((len(rotations), 17, 3))
     for n in range(len(rotations)):
         rest_of(betas[n], joint_template, joint_dirs, template, dirs, rest_joints, rest)
-        pose(rotations[n], rest_joints, rest, share, parents, joints, world, parts, keypoints[n])
-    return keypoints
+        pose(rotations[n], rest_joints, rest, share, parents, joints[n], world, parts, keypoints[n])
+    return joints, keypoints
 
 
 @njit(cache=True, nogil=True)
