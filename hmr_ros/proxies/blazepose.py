@@ -16,7 +16,6 @@ from hmr_ros.runtime import MAX_BATCH, compile
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE
 
 BLAZEPOSE_FILES = ("pose_landmark_full.tflite",)
-_UNIT = (np.arange(256) / 255.0).astype(np.float32)  # 8-bit values → [0, 1]
 SIDE = 256  # px of the RoI as the network gets it
 _HEAD = "model_1/model/convworld_3d/Conv2D_dequantize"  # weight of its last layer, which reads the embedding
 _MIDDLE = "model_1/model/conv2d_22/Conv2D_dequantize"  # weight of the layer after its last 16 x 16 block, which reads the feature map
@@ -78,10 +77,11 @@ class BlazePose:
         ``flip``: the RoI is flipped before. Landmarks stand in the image's pixels all the same, world and mask are those of the
         flipped RoI.
         """
-        roi = cv2.warpAffine(image, to_image, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        four = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)  # OpenCV warps four channels in less than half the time of three, to the same values
+        roi = cv2.warpAffine(four, to_image, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         if flip:
             roi, angle = cv2.flip(roi, 1), -angle
-        outputs = self._network(cv2.LUT(cv2.cvtColor(roi, cv2.COLOR_BGR2RGB), _UNIT)[None])
+        outputs = self._network(cv2.cvtColor(roi, cv2.COLOR_BGRA2RGB)[None] / np.float32(255))
         shapes, expected = [output.shape for output in outputs[5:]], [(1, 288, 2, 2), (1, *FEATURE_MAP)]
         if shapes != expected:
             raise RuntimeError(

@@ -10,6 +10,9 @@ from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.skeleton import COCO_SIGMAS
 
 
+_SIGMAS = np.array(COCO_SIGMAS)
+
+
 class HasJoints(Protocol):
     box: np.ndarray  # (4,) px
     keypoints: np.ndarray  # (17, 3) px, confidence
@@ -36,7 +39,7 @@ def keypoint_similarity(a: np.ndarray, b: np.ndarray, area: float, config: Embed
     if common.sum() < 3:
         return None
     squared = ((a[common, :2] - b[common, :2]) ** 2).sum(1)
-    return float(np.exp(-squared / (2 * area * (2 * np.array(COCO_SIGMAS)[common]) ** 2)).mean())
+    return float(np.exp(-squared / (2 * area * (2 * _SIGMAS[common]) ** 2)).mean())
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
