@@ -15,7 +15,7 @@ from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.geometry import Intrinsics
 from hmr_ros.inputs import check_input
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.proxies.similarity import keypoint_similarity, same_person
+from hmr_ros.proxies.similarity import area, keypoint_similarity, same_person
 from hmr_ros.smoothing import Smoother, SmoothingConfig, compile_kernels
 from hmr_ros.tracking import Tracker, TrackingConfig
 
@@ -270,4 +270,4 @@ class Stream:
 
 def _likeness(before: PersonProxies, now: PersonProxies | None) -> float:
     """Object keypoint similarity of a person in two frames; 0 where it cannot be told."""
-    return 0.0 if now is None else keypoint_similarity(before.keypoints, now.keypoints, float(np.prod(before.box[2:] - before.box[:2]))) or 0.0
+    return 0.0 if now is None else keypoint_similarity(before.keypoints, now.keypoints, area(before.box)) or 0.0
