@@ -5,8 +5,7 @@ Shared by node, files and drawing.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,24 +15,6 @@ from hmr_ros.camera import Camera
 from hmr_ros.geometry import project_weak
 
 _NEAR = 0.05  # metres: what is nearer than that, or behind the camera, is drawn as if it were there
-
-
-class _OnDemand:
-    """A field that holds an array, or a function that computes it, which is called when somebody asks for the array first."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = f"_{name}"
-
-    def __get__(self, instance, owner: type) -> np.ndarray:
-        if instance is None:
-            raise AttributeError(self._name)  # what a dataclass takes for a field without a default
-        value = instance.__dict__[self._name]
-        if callable(value):
-            value = instance.__dict__[self._name] = value()
-        return value
-
-    def __set__(self, instance, value: np.ndarray | Callable[[], np.ndarray]) -> None:
-        instance.__dict__[self._name] = value
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +40,7 @@ class BodyEstimate:
     weak_camera: np.ndarray  # (3,) s, tx, ty: u = s (x + tx) in crop coordinates, x in ray axes whatever ``axes`` says
     translation: np.ndarray | None  # (3,) m in the camera frame; None without intrinsics
     joints: np.ndarray  # (24, 3) m
-    vertices: np.ndarray = _OnDemand()  # (V, 3) m; the mesh is computed when somebody asks for it
+    vertices: np.ndarray  # (V, 3) m
     projected_keypoints: np.ndarray  # (17, 2) px: COCO of the mesh, through ``camera``; without intrinsics the weak one
     axes: Literal["camera", "ray", "target"] = "ray"
     translation_source: Literal["depth", "apparent size"] | None = None  # what the distance comes from; None without translation
@@ -69,10 +50,6 @@ class BodyEstimate:
     velocity: np.ndarray | None = None  # (3,) m/s of ``translation``, camera frame; None without position, and in a person's first image
     joint_velocities: np.ndarray | None = None  # (24, 3) m/s of ``joints + translation``, the same
     confident: float = 0.3  # keypoints above this confidence count as seen; the extractor's (measured: proxies/config.py)
-
-    def replace(self, **values) -> BodyEstimate:
-        """The same with other values; a mesh that nobody has asked for yet stays uncomputed, which ``dataclasses.replace`` would compute."""
-        return dataclasses.replace(self, **{"vertices": self.__dict__["_vertices"], **values})
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 3) of this body, as ``vertices`` stand, → raw pixels (N, 2): where the camera sees them.

@@ -13,15 +13,17 @@ last. It knows nothing of ROS, files or drawing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from hmr_ros.body.model import BodyModel
+from hmr_ros.body.posed_kernel import Skeleton
 from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.body.skinning_kernel import Skinning
 from hmr_ros.camera import Camera
 from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.geometry import Intrinsics, rotvec_from_matrix, to_crop
@@ -33,6 +35,7 @@ from hmr_ros.networks.regressor import BodyParameters, Regressor
 from hmr_ros.proxies import PersonProxies, ProxyExtractor
 from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.proxies.registry import make_extractor
+from hmr_ros.proxies.torch_modules import run_as_files
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile
 from hmr_ros.smoothing import Smoother, smooth_poses, steady_shapes
@@ -48,8 +51,9 @@ class HumanMeshEstimator:
     gives faces, name and hash.
     """
 
-    def __init__(self, extractor: ProxyExtractor, regressor: Regressor, body_model: BodyModel, body: CompiledModel):
-        """``body`` is the compiled ``body_model``, whose parameters ``regressor`` gives.
+    def __init__(self, extractor: ProxyExtractor, regressor: Regressor, body_model: BodyModel, body: CompiledModel | None = None):
+        """``body`` is the compiled ``body_model``, whose parameters ``regressor`` gives; None: a kernel poses it, for models without pose blend
+        shapes.
 
         Raises ValueError where the regressor requires proxies that the extractor does not give.
         """
@@ -63,9 +67,10 @@ class HumanMeshEstimator:
         self.extractor, self.regressor, self.body_model = extractor, regressor, body_model
         self.reliability_source = regressor.reliability_source
         self.backend = f"regressor: {regressor.backend}; detectors: {extractor.backend}"
-        self._body = body
         self._refine = Refiner(PosedKeypoints(body_model))
-        self.placing = MetricFrame(self._refine.skeleton, body_model, body)
+        skeleton = Skeleton(self._refine.skeleton)
+        self._body = body or Skinning(body_model, skeleton)
+        self.placing = MetricFrame(skeleton, body_model, self._body)
 
     @classmethod
     def from_default(
@@ -97,8 +102,10 @@ class HumanMeshEstimator:
         body_model = BodyModel.load(body_model)
         options = {"backend": backend, "threads": threads, "precision": precision, "max_batch": max_people}
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
-        rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
-        body = compile(body_model, rest_pose, **options)
+        body = None  # where the CPU runs the rest, too
+        if body_model.has_pose_blendshapes or not run_as_files(backend):
+            rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
+            body = compile(body_model, rest_pose, **options)
         proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend, precision, max_people)
         estimator = cls(proxies, regressor, body_model, body)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
@@ -170,14 +177,6 @@ class HumanMeshEstimator:
         rotations, cameras = self._refine(parameters.rotations, parameters.betas, parameters.weak_camera, targets, confidence)
         return parameters._replace(rotations=rotations, weak_camera=cameras).numpy()
 
-    def _posed(self, rotations: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, Callable[[int], np.ndarray | Callable[[], np.ndarray]]]:
-        """Of N people joints (N, 24, 3), COCO keypoints (N, 17, 3) and each one's vertices: computed where they are asked for, or, where pose
-        blend shapes move the keypoints as well, here."""
-        if self.body_model.has_pose_blendshapes:
-            vertices, joints, keypoints = self._body(rotations, betas)
-            return joints, keypoints, vertices.__getitem__
-        return *self.placing.skeleton(rotations, betas), _Meshes(self._body, rotations, betas)
-
     def bodies(
         self, people: list[PersonProxies], parameters: BodyParameters, camera: Camera | None, depth: np.ndarray | None, statures: np.ndarray,
         smoothers: Sequence[Smoother] | None = None,
@@ -193,7 +192,7 @@ class HumanMeshEstimator:
             if smoothers is not None:
                 placed = placed._replace(pelvis=np.stack([one.place(pelvis) for one, pelvis in zip(smoothers, placed.pelvis)]))
             rotations, betas, cameras = placed.rotations, placed.betas, placed.weak_cameras
-        joints, keypoints, vertices = self._posed(rotations, betas)
+        vertices, joints, keypoints = self._body(rotations, betas)
         rotvecs = rotvec_from_matrix(rotations)
         bodies = []
         for i, person in enumerate(people):
@@ -210,7 +209,7 @@ class HumanMeshEstimator:
                 weak_camera=cameras[i],
                 translation=translation,
                 joints=joints[i],
-                vertices=vertices(i),
+                vertices=vertices[i],
                 projected_keypoints=np.zeros((17, 2), np.float32),
                 axes="ray" if placed is None else "camera",
                 translation_source=None if placed is None else "depth" if placed.from_depth[i] else "apparent size",
@@ -219,9 +218,9 @@ class HumanMeshEstimator:
                 confident=person.confident,
                 **({} if smoothers is None else _followed(smoothers[i], translation, joints[i])),
             )
-            body = body.replace(projected_keypoints=body.pixels(keypoints[i]))
+            body = replace(body, projected_keypoints=body.pixels(keypoints[i]))
             if not mesh_misses(body):
-                bodies.append(body.replace(reliability=reliability(regressed[i], limb_distances(body))))
+                bodies.append(replace(body, reliability=reliability(regressed[i], limb_distances(body))))
         return Bodies(bodies, mesh_misses=len(people) - len(bodies))
 
 
@@ -231,18 +230,3 @@ def _followed(smoother: Smoother, translation: np.ndarray | None, joints: np.nda
         return {"id": smoother.id}
     velocities = smoother.velocities(np.concatenate([np.zeros((1, 3), np.float32), joints]) + translation)
     return {"id": smoother.id} | ({} if velocities is None else {"velocity": velocities[0], "joint_velocities": velocities[1:]})
-
-
-class _Meshes:
-    """Vertices of N people, of all in one call, as soon as those of one are asked for."""
-
-    def __init__(self, body: CompiledModel, rotations: np.ndarray, betas: np.ndarray):
-        self._body, self._rotations, self._betas = body, rotations, betas
-
-    def __call__(self, i: int) -> Callable[[], np.ndarray]:
-        """Those of person i, when they are wanted: (V, 3)."""
-        return lambda: self._vertices[i]
-
-    @cached_property
-    def _vertices(self) -> np.ndarray:
-        return self._body(self._rotations, self._betas)[0]

@@ -56,11 +56,11 @@ class Placed(NamedTuple):
 
 
 class MetricFrame:
-    """Places bodies in front of one camera at a time; stateless. ``skeleton`` (body.posed_keypoints) and ``body`` are of one model."""
+    """Places bodies in front of one camera at a time; stateless. ``skeleton`` and ``body`` are of one model."""
 
-    def __init__(self, skeleton, model: BodyModel, body, config: MetricConfig = MetricConfig()):
+    def __init__(self, skeleton: Skeleton, model: BodyModel, body, config: MetricConfig = MetricConfig()):
         """``body``: (rotations (N, 24, 3, 3), betas (N, 10)) → vertices first, as numpy."""
-        self.config, self.skeleton, self._body, self._faces = config, Skeleton(skeleton), body, model.faces
+        self.config, self.skeleton, self._body, self._faces = config, skeleton, body, model.faces
         self._corners = torch.from_numpy(model.faces.astype(np.int64))
         self.stature = StatureDirection(model)
 

@@ -5,7 +5,6 @@ float32 sequences are filled through ``array('f')``, which rclpy takes without l
 
 from __future__ import annotations
 
-import math
 from array import array
 from typing import Sequence
 
@@ -20,12 +19,12 @@ from hmr_ros.io.body_messages import bodies_from_message  # noqa: F401  the way 
 from hmr_ros.skeleton import COCO_KEYPOINTS, LIMB_NAMES, SMPL_JOINTS, SMPL_PARENTS
 
 
-def finite(body: BodyEstimate, vertices: bool = True) -> bool:
-    """Whether every number of the estimate is finite: only such bodies are published. ``vertices``: those of the mesh as well."""
+def finite(body: BodyEstimate) -> bool:
+    """Whether every number of the estimate is finite: only such bodies are published."""
     numbers = (body.box, body.keypoints, body.reliability, body.global_orient, body.body_pose, body.betas, body.crop,
-               body.weak_camera, body.joints, body.projected_keypoints)  # fmt: skip
-    perhaps = (body.translation, body.velocity, body.joint_velocities, body.vertices if vertices else None)
-    return math.isfinite(body.score) and all(np.isfinite(n).all() for n in (*numbers, *(n for n in perhaps if n is not None)))
+               body.weak_camera, body.joints, body.vertices, body.projected_keypoints)  # fmt: skip
+    perhaps = (body.translation, body.velocity, body.joint_velocities)
+    return all(np.isfinite(n).all() for n in (body.score, *numbers, *(n for n in perhaps if n is not None)))
 
 
 def body_array_message(

@@ -322,7 +322,7 @@ class LiveNode(LifecycleNode):
     def _publishable(self, bodies: list) -> Bodies:
         """Those that are finite; the others count among those without a body."""
         bodies = bodies if isinstance(bodies, Bodies) else Bodies(bodies)
-        finite = [body for body in bodies if messages.finite(body, self._settings.publish_vertices)]
+        finite = [body for body in bodies if messages.finite(body)]
         if len(finite) < len(bodies):
             self.get_logger().error(
                 f"{len(bodies) - len(finite)} of {len(bodies)} bodies have numbers that are not finite and are left out",

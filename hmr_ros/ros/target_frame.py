@@ -33,7 +33,7 @@ def in_frame(body: BodyEstimate, transform: Transform, before: Transform | None 
         camera=None,
         global_orient=rotvec_from_matrix(rotation @ matrix_from_rotvec(body.global_orient)),
         joints=(body.joints @ rotation.T).astype(np.float32),
-        vertices=lambda: (body.vertices @ rotation.T).astype(np.float32),
+        vertices=(body.vertices @ rotation.T).astype(np.float32),
         translation=place,
         velocity=None if velocity is None else velocity.astype(np.float32),
         joint_velocities=None if joint_velocities is None else joint_velocities.astype(np.float32),
