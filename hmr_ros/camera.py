@@ -65,7 +65,7 @@ class Camera:
         fx, fy, cx, cy = self.intrinsics
         if not self.distorts:
             directions = (pixels - (cx, cy)) / (fx, fy)
-            known = np.isfinite(directions).all(-1)
+            known = True
         else:
             flat = np.nan_to_num(pixels.reshape(-1, 1, 2), posinf=0, neginf=0)
             undistort = cv2.fisheye.undistortPoints if self.model == "equidistant" else _undistort_points
@@ -73,7 +73,7 @@ class Camera:
             known = np.isfinite(directions).all(-1) & np.isfinite(pixels).all(-1)
             back = self._distort(np.where(known[..., None], directions, 0))
             known &= (np.linalg.norm(back - pixels, axis=-1) < _ROUND_TRIP) & (np.linalg.norm(directions, axis=-1) <= self._widest)
-        known = known & (np.linalg.norm(directions, axis=-1) < WIDEST)
+        known = known & ((directions * directions).sum(-1) < WIDEST**2)  # nor is a NaN, nor an infinite one
         return np.where(known[..., None], directions, 0.0), known
 
     def project(self, points: np.ndarray) -> np.ndarray:

@@ -21,7 +21,9 @@ import numpy as np
 import torch
 
 from hmr_ros.body.model import BodyModel
+from hmr_ros.body.posed_kernel import Skeleton
 from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.body.skinning_kernel import Skinning
 from hmr_ros.camera import Camera
 from hmr_ros.estimate import Bodies, BodyEstimate, TranslationSource
 from hmr_ros.geometry import Intrinsics, rotvec_from_matrix, to_crop
@@ -33,6 +35,7 @@ from hmr_ros.networks.regressor import BodyParameters, Regressor
 from hmr_ros.proxies import PersonProxies, ProxyExtractor
 from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.proxies.registry import make_extractor
+from hmr_ros.proxies.torch_modules import run_as_files
 from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile
 from hmr_ros.smoothing import Smoother, smooth_poses, steady_shapes
@@ -49,8 +52,9 @@ class HumanMeshEstimator:
     gives faces, name and hash.
     """
 
-    def __init__(self, extractor: ProxyExtractor, regressor: Regressor, body_model: BodyModel, body: CompiledModel):
-        """``body`` is the compiled ``body_model``, whose parameters ``regressor`` gives.
+    def __init__(self, extractor: ProxyExtractor, regressor: Regressor, body_model: BodyModel, body: CompiledModel | None = None):
+        """``body`` is the compiled ``body_model``, whose parameters ``regressor`` gives; None: a kernel poses it, for models without pose blend
+        shapes.
 
         Raises ValueError where the regressor requires proxies that the extractor does not give.
         """
@@ -64,9 +68,10 @@ class HumanMeshEstimator:
         self.extractor, self.regressor, self.body_model = extractor, regressor, body_model
         self.reliability_source = regressor.reliability_source
         self.backend = f"regressor: {regressor.backend}; detectors: {extractor.backend}"
-        self._body = body
         self._refine = Refiner(PosedKeypoints(body_model))
-        self.placing = MetricFrame(self._refine.skeleton, body_model, body)
+        skeleton = Skeleton(self._refine.skeleton)
+        self._body = body or Skinning(body_model, skeleton)
+        self.placing = MetricFrame(skeleton, body_model, self._body)
 
     @classmethod
     def from_default(
@@ -98,8 +103,10 @@ class HumanMeshEstimator:
         body_model = BodyModel.load(body_model)
         options = {"backend": backend, "threads": threads, "precision": precision, "max_batch": max_people}
         regressor = load_regressor(regressor, checkpoint, body_model=body_model, **options)
-        rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
-        body = compile(body_model, rest_pose, **options)
+        body = None  # where the CPU runs the rest, too
+        if body_model.has_pose_blendshapes or not run_as_files(backend):
+            rest_pose = (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10))
+            body = compile(body_model, rest_pose, **options)
         proxies = make_extractor(extractor, threads, flip_averaging, regressor.depth_size, proxy_files, backend, precision, max_people)
         estimator = cls(proxies, regressor, body_model, body)
         logger.info("body model %s; %s", body_model.name, estimator.backend)
@@ -190,8 +197,9 @@ class HumanMeshEstimator:
         rotvecs = rotvec_from_matrix(rotations)
         bodies = []
         for i, person in enumerate(people):
+            translation = None if placed is None else placed.pelvis[i] - joints[i, 0]
             body = BodyEstimate(
-                score=float(np.clip(person.score, 0, 1)),
+                score=min(max(float(person.score), 0.0), 1.0),
                 box=person.box,
                 keypoints=person.keypoints,
                 reliability=regressed[i],
@@ -200,7 +208,7 @@ class HumanMeshEstimator:
                 betas=betas[i],
                 crop=person.crop,
                 weak_camera=cameras[i],
-                translation=None if placed is None else placed.pelvis[i] - joints[i, 0],
+                translation=translation,
                 joints=joints[i],
                 vertices=vertices[i],
                 projected_keypoints=np.zeros((17, 2), np.float32),
@@ -209,10 +217,9 @@ class HumanMeshEstimator:
                 measured_stature=float(placed.stature[i]) if placed is not None and placed.from_depth[i] else None,
                 camera=camera,
                 confident=person.confident,
+                **({} if smoothers is None else _followed(smoothers[i], translation, joints[i])),
             )
             body = replace(body, projected_keypoints=body.pixels(keypoints[i]))
-            if smoothers is not None:
-                body = replace(body, id=smoothers[i].id, **_velocities(smoothers[i], body))
             if not mesh_misses(body):
                 body = replace(body, reliability=reliability(regressed[i], limb_distances(body)))
                 bodies.append(body if placed is None else replace(body, position_covariance=position_covariance(body)))
@@ -224,10 +231,9 @@ def _translation_source(from_depth: bool, stature: float) -> TranslationSource:
     return "depth" if from_depth else "known stature" if np.isfinite(stature) else "apparent size"
 
 
-def _velocities(smoother: Smoother, body: BodyEstimate) -> dict[str, np.ndarray | None]:
-    """Of the body's position and joints, where its position is known."""
-    if body.translation is None:
-        return {}
-    points = np.concatenate([np.zeros((1, 3), np.float32), body.joints]) + body.translation
-    velocities = smoother.velocities(points)
-    return {} if velocities is None else {"velocity": velocities[0], "joint_velocities": velocities[1:]}
+def _followed(smoother: Smoother, translation: np.ndarray | None, joints: np.ndarray) -> dict:
+    """Whose body it is, and the velocities of position and joints, where the position is known."""
+    if translation is None:
+        return {"id": smoother.id}
+    velocities = smoother.velocities(np.concatenate([np.zeros((1, 3), np.float32), joints]) + translation)
+    return {"id": smoother.id} | ({} if velocities is None else {"velocity": velocities[0], "joint_velocities": velocities[1:]})

@@ -77,7 +77,8 @@ def project_weak(points: np.ndarray, weak_camera: np.ndarray, crop: np.ndarray) 
 def project_pinhole(points: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
     """Perspective: (..., 3) points in the camera frame, z > 0 → (..., 2) pixels."""
     fx, fy, cx, cy = intrinsics
-    x, y, z = np.moveaxis(np.asarray(points), -1, 0)
+    points = np.asarray(points)
+    x, y, z = points[..., 0], points[..., 1], points[..., 2]
     return np.stack([fx * x / z + cx, fy * y / z + cy], axis=-1)
 
 
@@ -86,12 +87,16 @@ def ray_rotation(directions: np.ndarray) -> np.ndarray:
 
     What a network that sees only a crop speaks of stands in the axes of the ray through the crop's centre.
     """
-    x, y = np.moveaxis(np.asarray(directions, np.float64), -1, 0)
+    directions = np.asarray(directions, np.float64)
+    x, y = directions[..., 0], directions[..., 1]
     length = np.sqrt(x * x + y * y + 1)
     a, b, c = x / length, y / length, 1 / length  # the ray; it is turned about (b, -a, 0), c is the turn's cosine
     h = 1 / (1 + c)
-    rows = [[1 - a * a * h, -a * b * h, -a], [-a * b * h, 1 - b * b * h, -b], [a, b, c]]
-    return np.stack([np.stack(row, -1) for row in rows], -2)
+    rotations = np.empty((*x.shape, 3, 3))
+    rotations[..., 0, 0], rotations[..., 0, 1], rotations[..., 0, 2] = 1 - a * a * h, -a * b * h, -a
+    rotations[..., 1, 0], rotations[..., 1, 1], rotations[..., 1, 2] = -a * b * h, 1 - b * b * h, -b
+    rotations[..., 2, 0], rotations[..., 2, 1], rotations[..., 2, 2] = a, b, c
+    return rotations
 
 
 def fit_weak_camera(
@@ -113,10 +118,9 @@ def fit_weak_camera(
 
 def rotvec_from_matrix(matrices: np.ndarray) -> np.ndarray:
     """Rotation matrices (..., 3, 3) → canonical axis-angle (..., 3), angles in [0, pi] (scipy's convention)."""
-    from scipy.spatial.transform import Rotation
+    from hmr_ros.rotations import rotvecs
 
-    flat = Rotation.from_matrix(np.reshape(matrices, (-1, 3, 3))).as_rotvec()
-    return flat.reshape(*np.shape(matrices)[:-2], 3).astype(np.float32)
+    return rotvecs(matrices)
 
 
 def matrix_from_rotvec(vectors: np.ndarray) -> np.ndarray:
@@ -136,9 +140,12 @@ def nearest_rotation(matrices: np.ndarray) -> np.ndarray:
 
 def rotation_about_z(angles) -> np.ndarray:
     """Turns in the image plane (x right, y down: clockwise), radians (...) → rotation matrices (..., 3, 3)."""
-    cosine, sine, zero, one = np.cos(angles), np.sin(angles), np.zeros_like(angles), np.ones_like(angles)
-    rows = [[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]]
-    return np.stack([np.stack(row, -1) for row in rows], -2).astype(np.float32)
+    rotations = np.zeros((*np.shape(angles), 3, 3), np.float32)
+    rotations[..., 0, 0] = rotations[..., 1, 1] = np.cos(angles)
+    rotations[..., 1, 0] = np.sin(angles)
+    rotations[..., 0, 1] = -rotations[..., 1, 0]
+    rotations[..., 2, 2] = 1
+    return rotations
 
 
 # ---- mirroring in the plane x = 0, numpy or torch: left and right joints are exchanged, the body's shapes are symmetric ------------

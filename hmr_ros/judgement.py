@@ -7,6 +7,8 @@ small, are judged as the others. Where mesh and keypoints disagree either may be
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,9 +43,9 @@ def mesh_misses(body: BodyEstimate, config: JudgementConfig = JudgementConfig())
     error = body.reprojection_error()
     if error is None:
         return True
-    away = distances(body)
-    torso = _mean(away[list(TORSO_KEYPOINTS)])
-    limb = max(_mean(away[list(chain)]) for chain in LIMB_CHAINS)
+    away = distances(body).tolist()
+    torso = _mean(away, TORSO_KEYPOINTS)
+    limb = max(_mean(away, chain) for chain in LIMB_CHAINS)
     lies = error <= config.mean and torso <= config.torso and (limb <= config.limb or torso <= config.torso_right)
     return not lies  # NaN lies nowhere
 
@@ -61,7 +63,7 @@ def limb_distances(body: BodyEstimate) -> np.ndarray:
     return distances(body)[list(LIMB_KEYPOINTS)]
 
 
-def _mean(away: np.ndarray) -> float:
+def _mean(away: list[float], joints: Sequence[int]) -> float:
     """Of what is known; 0 where nothing is."""
-    known = away[np.isfinite(away)]
-    return float(known.mean()) if len(known) else 0.0
+    known = [away[joint] for joint in joints if math.isfinite(away[joint])]
+    return sum(known) / len(known) if known else 0.0

@@ -22,6 +22,7 @@ from hmr_ros.body.model import BodyModel
 from hmr_ros.body.posed_kernel import Skeleton
 from hmr_ros.camera import Camera, ray_axes
 from hmr_ros.geometry import from_crop, weak_perspective
+from hmr_ros.metric_kernel import place_in_image
 from hmr_ros.proxies.depth import along_bones
 from hmr_ros.rasterizer import depth_at, visible_face
 
@@ -55,11 +56,11 @@ class Placed(NamedTuple):
 
 
 class MetricFrame:
-    """Places bodies in front of one camera at a time; stateless. ``skeleton`` (body.posed_keypoints) and ``body`` are of one model."""
+    """Places bodies in front of one camera at a time; stateless. ``skeleton`` and ``body`` are of one model."""
 
-    def __init__(self, skeleton, model: BodyModel, body, config: MetricConfig = MetricConfig()):
+    def __init__(self, skeleton: Skeleton, model: BodyModel, body, config: MetricConfig = MetricConfig()):
         """``body``: (rotations (N, 24, 3, 3), betas (N, 10)) → vertices first, as numpy."""
-        self.config, self.skeleton, self._body, self._faces = config, Skeleton(skeleton), body, model.faces
+        self.config, self.skeleton, self._body, self._faces = config, skeleton, body, model.faces
         self._corners = torch.from_numpy(model.faces.astype(np.int64))
         self.stature = StatureDirection(model)
 
@@ -72,8 +73,8 @@ class MetricFrame:
         non-finite = unknown; statures (N,) metres that are known already, NaN where not."""
         config = self.config
         turn = ray_axes(camera, crops[:, :2])
-        points, pelvis = self.skeleton.keypoints(rotations, betas), self.skeleton.pelvis(betas)
-        points = points - pelvis[:, None]
+        pelvis = self.skeleton.pelvis(betas)
+        points = self.skeleton(rotations, betas)[1] - pelvis[:, None]
         place = self._from_image(points, pelvis, weak_cameras, keypoints, confidence, crops, camera, turn)
         place = np.einsum("nji,nj->ni", turn, place)
         turned = rotations.copy()
@@ -107,27 +108,13 @@ class MetricFrame:
 
         Targets are the detected joints, and, weakly, where the weak-perspective camera sees the regressed ones.
         """
-        config = self.config
         seen = weak_perspective(points + pelvis[:, None], weak)
-        regressed, inside = _in_ray_axes(camera, turn, from_crop(seen, crops))
-        detected, known = _in_ray_axes(camera, turn, keypoints)
-        weights = np.concatenate([confidence * known, config.regressed_weight * inside], 1)
+        targets, known = _in_ray_axes(camera, turn, np.concatenate([keypoints, from_crop(seen, crops)], 1))
+        weights = np.concatenate([confidence, np.full_like(confidence, self.config.regressed_weight)], 1) * known
         # A direction that is not known still needs a place for whoever lies wholly outside the camera's model.
-        weights[weights.sum(1) < 1e-6, 17:] = config.regressed_weight
-        targets = np.concatenate([detected, regressed], 1)
+        weights[weights.sum(1) < 1e-6, 17:] = self.config.regressed_weight
         points = np.concatenate([points, points], 1).astype(np.float64)
-        z = np.ones(len(points))
-        # The first round, from the regressed joints alone where the camera sees any, tells the distance that metres need.
-        say = np.concatenate([np.zeros_like(confidence), weights[:, 17:]], 1)
-        say = np.where(say.sum(1, keepdims=True) > 0, say, weights)
-        for step in range(4):
-            place = _linear_place(points, targets, say / np.maximum(points[..., 2] + z[:, None], 0.05) ** 2)
-            z = np.maximum(place[:, 2], 0.1)
-            projected = (points[..., :2] + place[:, None, :2]) / np.maximum(points[..., 2:] + z[:, None, None], 0.05)
-            off = np.linalg.norm(projected - targets, axis=-1) * z[:, None]
-            say = weights / (1 + (off / config.outlier) ** 2) ** 2
-        place[:, 2] = z
-        return place
+        return place_in_image(points, targets, weights.astype(np.float64), 17, self.config.outlier)
 
     def _from_depth(self, vertices, points, place, known, keypoints, confidence, camera, depth) -> float:
         """True distance over ``place``'s, NaN where the depth does not tell. ``vertices`` and ``points`` are relative to the pelvis, in
@@ -202,18 +189,6 @@ def _in_ray_axes(camera: Camera, turn: np.ndarray, pixels: np.ndarray) -> tuple[
     rays = np.concatenate([directions, np.ones((*directions.shape[:-1], 1))], -1) @ np.swapaxes(turn, 1, 2)
     known = known & (rays[..., 2] > 0.1)
     return np.where(known[..., None], rays[..., :2] / np.where(known, rays[..., 2], 1)[..., None], 0), known
-
-
-def _linear_place(points: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """t (N, 3) that minimises the weighted |x + t_x - u (z + t_z)|² + |y + t_y - v (z + t_z)|² of points (N, K, 3), targets (N, K, 2)."""
-    one, zero = np.ones_like(weights), np.zeros_like(weights)
-    u, v = np.moveaxis(targets, -1, 0)
-    x, y, z = np.moveaxis(points, -1, 0)
-    rows = np.stack([np.stack([one, zero, -u], -1), np.stack([zero, one, -v], -1)], 2)  # (N, K, 2, 3)
-    right = np.stack([u * z - x, v * z - y], -1)  # (N, K, 2)
-    normal = np.einsum("nk,nkdi,nkdj->nij", weights, rows, rows)
-    normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
-    return np.linalg.solve(normal, np.einsum("nk,nkdi,nkd->ni", weights, rows, right)[..., None])[..., 0]
 
 
 def _read(depth: np.ndarray, pixels: np.ndarray, patch: int) -> np.ndarray:

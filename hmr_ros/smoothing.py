@@ -9,14 +9,15 @@ What is smoothed are the parameters that make the mesh, so that nothing contradi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from hmr_ros.camera import Camera, ray_axes
+from hmr_ros.smoothing_kernel import filter_rotations, filter_vectors, low_pass_gain
 
 if TYPE_CHECKING:
     from hmr_ros.networks.regressor import BodyParameters
@@ -26,12 +27,6 @@ STAGES = 2  # low-passes in a row with the same cutoff: for the same delay they 
 USUAL_DISTANCE = 3.0  # metres: without intrinsics the weak-perspective camera's metres become tangents of an angle there
 
 
-def _gain(cutoff, passed: float):
-    """Of a first-order low-pass: the share of what is new."""
-    r = 2 * np.pi * np.asarray(cutoff) * passed
-    return r / (r + 1)
-
-
 @dataclass(frozen=True)
 class OneEuro:
     """Constants of one filter; speed in units of the signal a second."""
@@ -39,11 +34,6 @@ class OneEuro:
     min_cutoff: float  # Hz, of what stands still
     beta: float  # Hz by which the cutoff grows for each unit of speed
     derivative_cutoff: float = 1.5  # Hz, of the speed
-
-    def gain(self, speed: np.ndarray, step: np.ndarray, passed: float) -> tuple[np.ndarray, np.ndarray]:
-        """Speeds (..., D) before and steps since → the speeds now, and the gains (..., 1) of the low-passes."""
-        speed = speed + _gain(self.derivative_cutoff, passed) * (step / passed - speed)
-        return speed, _gain(self.min_cutoff + self.beta * np.linalg.norm(speed, axis=-1, keepdims=True), passed)
 
 
 @dataclass(frozen=True)
@@ -66,45 +56,31 @@ class SmoothingConfig:
     steady_shape: bool = True
 
 
-class VectorFilter:
-    """One-Euro of points (..., D), each with one cutoff for its D coordinates."""
+class OneEuroFilter:
+    """Points (N, D), each with one cutoff for its D coordinates, or rotations (N, 3, 3), as ``kernel`` filters them."""
 
-    def __init__(self, constants: OneEuro):
-        self.constants = constants
-        self.stages: list[np.ndarray] = []
+    def __init__(self, constants: OneEuro, kernel: Callable, dimensions: int):
+        """``dimensions`` of a step."""
+        self._constants, self._kernel, self._dimensions = constants, kernel, dimensions
+        self._stages: np.ndarray | None = None
 
-    def __call__(self, value: np.ndarray, passed: float) -> np.ndarray:
+    def __call__(self, values: np.ndarray, passed: float) -> np.ndarray:
         """``passed``: seconds since the call before."""
-        value = np.asarray(value, np.float64)
-        if not self.stages:
-            self.stages, self.speed = [value] * STAGES, np.zeros_like(value)
-            return value
-        step = value - self.stages[0]
-        self.speed, gain = self.constants.gain(self.speed, step, passed)
-        for i in range(STAGES):
-            self.stages[i] = self.stages[i] + gain * ((value if i == 0 else self.stages[i - 1]) - self.stages[i])
-        return self.stages[-1]
+        values = np.ascontiguousarray(values, np.float64)
+        if self._stages is None:
+            self._stages, self._speed = np.stack([values] * STAGES), np.zeros((len(values), self._dimensions))
+        else:
+            constants = self._constants
+            self._kernel(values, self._stages, self._speed, passed, constants.min_cutoff, constants.beta, constants.derivative_cutoff)
+        return self._stages[-1].copy()
 
 
-class RotationFilter:
-    """One-Euro of rotations (J, 3, 3), each by itself: the steps are rotation vectors in the frame of the filtered rotation."""
-
-    def __init__(self, constants: OneEuro):
-        self.constants = constants
-        self.stages: list[Rotation] = []
-
-    def __call__(self, matrices: np.ndarray, passed: float) -> np.ndarray:
-        now = Rotation.from_matrix(matrices)
-        if not self.stages:
-            self.stages, self.speed = [now] * STAGES, np.zeros((len(matrices), 3))
-            return matrices
-        step = (self.stages[0].inv() * now).as_rotvec()
-        self.speed, gain = self.constants.gain(self.speed, step, passed)
-        for i in range(STAGES):
-            if i:
-                step = (self.stages[i].inv() * self.stages[i - 1]).as_rotvec()
-            self.stages[i] = self.stages[i] * Rotation.from_rotvec(gain * step)
-        return self.stages[-1].as_matrix().astype(np.float32)
+def compile_kernels() -> None:
+    """Numba's work, before the first frames."""
+    for kernel, shape, dimensions in ((filter_rotations, (1, 3, 3), 3), (filter_vectors, (1, 1), 1)):
+        smooth = OneEuroFilter(OneEuro(1.0, 1.0), kernel, dimensions)
+        for _ in range(2):
+            smooth(np.ones(shape), 1.0)
 
 
 @dataclass(eq=False)
@@ -127,9 +103,10 @@ class Smoother:
 
     def _reset(self) -> None:
         config = self.config
-        self._pose, self._orientation = RotationFilter(config.pose), RotationFilter(config.orientation)
-        self._direction, self._distance = VectorFilter(config.direction), VectorFilter(config.distance)
-        self._origin, self._scale, self._unit = VectorFilter(config.direction), VectorFilter(config.distance), 0.0
+        self._pose, self._orientation = (OneEuroFilter(constants, filter_rotations, 3) for constants in (config.pose, config.orientation))
+        self._direction, self._origin = (OneEuroFilter(config.direction, filter_vectors, 2) for _ in range(2))
+        self._distance, self._scale = (OneEuroFilter(config.distance, filter_vectors, 1) for _ in range(2))
+        self._unit = 0.0
         self._axes, self._points, self._velocity = "", None, None
         self._seen: tuple[np.ndarray, float] | None = None  # the body's origin in the image, px, and px a metre
 
@@ -179,8 +156,8 @@ class Smoother:
         half = float(crop[2]) / 2
         scale = float(camera[0]) * half  # px a metre
         self._unit = self._unit or USUAL_DISTANCE * scale
-        origin = self._unit * self._origin((crop[:2] + scale * camera[1:]) / self._unit, self._passed)
-        scale = float(np.exp(self._scale(np.log([scale]), self._passed)[0]))
+        origin = self._unit * self._origin((crop[:2] + scale * camera[1:])[None] / self._unit, self._passed)[0]
+        scale = math.exp(self._scale([[math.log(scale)]], self._passed)[0, 0])
         return np.array([scale / half, *((origin - crop[:2]) / scale)], np.float32)
 
     def place(self, pelvis: np.ndarray) -> np.ndarray:
@@ -188,9 +165,9 @@ class Smoother:
         if not self.config.smooth_translation or pelvis[2] <= 0:
             return pelvis
         self._in("camera")
-        direction = self._direction(pelvis[:2] / pelvis[2], self._passed)
-        distance = np.exp(self._distance(np.log(pelvis[2:]), self._passed))
-        return np.concatenate([direction * distance, distance]).astype(np.float32)
+        direction = self._direction(pelvis[None, :2] / pelvis[2], self._passed)[0]
+        distance = math.exp(self._distance([[math.log(pelvis[2])]], self._passed)[0, 0])
+        return np.array([*(direction * distance), distance], np.float32)
 
     def velocities(self, points: np.ndarray) -> np.ndarray | None:
         """(N, 3) metres in the camera frame, as they are shown → m/s; None in the first frame after a gap."""
@@ -198,7 +175,7 @@ class Smoother:
         if before is None:
             return None
         now = (self._points - before) / self._passed
-        gain = 1.0 if self._velocity is None else _gain(self.config.velocity_cutoff, self._passed)
+        gain = 1.0 if self._velocity is None else low_pass_gain(self.config.velocity_cutoff, self._passed)
         self._velocity = now if self._velocity is None else self._velocity + gain * (now - self._velocity)
         return self._velocity.astype(np.float32)
 

@@ -15,8 +15,8 @@ from hmr_ros.estimate import Bodies, BodyEstimate
 from hmr_ros.geometry import Intrinsics
 from hmr_ros.inputs import check_input
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.proxies.similarity import keypoint_similarity, same_person
-from hmr_ros.smoothing import Smoother, SmoothingConfig
+from hmr_ros.proxies.similarity import area, keypoint_similarity, same_person
+from hmr_ros.smoothing import Smoother, SmoothingConfig, compile_kernels
 from hmr_ros.tracking import Tracker, TrackingConfig
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Stream:
     def __init__(self, estimator: HumanMeshEstimator, config: StreamConfig = StreamConfig()):
         self._estimator = estimator
         self._spreads = hasattr(estimator.extractor, "search")
+        compile_kernels()  # here, and not in somebody's second frame
         self._tracker = Tracker(TrackingConfig(max_people=config.max_people, min_score=config.min_score))
         self._smoothing = SmoothingConfig(smooth_pose=config.smooth_pose, smooth_translation=config.smooth_translation, steady_shape=config.steady_shape)
         self._remembered: dict[str, tuple[Track, Smoother]] = {}  # by id
@@ -269,4 +270,4 @@ class Stream:
 
 def _likeness(before: PersonProxies, now: PersonProxies | None) -> float:
     """Object keypoint similarity of a person in two frames; 0 where it cannot be told."""
-    return 0.0 if now is None else keypoint_similarity(before.keypoints, now.keypoints, float(np.prod(before.box[2:] - before.box[:2]))) or 0.0
+    return 0.0 if now is None else keypoint_similarity(before.keypoints, now.keypoints, area(before.box)) or 0.0

@@ -7,6 +7,7 @@ colour (masked crop, in horizontal bands, CIELAB), which told the people of vtes
 
 from __future__ import annotations
 
+import math
 import secrets
 import string
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ from scipy.optimize import linear_sum_assignment
 from hmr_ros.geometry import crop_matrix
 from hmr_ros.palette import PEOPLE, person_colour, person_number
 from hmr_ros.proxies import PersonProxies
-from hmr_ros.proxies.similarity import keypoint_similarity
+from hmr_ros.proxies.similarity import area, keypoint_similarity
 from hmr_ros.skeleton import TORSO_KEYPOINTS
 
+_IS_TORSO = np.isin(np.arange(17), TORSO_KEYPOINTS)
 _GIVEN: set[str] = set()  # by this process: an id never comes back
 
 
@@ -80,7 +82,7 @@ class Identity:
     @property
     def size(self) -> float:
         """Diagonal of the box, px."""
-        return float(np.hypot(*(self.person.box[2:] - self.person.box[:2])))
+        return _diagonal(self.person.box)
 
 
 class Tracker:
@@ -184,16 +186,17 @@ class Tracker:
         """
         config, gone = self.config, stamp - one.stamp
         off, sigma = _displacement(one.person, person) - self._moved(one, gone), self._sigma(one, stamp)
-        place = 0.5 * float(off @ off) / sigma**2 + 2 * np.log(sigma / (config.place_sigma * one.size))
-        size = np.hypot(*(person.box[2:] - person.box[:2])) / one.size
-        cost = place + min(0.5 * (np.log(size) / config.size_sigma) ** 2, config.colour_most)
+        place = 0.5 * float(off @ off) / sigma**2 + 2 * math.log(sigma / (config.place_sigma * one.size))
+        size = _diagonal(person.box) / one.size
+        cost = place + min(0.5 * (math.log(size) / config.size_sigma) ** 2, config.colour_most)
         if gone < config.pose_time:
-            moved = one.person.keypoints + np.append(self._moved(one, gone), 0).astype(np.float32)
-            similarity = keypoint_similarity(moved, person.keypoints, float(np.prod(one.person.box[2:] - one.person.box[:2])))
+            moved = one.person.keypoints + np.array([*self._moved(one, gone), 0], np.float32)
+            similarity = keypoint_similarity(moved, person.keypoints, area(one.person.box))
             cost += config.pose_weight * (1 - (0.5 if similarity is None else similarity))
         if colour is not None and one.colour is not None:
-            cost += min(0.5 * float(np.sum((colour - one.colour) ** 2)) / config.colour_sigma**2, config.colour_most)
-        return float(cost)
+            off = colour - one.colour
+            cost += min(0.5 * float(off @ off) / config.colour_sigma**2, config.colour_most)
+        return cost
 
     def _has_left(self, one: Identity, stamp: float, image: np.ndarray) -> bool:
         """Not seen lately, and expected outside of the image."""
@@ -207,17 +210,17 @@ class Tracker:
 
     def _moved(self, one: Identity, seconds: float) -> np.ndarray:
         time = self.config.stopping_time
-        return one.velocity * time * (1 - np.exp(-seconds / time))
+        return one.velocity * (time * (1 - math.exp(-seconds / time)))
 
     def _update(self, one: Identity, person: PersonProxies, colour: np.ndarray | None, stamp: float) -> None:
         config, passed = self.config, stamp - one.stamp
         speed = _displacement(one.person, person) / passed
-        gain = 1.0 if one.stamp == one.since else 1 - np.exp(-passed / config.velocity_time)
+        gain = 1.0 if one.stamp == one.since else 1 - math.exp(-passed / config.velocity_time)
         one.velocity = one.velocity + gain * (speed - one.velocity)
         if one.colour is None:
             one.colour = colour
         elif colour is not None:
-            one.colour = one.colour + (1 - np.exp(-passed / min(config.colour_time, stamp - one.since))) * (colour - one.colour)
+            one.colour = one.colour + (1 - math.exp(-passed / min(config.colour_time, stamp - one.since))) * (colour - one.colour)
         one.person, one.stamp, one.evidence = person, stamp, one.evidence + person.score
 
     def _admitted(self, people, whose: dict[int, Identity]) -> list[Identity | None]:
@@ -227,14 +230,19 @@ class Tracker:
         return [whose[j] if j in kept else None for j in range(len(people))]
 
 
+def _diagonal(box: np.ndarray) -> float:
+    """Of a box (4,), px."""
+    x0, y0, x1, y1 = box.tolist()
+    return math.hypot(x1 - x0, y1 - y0)
+
+
 def _displacement(before: PersonProxies, now: PersonProxies) -> np.ndarray:
     """(2,) px: of the torso, where two of its keypoints are seen both times, else of all that are, else of the box."""
     both = np.minimum(before.confidence, now.confidence)
-    weights = np.zeros(17)
-    weights[list(TORSO_KEYPOINTS)] = both[list(TORSO_KEYPOINTS)]
-    if (weights > 0).sum() < 2:
+    weights = np.where(_IS_TORSO, both, 0).astype(np.float64)
+    if np.count_nonzero(weights) < 2:
         weights = both
-    if weights.sum() > 0:
+    if weights.any():
         return weights @ (now.keypoints[:, :2] - before.keypoints[:, :2]).astype(np.float64) / weights.sum()
     return (now.box.reshape(2, 2).mean(0) - before.box.reshape(2, 2).mean(0)).astype(np.float64)
 
@@ -250,8 +258,8 @@ def banded_colour(image: np.ndarray, person: PersonProxies, bands: int = 4, side
     rows = np.flatnonzero(mask.sum(1) > 1)
     if len(rows) < 2 * bands:
         return None
+    edges = [rows[0] + band * (rows[-1] + 1 - rows[0]) // bands for band in range(bands + 1)]
     crop = cv2.warpAffine(image, crop_matrix(person.crop, side), (side, side), flags=cv2.INTER_LINEAR)
-    colours = cv2.cvtColor(crop, cv2.COLOR_BGR2LAB).astype(np.float32) * mask[..., None]
-    edges = np.linspace(rows[0], rows[-1] + 1, bands + 1).astype(int)
-    means = [colours[a:b].sum((0, 1)) / max(float(mask[a:b].sum()), 1e-3) for a, b in zip(edges[:-1], edges[1:])]
-    return (np.stack(means) * [0.5, 1, 1]).reshape(-1)
+    colours = np.concatenate([cv2.cvtColor(crop, cv2.COLOR_BGR2LAB) * mask[..., None], mask[..., None]], -1)
+    sums = np.add.reduceat(colours[: edges[-1]].sum(1), edges[:-1])
+    return (sums[:, :3] / np.maximum(sums[:, 3:], 1e-3) * [0.5, 1, 1]).reshape(-1)

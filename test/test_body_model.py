@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmr_ros.body.betas_map import fit_betas_map
-from hmr_ros.body.model import EMBEDDED_BODY, BodyModel
+from hmr_ros.body.model import EMBEDDED_BODY, BodyModel, BodyOutput
+from hmr_ros.body.posed_kernel import Skeleton
+from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.body.skinning_kernel import Skinning
 from hmr_ros.skeleton import COCO_KEYPOINTS, COCO_MIRROR, SMPL_JOINTS, SMPL_MIRROR, SMPL_PARENTS
 from hmr_ros.body.smpl_file import BodyFileError, read_smpl_file
 
@@ -83,6 +86,20 @@ def test_skinning_agrees_with_a_float64_reference(body, arrays):
         np.testing.assert_allclose(out.vertices[i], vertices, atol=5e-6)  # float32 rounding on 2 m
         np.testing.assert_allclose(out.joints[i], joints, atol=5e-6)
         np.testing.assert_allclose(out.keypoints[i], arrays["keypoint_regressor"] @ vertices, atol=5e-6)
+
+
+def test_the_kernel_poses_what_the_module_poses(body):
+    rotations, betas = random_people(3, seed=6)
+    kernel = Skinning(body, Skeleton(PosedKeypoints(body)))
+    for name, ours, theirs in zip(BodyOutput._fields, kernel(rotations.numpy(), betas.numpy()), body(rotations, betas)):
+        np.testing.assert_allclose(ours, theirs, atol=5e-6, err_msg=name)
+        assert ours.dtype == np.float32
+
+
+def test_the_kernel_refuses_pose_blend_shapes(body, monkeypatch):
+    monkeypatch.setattr(body, "has_pose_blendshapes", True)
+    with pytest.raises(ValueError, match="has pose blend shapes.*compile it"):
+        Skinning(body, Skeleton(PosedKeypoints(body)))
 
 
 def test_skinning_agrees_with_smplx_itself(body):

@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each part of hmr_ros may import those of its own line that stand before it, and everything of the lines above.
 LAYERS = (
-    "skeleton geometry camera depth_registration files palette estimate uncertainty judgement inputs",
+    "skeleton rotations geometry camera depth_registration files palette estimate uncertainty judgement inputs",
     "body rasterizer runtime io motion",
-    "proxies metric",
+    "proxies metric_kernel metric",
     "networks",
-    "refinement tracking smoothing stream estimator drawing bench viewer",
+    "refinement tracking smoothing_kernel smoothing stream estimator drawing bench viewer",
     "ros",
     "cli commands",
 )

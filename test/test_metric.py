@@ -6,9 +6,11 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from hmr_ros.body.model import BodyModel
+from hmr_ros.body.posed_kernel import Skeleton
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.camera import Camera, ray_axes
 from hmr_ros.geometry import Intrinsics, fit_weak_camera, rotvec_from_matrix, square_crop, to_crop
+from hmr_ros.metric_kernel import ROUNDS, place_in_image
 from hmr_ros.metric import MetricFrame
 from hmr_ros.rasterizer import rasterize
 from hmr_ros.runtime import compile
@@ -32,7 +34,7 @@ def model():
 @pytest.fixture(scope="module")
 def frame(model):
     body = compile(model, (torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 10)), backend="openvino")
-    return MetricFrame(PosedKeypoints(model), model, body)
+    return MetricFrame(Skeleton(PosedKeypoints(model)), model, body)
 
 
 class Person:
@@ -213,3 +215,23 @@ def test_regressed_joints_that_the_lens_does_not_see_leave_the_detected_ones(fra
                    np.stack([p.keypoints for p in people]), np.ones((2, 17)), np.stack([p.crop for p in people]), camera)  # fmt: skip
     for pelvis, person in zip(placed.pelvis, people):
         assert np.linalg.norm(pelvis - person.place) < 0.05
+
+
+def test_the_place_is_the_reweighted_least_squares_solution():
+    """By lstsq, a row for each coordinate; the first round sees the second half of the targets alone, where they have weight."""
+    rng, outlier = np.random.default_rng(3), 0.15
+    points, places = rng.normal(0, 0.5, (4, 34, 3)), np.array([[0.3, -0.2, 3.0], [0, 0, 1.2], [-1, 0.5, 6.0], [0.1, 0, 2.0]])
+    targets = (points[..., :2] + places[:, None, :2]) / np.maximum(points[..., 2:] + places[:, None, 2:], 0.05) + rng.normal(0, 0.03, (4, 34, 2))
+    weights = rng.uniform(0, 1, (4, 34)) * (rng.random((4, 34)) > 0.2)
+    weights[3, 17:] = 0
+    for n, found in enumerate(place_in_image(points, targets, weights, 17, outlier)):
+        z, say = 1.0, weights[n] * (np.arange(34) >= (17 if weights[n, 17:].any() else 0))
+        for _ in range(ROUNDS):
+            root = np.sqrt(say)[:, None] / np.maximum(points[n, :, 2:] + z, 0.05)
+            rows = np.concatenate([np.tile(np.eye(2), (34, 1, 1)), -targets[n][..., None]], -1) * root[..., None]
+            right = (targets[n] * points[n, :, 2:] - points[n, :, :2]) * root
+            place = np.linalg.lstsq(rows.reshape(-1, 3), right.reshape(-1), rcond=None)[0]
+            z = max(place[2], 0.1)
+            off = (points[n, :, :2] + place[:2]) / np.maximum(points[n, :, 2:] + z, 0.05) - targets[n]
+            say = weights[n] / (1 + (off**2).sum(1) * (z / outlier) ** 2) ** 2
+        assert np.allclose(found, [*place[:2], z], atol=1e-6)

@@ -326,7 +326,7 @@ def test_a_layer_of_a_model_file_is_exposed_by_the_name_of_its_weight(tmp_path):
     assert len(runtime.compile(tmp_path / "net.xml")(values)) == 1
     with pytest.raises(ValueError, match="no weight 'tail'"):
         runtime.compile(tmp_path / "net.xml", expose=("tail",))
-    with pytest.raises(ValueError, match="expose is for model files"):
+    with pytest.raises(ValueError, match="expose and leave_out are for model files"):
         runtime.compile(torch.nn.Linear(2, 2), np.ones((1, 2), np.float32), expose=("weight",))
 
 

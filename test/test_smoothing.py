@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.camera import Camera
 from hmr_ros.geometry import pinhole, ray_rotation
-from hmr_ros.smoothing import Smoother, SmoothingConfig
+from hmr_ros.smoothing import OneEuro, OneEuroFilter, Smoother, SmoothingConfig
+from hmr_ros.smoothing_kernel import filter_rotations, filter_vectors
 from hmr_ros.training.data.rendered.scene import SceneConfig, SceneMaker
 
 RATE = 30.0
@@ -49,6 +50,36 @@ def test_a_turn_is_followed_within_40_ms_at_any_rate(rate):
     after = smoothed(poses, stamps)
     behind = Rotation.from_matrix(np.swapaxes(after[-1], 1, 2) @ poses[-1]).magnitude() / 2.0
     assert behind.max() < 0.055
+
+
+def one_euro(values: list, constants: OneEuro, passed: float, minus, plus) -> list:
+    """Two One-Euro stages in a row as their paper has them, of any kind of values."""
+    stages, speed, smooth = [values[0], values[0]], np.zeros_like(minus(values[0], values[0])), [values[0]]
+
+    def gain(cutoff):
+        return 1 / (1 + 1 / (2 * np.pi * cutoff * passed))
+
+    for value in values[1:]:
+        step = minus(value, stages[0])
+        speed = speed + gain(constants.derivative_cutoff) * (step / passed - speed)
+        share = gain(constants.min_cutoff + constants.beta * np.linalg.norm(speed))
+        stages[0] = plus(stages[0], share * step)
+        stages[1] = plus(stages[1], share * minus(stages[0], stages[1]))
+        smooth.append(stages[1])
+    return smooth
+
+
+def test_the_kernels_are_the_one_euro_filter():
+    rng, constants, passed = np.random.default_rng(0), OneEuro(3.0, 1.5, 1.2), 0.04
+    points = np.cumsum(rng.normal(size=(30, 5, 2)), 0)
+    smooth = OneEuroFilter(constants, filter_vectors, 2)
+    expected = np.stack([one_euro(list(points[:, n]), constants, passed, np.subtract, np.add) for n in range(5)], 1)
+    assert np.allclose([smooth(now, passed) for now in points], expected, atol=1e-12)
+    turns = Rotation.from_rotvec(rng.normal(0, 1.5, (30, 3)))  # some steps are nearly half turns
+    smooth = OneEuroFilter(constants, filter_rotations, 3)
+    found = [smooth(now.as_matrix()[None], passed)[0] for now in turns]
+    expected = one_euro(list(turns), constants, passed, lambda a, b: (b.inv() * a).as_rotvec(), lambda a, step: a * Rotation.from_rotvec(step))
+    assert np.allclose(found, [rotation.as_matrix() for rotation in expected], atol=1e-9)
 
 
 def test_without_smoothing_nothing_changes():

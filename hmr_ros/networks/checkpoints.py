@@ -11,6 +11,7 @@ import torch
 
 from hmr_ros.body.betas_map import BetasMap
 from hmr_ros.body.model import BodyModel
+from hmr_ros.body.posed_kernel import Skeleton
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.files import load_checkpoint
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT
@@ -68,8 +69,7 @@ def load_regressor(
         compiled = compile(network, example_inputs(network), **options)
         skeleton = PosedKeypoints(body_model)
         return LifterRegressor(
-            compiled, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy(), backend=compiled.backend,
-            on_device=DeviceLifter(compiled, skeleton, known["betas_map"]), **known,
+            compiled, Skeleton(skeleton).pelvis, backend=compiled.backend, on_device=DeviceLifter(compiled, skeleton, known["betas_map"]), **known,
         )  # fmt: skip
     network = _resnet18(path, tensors, metadata).eval()
     compiled = compile(network, example_inputs(network), **options)

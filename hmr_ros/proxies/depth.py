@@ -28,6 +28,7 @@ _RADII = np.array([s[2] for s in SEGMENTS], np.float32)
 DEPTH_BONES = COCO_BONES + COCO_TORSO
 SAMPLES_PER_BONE = 5  # both joints and three points between them
 FIRST, LAST = (list(ends) for ends in zip(*DEPTH_BONES))
+_FIRST, _LAST = np.array(FIRST), np.array(LAST)
 TORSO = [DEPTH_BONES.index(bone) for bone in ((5, 11), (6, 12), (5, 6), (11, 12))]
 
 
@@ -87,37 +88,48 @@ def coarse_depth(points: np.ndarray, z: np.ndarray, confidence: np.ndarray, mask
     confidence: (33,); mask: (S, S) probability. Returns (S, S) metres, hips at ``RELATIVE_ORIGIN``, 0 outside. It holds
     no finer detail than a 64th of the side, and is computed no finer.
     """
-    size = mask.shape[0]
-    step = max(1, size // 64)
-    inside = mask > 0.5
-    v, u = np.nonzero(cv2.dilate(inside.astype(np.uint8), np.ones((step, step), np.uint8))[::step, ::step])
-    if len(u) == 0:
-        return np.zeros(mask.shape, np.float32)
     # Pixels a metre, from the spread of the same landmarks in both frames; it scales the limbs' radii.
     per_metre = np.linalg.norm(points.std(0)) / max(np.linalg.norm(z[:, :2].std(0)), 1e-3)
-    segments = np.concatenate(
-        [points[_A], points[_B], z[_A, 2:], z[_B, 2:], _RADII[:, None], np.minimum(confidence[_A], confidence[_B])[:, None]], axis=1
-    ).astype(np.float64)
-    coarse = np.zeros(inside[::step, ::step].shape, np.float32)
-    _spread(v, u, step, segments, float(per_metre), coarse)
-    return np.where(inside, coarse.repeat(step, 0).repeat(step, 1)[:size, :size], 0).astype(np.float32)
+    segments = np.empty((len(SEGMENTS), 8))
+    segments[:, 0:2], segments[:, 2:4], segments[:, 4], segments[:, 5] = points[_A], points[_B], z[_A, 2], z[_B, 2]
+    segments[:, 6], segments[:, 7] = _RADII, np.minimum(confidence[_A], confidence[_B])
+    depth = np.zeros(mask.shape, np.float32)
+    _spread(mask, max(1, len(mask) // 64), segments, float(per_metre), depth)
+    return depth
 
 
 @njit(cache=True, nogil=True)
-def _spread(rows, columns, step, segments, per_metre, out):
-    """Depth of the segments (x, y of both ends in pixels, z of both, radius, confidence) at grid points, by inverse distance."""
-    for i in range(len(rows)):
-        x, y = float(step * columns[i]), float(step * rows[i])
-        total = spread = 0.0
-        for s in range(len(segments)):
-            ax, ay, bx, by, az, bz, thickness, confidence = segments[s]
-            dx, dy = bx - ax, by - ay
-            t = min(max(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-6), 0.0), 1.0)
-            off = np.sqrt((x - ax - t * dx) ** 2 + (y - ay - t * dy) ** 2) / max(thickness * per_metre, 1.0)
-            weight = (confidence + 1e-3) / (off + 0.2) ** 4
-            total += weight
-            spread += weight * (az + t * (bz - az) - thickness * np.sqrt(max(1 - off * off, 0.0)))
-        out[rows[i], columns[i]] = RELATIVE_ORIGIN + spread / total
+def _spread(mask, step, segments, per_metre, depth):
+    """Depth of the segments (x, y of both ends in pixels, z of both, radius, confidence) by inverse distance, where the mask is: one value for
+    each square of step x step pixels, that of its first pixel, and none where the mask keeps half a square away from that."""
+    size, half = len(mask), step // 2
+    for row in range(0, size, step):
+        for column in range(0, size, step):
+            near = False
+            for v in range(max(row - half, 0), min(row - half + step, size)):
+                for u in range(max(column - half, 0), min(column - half + step, size)):
+                    near = near or mask[v, u] > 0.5
+            if near:
+                value = _spread_to(float(column), float(row), segments, per_metre)
+                for v in range(row, min(row + step, size)):
+                    for u in range(column, min(column + step, size)):
+                        if mask[v, u] > 0.5:
+                            depth[v, u] = value
+
+
+@njit(cache=True, nogil=True)
+def _spread_to(x, y, segments, per_metre):
+    """The depth at one point."""
+    total = spread = 0.0
+    for s in range(len(segments)):
+        ax, ay, bx, by, az, bz, thickness, confidence = segments[s]
+        dx, dy = bx - ax, by - ay
+        t = min(max(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-6), 0.0), 1.0)
+        off = np.sqrt((x - ax - t * dx) ** 2 + (y - ay - t * dy) ** 2) / max(thickness * per_metre, 1.0)
+        weight = (confidence + 1e-3) / (off + 0.2) ** 4
+        total += weight
+        spread += weight * (az + t * (bz - az) - thickness * np.sqrt(max(1 - off * off, 0.0)))
+    return RELATIVE_ORIGIN + spread / total
 
 
 def sensor_depth(depth: np.ndarray, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -149,15 +161,26 @@ def depth_along_bones(joints: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray
     Returns values (12, 5) metres, clipped to ±1.5, and validity (12, 5) in {0, 1}; invalid values are 0. Without a valid
     point on the torso everything is invalid: there is nothing to be relative to.
     """
-    size = depth.shape[0]
-    pixel = np.rint((along_bones(joints[:, :2]) + 1) * size / 2 - 0.5)  # (12, 5, 2)
-    seen = joints[FIRST, 2] > 0
-    inside = ((pixel >= 0) & (pixel < size)).all(-1) & (seen & (joints[LAST, 2] > 0))[:, None]
-    u, v = np.clip(pixel, 0, size - 1).astype(int).transpose(2, 0, 1)
-    values = depth[v, u]
-    valid = inside & (values > 0)
-    torso = values[TORSO][valid[TORSO]]
+    values, valid = np.zeros((len(FIRST), SAMPLES_PER_BONE), np.float32), np.zeros((len(FIRST), SAMPLES_PER_BONE), np.bool_)
+    _read_along_bones(np.ascontiguousarray(joints, np.float64), depth, _FIRST, _LAST, values, valid)
+    torso = np.sort(values[TORSO][valid[TORSO]])
     if len(torso) == 0:
         return np.zeros_like(values), np.zeros_like(values)
-    values = np.where(valid, np.clip(values - np.median(torso), -1.5, 1.5), 0)
-    return values.astype(np.float32), valid.astype(np.float32)
+    median = (torso[(len(torso) - 1) // 2] + torso[len(torso) // 2]) / 2
+    return np.where(valid, np.clip(values - median, -1.5, 1.5), 0), valid.astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _read_along_bones(joints, depth, first, last, values, valid):
+    """Depth (B, P) at P evenly spaced points of B bones; valid where both joints are known, the point is in the map and has a depth."""
+    size, points = len(depth), values.shape[1]
+    for b in range(len(first)):
+        start, end = joints[first[b]], joints[last[b]]
+        if not (start[2] > 0 and end[2] > 0):
+            continue
+        for p in range(points):
+            share = p / (points - 1)
+            u = round(((start[0] * (1 - share) + end[0] * share) + 1) * size / 2 - 0.5)
+            v = round(((start[1] * (1 - share) + end[1] * share) + 1) * size / 2 - 0.5)
+            if 0 <= u < size and 0 <= v < size and depth[v, u] > 0:
+                values[b, p], valid[b, p] = depth[v, u], True

@@ -124,9 +124,7 @@ class EmbeddedExtractor:
         size = self.config.size
         crop = person_crop(person.keypoints, person.box, self.config)
         to_crop = crop_matrix(crop, size)
-        mask = cv2.warpAffine(
-            view.mask, (_homogeneous(to_crop) @ _homogeneous(view.to_image))[:2], (size, size), flags=cv2.INTER_LINEAR
-        )
+        mask = cv2.warpAffine(view.mask, _composed(to_crop, view.to_image), (size, size), flags=cv2.INTER_LINEAR)
         if depth is None:
             points = view.landmarks[:, :2] @ to_crop[:, :2].T + to_crop[:, 2]
             depth_map = coarse_depth(points, view.world, view.landmarks[:, 2:].prod(1), mask)
@@ -180,5 +178,9 @@ def _merged(person: Detection, blazepose: np.ndarray, config: EmbeddedConfig) ->
     return np.concatenate([xy, confidence[:, None]], axis=1)
 
 
-def _homogeneous(affine: np.ndarray) -> np.ndarray:
-    return np.vstack([affine, [0, 0, 1]])
+def _composed(second: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The affine (2, 3) that is ``first`` and then ``second``, (2, 3) both."""
+    second = second.astype(np.float64)
+    affine = second[:, :2] @ first
+    affine[:, 2] += second[:, 2]
+    return affine

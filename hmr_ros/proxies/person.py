@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -60,13 +61,13 @@ class PersonProxies:
     tensors: PersonTensors | None = None  # of extractors on a GPU; None: there are only the arrays
     mirrored: PersonProxies | None = None  # the same person flipped about the crop's centre, for flip test-time augmentation
 
-    @property
+    @cached_property
     def torso_is_seen(self) -> bool:
         """Two of the four torso joints and six joints in all are confident: with fewer there is no body to show."""
         sure = self.keypoints[:, 2] > self.confident
         return bool(sure[list(TORSO_KEYPOINTS)].sum() >= 2 and sure.sum() >= 6)
 
-    @property
+    @cached_property
     def confidence(self) -> np.ndarray:
         """(17,) of the keypoints, 0 where they do not count as seen."""
         return np.where(self.keypoints[:, 2] > self.confident, self.keypoints[:, 2], 0)

@@ -10,6 +10,9 @@ from hmr_ros.proxies.config import EmbeddedConfig
 from hmr_ros.skeleton import COCO_SIGMAS
 
 
+_SIGMAS = np.array(COCO_SIGMAS)
+
+
 class HasJoints(Protocol):
     box: np.ndarray  # (4,) px
     keypoints: np.ndarray  # (17, 3) px, confidence
@@ -23,11 +26,11 @@ def same_person(a: HasJoints, b: HasJoints, config: EmbeddedConfig = EmbeddedCon
     """
     if overlap_suffices and iou(a.box, b.box) > config.duplicate_overlap:
         return True
-    smaller = float(min(np.prod(person.box[2:] - person.box[:2]) for person in (a, b)))
+    smaller = min(area(a.box), area(b.box))
     similarity = keypoint_similarity(a.keypoints, b.keypoints, smaller, config)
     if similarity is not None:
         return similarity > config.duplicate_similarity
-    return bool(intersection(a.box, b.box) > config.duplicate_containment * smaller)
+    return intersection(a.box, b.box) > config.duplicate_containment * smaller
 
 
 def keypoint_similarity(a: np.ndarray, b: np.ndarray, area: float, config: EmbeddedConfig = EmbeddedConfig()) -> float | None:
@@ -36,15 +39,22 @@ def keypoint_similarity(a: np.ndarray, b: np.ndarray, area: float, config: Embed
     if common.sum() < 3:
         return None
     squared = ((a[common, :2] - b[common, :2]) ** 2).sum(1)
-    return float(np.exp(-squared / (2 * area * (2 * np.array(COCO_SIGMAS)[common]) ** 2)).mean())
+    return float(np.exp(-squared / (2 * area * (2 * _SIGMAS[common]) ** 2)).mean())
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes (4,)."""
     common = intersection(a, b)
-    return float(common / (sum(np.prod(box[2:] - box[:2]) for box in (a, b)) - common))
+    return common / (area(a) + area(b) - common)
 
 
 def intersection(a: np.ndarray, b: np.ndarray) -> float:
     """Area in px² that two boxes (4,) share."""
-    return float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a.tolist(), b.tolist()
+    return max(min(ax1, bx1) - max(ax0, bx0), 0.0) * max(min(ay1, by1) - max(ay0, by0), 0.0)
+
+
+def area(box: np.ndarray) -> float:
+    """Of a box (4,), px²."""
+    x0, y0, x1, y1 = box.tolist()
+    return (x1 - x0) * (y1 - y0)

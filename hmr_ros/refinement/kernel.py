@@ -8,6 +8,7 @@ from numba import njit
 
 from hmr_ros.body.posed_kernel import pose, rest_of
 from hmr_ros.refinement.config import CAMERA_ROUNDS
+from hmr_ros.rotations import rotvec_between, turn
 
 # One person at a time: plain loops compile quickly and allocate nothing in them.
 
@@ -76,7 +77,7 @@ def _solve(
     vector = np.empty(3)
     for f in range(len(free)):
         j = free[f]
-        _rotvec_between(refined[j], regressed[j], vector)
+        rotvec_between(refined[j], regressed[j], vector)
         for c in range(3):
             turned = vector[c]
             if j > 0:
@@ -111,25 +112,14 @@ def _solve(
 
 @njit(cache=True, nogil=True)
 def _turn_joints(refined, world, free, parents, step):
-    """Turn each free joint by its part of ``step``, by Rodrigues' formula."""
-    before = np.empty((3, 3))
+    """Turn each free joint by its part of ``step``."""
     for f in range(len(free)):
         j = free[f]
         x, y, z = step[3 * f], step[3 * f + 1], step[3 * f + 2]
         if j > 0:
             w, a, b, c = world[parents[j]], x, y, z
             x, y, z = w[0, 0] * a + w[1, 0] * b + w[2, 0] * c, w[0, 1] * a + w[1, 1] * b + w[2, 1] * c, w[0, 2] * a + w[1, 2] * b + w[2, 2] * c
-        angle = np.sqrt(x * x + y * y + z * z)
-        if angle < 1e-12:
-            continue
-        x, y, z, cosine, sine = x / angle, y / angle, z / angle, np.cos(angle), np.sin(angle)
-        t = 1 - cosine
-        before[:] = refined[j]
-        for d in range(3):
-            a, b, c = before[0, d], before[1, d], before[2, d]
-            refined[j, 0, d] = (t * x * x + cosine) * a + (t * x * y - sine * z) * b + (t * x * z + sine * y) * c
-            refined[j, 1, d] = (t * x * y + sine * z) * a + (t * y * y + cosine) * b + (t * y * z - sine * x) * c
-            refined[j, 2, d] = (t * x * z - sine * y) * a + (t * y * z + sine * x) * b + (t * z * z + cosine) * c
+        turn(refined[j], x, y, z)
 
 
 @njit(cache=True, nogil=True)
@@ -158,25 +148,3 @@ def _fit_camera(keypoints, fitted, regressed, targets, confidence, outlier, came
             fitted[0], fitted[1], fitted[2] = scale, tx / scale - px, ty / scale - py
         else:
             fitted[0], fitted[1], fitted[2] = regressed[0], regressed[1], regressed[2]
-
-
-@njit(cache=True, nogil=True)
-def _rotvec_between(a, b, out):
-    """Axis-angle of a bᵀ, by the largest component of its quaternion (Shepperd 1978)."""
-    m = np.zeros((3, 3))
-    for c in range(3):
-        for d in range(3):
-            for e in range(3):
-                m[c, d] += a[c, e] * b[d, e]
-    trace = m[0, 0] + m[1, 1] + m[2, 2]
-    if trace >= max(m[0, 0], m[1, 1], m[2, 2]):
-        x, y, z, w = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], 1 + trace
-    elif m[0, 0] >= max(m[1, 1], m[2, 2]):
-        x, y, z, w = 1 - trace + 2 * m[0, 0], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2], m[2, 1] - m[1, 2]
-    elif m[1, 1] >= m[2, 2]:
-        x, y, z, w = m[0, 1] + m[1, 0], 1 - trace + 2 * m[1, 1], m[2, 1] + m[1, 2], m[0, 2] - m[2, 0]
-    else:
-        x, y, z, w = m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], 1 - trace + 2 * m[2, 2], m[1, 0] - m[0, 1]
-    length = np.sqrt(x * x + y * y + z * z)
-    factor = 0.0 if length < 1e-12 else 2 * np.arctan2(length, abs(w)) / length * (1 if w >= 0 else -1)
-    out[0], out[1], out[2] = factor * x, factor * y, factor * z

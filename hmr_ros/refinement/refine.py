@@ -9,14 +9,19 @@ Written twice: for the CPU (kernel.py, numba) and for tensors on a GPU (batched.
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from hmr_ros.body.posed_kernel import PARENTS, arrays_of
 from hmr_ros.body.posed_keypoints import PosedKeypoints
-from hmr_ros.refinement.batched import BatchedRefiner
 from hmr_ros.refinement.config import FREE, RefinementConfig
 from hmr_ros.refinement.kernel import refine
+
+if TYPE_CHECKING:
+    from hmr_ros.refinement.batched import BatchedRefiner
 
 
 class Refiner:
@@ -26,7 +31,8 @@ class Refiner:
         self.skeleton, self.config = skeleton, config
         self._stiffness = config.stiffness
         self._body = arrays_of(skeleton)
-        self._batched = BatchedRefiner(skeleton, config)
+        if torch.cuda.is_available():
+            self._batched  # now, and not in the first frame
         self(np.tile(np.eye(3, dtype=np.float32), (1, 24, 1, 1)), np.zeros((1, 10), np.float32), np.ones((1, 3), np.float32),
              np.zeros((1, 17, 2)), np.zeros((1, 17)))  # fmt: skip
 
@@ -42,6 +48,12 @@ class Refiner:
         if rotations.device.type == "cpu":
             return tuple(torch.from_numpy(result) for result in self._on_cpu(*(value.detach().numpy() for value in inputs)))
         return self._batched(*inputs)
+
+    @cached_property
+    def _batched(self) -> BatchedRefiner:
+        from hmr_ros.refinement.batched import BatchedRefiner  # imports roma, which imports torch's compiler: a second that a CPU can save
+
+        return BatchedRefiner(self.skeleton, self.config)
 
     def _on_cpu(self, *inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         config = self.config

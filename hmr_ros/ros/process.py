@@ -18,7 +18,9 @@ from hmr_ros.files import share_file
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # Fast DDS 3, Fast DDS 2
 FAST_DDS_2 = ("humble", "iron", "jazzy")
-M_MMAP_THRESHOLD, LARGE = -3, 2**19  # of glibc; from 2**17, its own first threshold, on a frame would take longer
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+LARGE = 2**19  # bytes; from 2**17, glibc's own first threshold, on a frame would take longer
+KEPT = 2**24  # bytes that the heap keeps free: by glibc's own 2**17 every frame would give its memory back and fault it in again, page by page
 JOIN_SECONDS = 3.0  # launch sends SIGTERM five seconds after the first SIGINT
 
 
@@ -62,6 +64,7 @@ def map_large_arrays() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         mallopt(M_MMAP_THRESHOLD, LARGE)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def ignore_signals() -> None:

@@ -147,6 +147,7 @@ def compile(
     backend: str = "auto",
     shapes: Mapping[str, Sequence[int]] | None = None,
     expose: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     threads: int | None = None,
     name: str | None = None,
     precision: str = "fp32",
@@ -164,6 +165,7 @@ def compile(
     shapes: input name → shape that replaces the declared one, for a file with dynamic sizes or to fix the batch; OpenVINO only, since
         torch fixes nothing.
     expose: names of weights in a file: what each of these layers is fed with becomes a further output, after the declared ones.
+    leave_out: names of outputs of a file that nobody wants: they are not computed.
     threads: CPU threads of this model (None: the backend's choice). With torch the setting holds for the whole process.
     name: appears in messages; by default the file's stem or the module's class.
     precision: "fp32", or of the arithmetic inside, between float32 inputs and outputs: "fp16" (TensorRT, torch on CUDA), "bf16" (TensorRT,
@@ -193,10 +195,10 @@ def compile(
             raise ValueError(f"{model} is a model file: it declares its inputs, example_inputs is for torch modules")
         path = require_file(model, "model file", "one that OpenVINO reads (.xml, .onnx, .tflite)")
         options = Options(shapes, threads, "fp32" if precision == "auto" else precision, max_batch, calibration)
-        return _backend("openvino").compile_file(path, options, expose, name or path.stem)
+        return _backend("openvino").compile_file(path, options, expose, leave_out, name or path.stem)
 
-    if expose:
-        raise ValueError(f"expose is for model files; let {type(model).__name__} return what you want to see")
+    if expose or leave_out:
+        raise ValueError(f"expose and leave_out are for model files; let {type(model).__name__} return what you want to see")
     if example_inputs is None:
         raise ValueError(f"example_inputs are needed to compile {type(model).__name__}: one array per input, batch first")
     if not isinstance(example_inputs, (tuple, list)):
