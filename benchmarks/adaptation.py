@@ -24,7 +24,7 @@ from hmr_ros.camera import ray_axes
 from hmr_ros.files import write_json
 from hmr_ros.geometry import matrix_from_rotvec, rotvec_from_matrix
 from hmr_ros.networks.lifter.net import Lifter
-from hmr_ros.training.adaptation.adapt import AdaptConfig, Evidence, gather, learn
+from hmr_ros.training.adaptation.adapt import AdaptConfig, Material, gather, learn
 from hmr_ros.training.adaptation.recordings import People
 from hmr_ros.training.data import shards
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples, load_feature_maps, load_people, make_samples
@@ -59,26 +59,26 @@ def main() -> None:
                  ("recordings", "checkpoint", "backgrounds", "replay_data")}  # fmt: skip
         adapt = AdaptConfig((recording,), out, **known, workers=1)
         adapt = replace(adapt, replay_data=(out / "replay",) if not settings["replay_data"] else tuple(map(Path, settings["replay_data"])))
-        evidence = gather(adapt, console)
+        material = gather(adapt, console)
         truth = _truth(recording.parent)
-        held = _samples(evidence.held.people, truth, evidence, ("plain",), DEPTHS[:1])
+        held = _samples(material.held.people, truth, material, ("plain",), DEPTHS[:1])
         if test is None:
-            test = make_samples(load_people((config.test,)), load_feature_maps((config.test,)), evidence.skeleton)
-        rows = {"before": _scores(evidence.before, held, test, evidence)}
+            test = make_samples(load_people((config.test,)), load_feature_maps((config.test,)), material.skeleton)
+        rows = {"before": _scores(material.before, held, test, material)}
         console.print(f"{out.name}: before {rows['before']}")
         for seed in config.seeds:
             with tempfile.TemporaryDirectory(dir=out) as folder:
-                lifter, share = learn(replace(adapt, seed=seed, out=Path(folder)), evidence, console)
-            rows[f"seed {seed}"] = _scores(lifter, held, test, evidence) | {"blend": share}
+                lifter, share = learn(replace(adapt, seed=seed, out=Path(folder)), material, console)
+            rows[f"seed {seed}"] = _scores(lifter, held, test, material) | {"blend": share}
             console.print(f"{out.name}: seed {seed} {rows[f'seed {seed}']}")
         if config.true_labels:
-            labelled = _samples(evidence.first.people, truth, evidence, FLIPS, DEPTHS[:1])
-            bound = evidence._replace(learned=evidence.learned | {"recording": labelled})
+            labelled = _samples(material.first.people, truth, material, FLIPS, DEPTHS[:1])
+            bound = material._replace(learned=material.learned | {"recording": labelled})
             with tempfile.TemporaryDirectory(dir=out) as folder:
                 lifter, share = learn(replace(adapt, seed=config.seeds[0], out=Path(folder)), bound, console)
-            rows["true labels"] = _scores(lifter, held, test, evidence) | {"blend": share}
+            rows["true labels"] = _scores(lifter, held, test, material) | {"blend": share}
             console.print(f"{out.name}: true labels {rows['true labels']}")
-        results[out.name] = {"about": evidence.about, "settings": settings, "rows": rows}
+        results[out.name] = {"about": material.about, "settings": settings, "rows": rows}
         write_json(config.json, results)
 
 
@@ -89,7 +89,7 @@ def _truth(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.concatenate(some) for name, some in parts.items()}
 
 
-def _samples(people: People, truth: dict[str, np.ndarray], evidence: Evidence, flips, depths) -> Samples:
+def _samples(people: People, truth: dict[str, np.ndarray], material: Material, flips, depths) -> Samples:
     """Detections that are somebody's, with that person's truth."""
     rows, matched, whose = people.rows, [], []
     for row in range(len(people)):
@@ -106,13 +106,13 @@ def _samples(people: People, truth: dict[str, np.ndarray], evidence: Evidence, f
     axes = ray_axes(people.cameras[0], part.rows["crop"][:, :2])
     orient = rotvec_from_matrix(axes @ matrix_from_rotvec(pose[:, 0]))
     true = {"ray_orient": orient, "pose": pose, "betas": truth["betas"][whose], "keypoints2d": truth["keypoints2d"][whose]}
-    return make_samples(part.rows | true, people.maps, evidence.skeleton, flips, depths)
+    return make_samples(part.rows | true, people.maps, material.skeleton, flips, depths)
 
 
-def _scores(lifter: Lifter, held: Samples, test: Samples, evidence: Evidence) -> dict:
+def _scores(lifter: Lifter, held: Samples, test: Samples, material: Material) -> dict:
     found = {}
     for name, samples in (("held_out", held), ("frozen_test", test)):
-        found[name] = {kind: round(float(values.mean()), 2) for kind, values in errors(lifter, samples, evidence.skeleton).items() if kind != "betas_rms"}
+        found[name] = {kind: round(float(values.mean()), 2) for kind, values in errors(lifter, samples, material.skeleton).items() if kind != "betas_rms"}
     return found
 
 

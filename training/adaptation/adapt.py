@@ -128,12 +128,12 @@ def adapt(config: AdaptConfig, console: Console) -> dict:
             raise ValueError(f"{path} is of a run with other settings ({', '.join(different)}); name another --out")
         return found
     make_folder(config.out)
-    evidence = gather(config, console)
-    lifter, share = learn(config, evidence, console)
-    return _concluded(config, evidence, lifter, share, settings)
+    material = gather(config, console)
+    lifter, share = learn(config, material, console)
+    return _concluded(config, material, lifter, share, settings)
 
 
-class Evidence(NamedTuple):
+class Material(NamedTuple):
     """What is learned from, and what the result is measured on."""
 
     checkpoint: Path
@@ -147,7 +147,7 @@ class Evidence(NamedTuple):
     about: dict  # facts for the report
 
 
-def gather(config: AdaptConfig, console: Console) -> Evidence:
+def gather(config: AdaptConfig, console: Console) -> Material:
     """Extract, teach, mount and render what is missing in ``config.out``."""
     checkpoint = Path(str(config.checkpoint or EMBEDDED_CHECKPOINT))
     before, trained_with = load_lifter(checkpoint)
@@ -178,20 +178,20 @@ def gather(config: AdaptConfig, console: Console) -> Evidence:
         "views": {name: len(some) for name, some in learned.items()},
         "cameras": [_described(view) for view in views],
     }
-    return Evidence(checkpoint, before, body, skeleton, learned, scores.Part(first, labels), held, rendered, about)
+    return Material(checkpoint, before, body, skeleton, learned, scores.Part(first, labels), held, rendered, about)
 
 
-def learn(config: AdaptConfig, evidence: Evidence, console: Console) -> tuple[Lifter, float]:
+def learn(config: AdaptConfig, material: Material, console: Console) -> tuple[Lifter, float]:
     """The adapted lifter, and the share of its MLPs' weights that is new."""
     settings = FinetuneConfig(out=config.out / "learning", steps=config.steps, lr=config.lr, shares=config.shares, precision=config.precision,
                               seed=config.seed)  # fmt: skip
     fabric = launch(settings, WEIGHTS)
-    lifter = copy.deepcopy(evidence.before)
+    lifter = copy.deepcopy(material.before)
     with console.status("what the image-feature branch says of everybody"):
-        task = AdaptationTask(settings, fabric, lifter, evidence.learned, evidence.skeleton)
+        task = AdaptationTask(settings, fabric, lifter, material.learned, material.skeleton)
     run(task, settings, fabric, console)
     task.finish()
-    return lifter, blend(lifter, evidence.before, evidence.rendered["replay"], evidence.skeleton, config.forgetting)
+    return lifter, blend(lifter, material.before, material.rendered["replay"], material.skeleton, config.forgetting)
 
 
 def _check(config: AdaptConfig) -> None:
@@ -287,12 +287,12 @@ def _rendered(config: AdaptConfig, views: Sequence[Path]) -> tuple[list[Path], l
     return own, [other]
 
 
-def _concluded(config: AdaptConfig, evidence: Evidence, after: Lifter, share: float, settings: dict) -> dict:
+def _concluded(config: AdaptConfig, material: Material, after: Lifter, share: float, settings: dict) -> dict:
     """Measure both lifters, write checkpoint and report."""
-    checkpoint, before, body, skeleton, held = evidence.checkpoint, evidence.before, evidence.body, evidence.skeleton, evidence.held
+    checkpoint, before, body, skeleton, held = material.checkpoint, material.before, material.body, material.skeleton, material.held
     measured = [scores.measure(lifter, skeleton, held) for lifter in (before, after)]
     changes = {"recording": {name: scores.compare(measured[0][name], measured[1][name], held.people.track) for name in measured[0]}}
-    for name, samples in evidence.rendered.items():
+    for name, samples in material.rendered.items():
         old, new = (errors(lifter, samples, skeleton) for lifter in (before, after))
         changes[name] = {kind: scores.compare(old[kind], new[kind], np.asarray(samples.person)) for kind in ("mpjpe", "pa_mpjpe")}
     changes = {part: {name: change for name, change in some.items() if change is not None} for part, some in changes.items()}
@@ -306,7 +306,7 @@ def _concluded(config: AdaptConfig, evidence: Evidence, after: Lifter, share: fl
         "version": hmr_ros.__version__,
     }
     content = {
-        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256}, **evidence.about, "blend": share,
+        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256}, **material.about, "blend": share,
         "verdict": {"result": result, "why": why},
         "changes": {part: {name: asdict(change) | {"verdict": change.verdict} for name, change in some.items()} for part, some in changes.items()},
     }  # fmt: skip
