@@ -4,8 +4,8 @@
     hmr-ros adapt runs/ceiling/images --out runs/adapt_ceiling --rate 10 --fov 85 --backgrounds runs/backgrounds
     python benchmarks/adaptation.py --runs runs/adapt_ceiling --truth runs/ceiling --test runs/test --seeds 0 1 2 --json results.json
 
-Scores are of the lifter without refinement, on the held-out end of the recording and on the frozen test split; the first seed is the run's own
-checkpoint, the others repeat the learning from the same pictures. "true labels" learns from the recording with its truth: no pseudo-label
+Scores are of the lifter without refinement, on the held-out end of the recording and on the frozen test split; learning is repeated with every seed, from the
+same pictures. "true labels" learns from the recording with its truth: no pseudo-label
 can be better.
 """
 
@@ -45,6 +45,8 @@ class Config:
     """The frozen test split."""
     json: Path
     seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int | None = None
+    """Of learning; default: the run's."""
     true_labels: bool = False
     """Learn from the truth as well, as the bound."""
 
@@ -59,6 +61,7 @@ def main() -> None:
                  ("recordings", "checkpoint", "backgrounds", "replay_data")}  # fmt: skip
         adapt = AdaptConfig((recording,), out, **known, workers=1)
         adapt = replace(adapt, replay_data=(out / "replay",) if not settings["replay_data"] else tuple(map(Path, settings["replay_data"])))
+        adapt = replace(adapt, steps=config.steps or adapt.steps)
         material = gather(adapt, console)
         truth = _truth(recording.parent)
         held = _samples(material.held.people, truth, material, ("plain",), DEPTHS[:1])

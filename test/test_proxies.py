@@ -155,6 +155,13 @@ def test_depth_along_bones_is_relative_to_the_torso():
     assert np.allclose(absolute, values, atol=1e-6)
 
 
+def test_depth_along_bones_reads_the_half_precision_of_shards():
+    joints = np.column_stack([np.random.default_rng(1).uniform(-0.8, 0.8, (17, 2)), np.ones(17)]).astype(np.float32)
+    depth = np.random.default_rng(2).uniform(2, 4, (64, 64)).astype(np.float16)
+    for half, full in zip(depth_along_bones(joints, depth), depth_along_bones(joints, depth.astype(np.float32)), strict=True):
+        assert np.array_equal(half, full)
+
+
 def test_depth_along_bones_knows_what_it_does_not_know():
     _, _, coco = standing_person()
     joints = np.concatenate([(coco + 0.5) / 32 - 1, np.ones((17, 1))], 1).astype(np.float32)

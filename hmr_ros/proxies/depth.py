@@ -162,7 +162,7 @@ def depth_along_bones(joints: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray
     point on the torso everything is invalid: there is nothing to be relative to.
     """
     values, valid = np.zeros((len(FIRST), SAMPLES_PER_BONE), np.float32), np.zeros((len(FIRST), SAMPLES_PER_BONE), np.bool_)
-    _read_along_bones(np.ascontiguousarray(joints, np.float64), depth, _FIRST, _LAST, values, valid)
+    _read_along_bones(np.ascontiguousarray(joints, np.float64), np.ascontiguousarray(depth, np.float32), _FIRST, _LAST, values, valid)
     torso = np.sort(values[TORSO][valid[TORSO]])
     if len(torso) == 0:
         return np.zeros_like(values), np.zeros_like(values)
