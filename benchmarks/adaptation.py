@@ -2,7 +2,8 @@
 
     hmr-ros data rendered --out runs/ceiling --scene ceiling --count 2000 --seed 11 --save-images 2000 --backgrounds runs/backgrounds
     hmr-ros adapt runs/ceiling/images --out runs/adapt_ceiling --rate 10 --fov 85 --backgrounds runs/backgrounds
-    python benchmarks/adaptation.py --runs runs/adapt_ceiling --truth runs/ceiling --test runs/test --seeds 0 1 2 --json results.json
+    python benchmarks/adaptation.py --runs runs/adapt_ceiling --recordings runs/ceiling/images --test runs/test --backgrounds runs/backgrounds \
+        --json results.json
 
 Scores are of the lifter without refinement, on the held-out end of the recording and on the frozen test split; learning is repeated with every seed, from the
 same pictures. "true labels" learns from the recording with its truth: no pseudo-label
@@ -44,6 +45,8 @@ class Config:
     test: Path
     """The frozen test split."""
     json: Path
+    backgrounds: Path | None = None
+    """That the runs were given."""
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int | None = None
     """Of learning; default: the run's."""
@@ -59,7 +62,7 @@ def main() -> None:
         settings = json.loads((out / "report.json").read_text())["settings"]
         known = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if name not in
                  ("recordings", "checkpoint", "backgrounds", "replay_data")}  # fmt: skip
-        adapt = AdaptConfig((recording,), out, **known, workers=1)
+        adapt = AdaptConfig((recording,), out, **known, backgrounds=config.backgrounds, workers=1)
         adapt = replace(adapt, replay_data=(out / "replay",) if not settings["replay_data"] else tuple(map(Path, settings["replay_data"])))
         adapt = replace(adapt, steps=config.steps or adapt.steps)
         material = gather(adapt, console)

@@ -37,7 +37,7 @@ class FinetuneConfig(LoopConfig):
     """Folder of the run."""
     batch: int = 256
     """Views a step."""
-    steps: int = 1000
+    steps: int = 500
     """Of each of the lifter's networks."""
     lr: float = 3e-4
     weight_decay: float = 0.05
