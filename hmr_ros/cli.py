@@ -31,6 +31,7 @@ COMMANDS = {
     "train lifter": ("hmr_ros.training.lifter.train:main", "train the default regressor on rendered people's truth"),
     "train prior": ("hmr_ros.training.prior.train:main", "train the pose prior that the paper's regressor speaks through"),
     "fit": ("hmr_ros.training.paper.fits:main", "fit a body to everybody's proxies, as teachers for train --fits"),
+    "adapt": ("hmr_ros.training.adaptation.adapt:main", "make the default regressor better for your own camera, from recordings without labels"),
     "ablate": ("hmr_ros.training.paper.ablation:main", "train and compare the paper's variants on rendered people"),
     "figures": ("hmr_ros.training.paper.figures:main", "make the figures 2 to 5 of the paper again, from rendered and real people"),
     "eval rendered": ("hmr_ros.training.benchmarks.rendered.benchmark:main", "score the pose on rendered people, beside other methods"),

@@ -14,6 +14,8 @@ import numpy as np
 from hmr_ros.camera import Camera
 from hmr_ros.geometry import project_weak
 
+TranslationSource = Literal["depth", "known stature", "apparent size"]  # the last: of a body of regressed stature
+
 _NEAR = 0.05  # metres: what is nearer than that, or behind the camera, is drawn as if it were there
 
 
@@ -43,7 +45,8 @@ class BodyEstimate:
     vertices: np.ndarray  # (V, 3) m
     projected_keypoints: np.ndarray  # (17, 2) px: COCO of the mesh, through ``camera``; without intrinsics the weak one
     axes: Literal["camera", "ray", "target"] = "ray"
-    translation_source: Literal["depth", "apparent size"] | None = None  # what the distance comes from; None without translation
+    translation_source: TranslationSource | None = None  # what the distance comes from; None without translation
+    position_covariance: np.ndarray | None = None  # (3, 3) m² of ``translation``, in its frame (uncertainty.py); None where it is not known
     measured_stature: float | None = None  # metres, from depth and apparent size in this image; None where depth does not tell
     camera: Camera | None = None  # whose frame "camera" axes are; None without intrinsics
     id: str = ""  # the same person keeps it from image to image: five characters; "" outside a stream

@@ -25,7 +25,7 @@ from hmr_ros.body.posed_kernel import Skeleton
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.body.skinning_kernel import Skinning
 from hmr_ros.camera import Camera
-from hmr_ros.estimate import Bodies, BodyEstimate
+from hmr_ros.estimate import Bodies, BodyEstimate, TranslationSource
 from hmr_ros.geometry import Intrinsics, rotvec_from_matrix, to_crop
 from hmr_ros.inputs import check_input
 from hmr_ros.judgement import limb_distances, mesh_misses, reliability
@@ -40,6 +40,7 @@ from hmr_ros.refinement import Refiner
 from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile
 from hmr_ros.smoothing import Smoother, smooth_poses, steady_shapes
 from hmr_ros.stream import Stream, StreamConfig
+from hmr_ros.uncertainty import position_covariance
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ class HumanMeshEstimator:
                 vertices=vertices[i],
                 projected_keypoints=np.zeros((17, 2), np.float32),
                 axes="ray" if placed is None else "camera",
-                translation_source=None if placed is None else "depth" if placed.from_depth[i] else "apparent size",
+                translation_source=None if placed is None else _translation_source(placed.from_depth[i], statures[i]),
                 measured_stature=float(placed.stature[i]) if placed is not None and placed.from_depth[i] else None,
                 camera=camera,
                 confident=person.confident,
@@ -220,8 +221,14 @@ class HumanMeshEstimator:
             )
             body = replace(body, projected_keypoints=body.pixels(keypoints[i]))
             if not mesh_misses(body):
-                bodies.append(replace(body, reliability=reliability(regressed[i], limb_distances(body))))
+                body = replace(body, reliability=reliability(regressed[i], limb_distances(body)))
+                bodies.append(body if placed is None else replace(body, position_covariance=position_covariance(body)))
         return Bodies(bodies, mesh_misses=len(people) - len(bodies))
+
+
+def _translation_source(from_depth: bool, stature: float) -> TranslationSource:
+    """``stature``: metres, NaN where it is not known."""
+    return "depth" if from_depth else "known stature" if np.isfinite(stature) else "apparent size"
 
 
 def _followed(smoother: Smoother, translation: np.ndarray | None, joints: np.ndarray) -> dict:

@@ -46,6 +46,9 @@ class SmoothingConfig:
     distance: OneEuro = OneEuro(2.0, 4.0)  # logarithm
     velocity_cutoff: float = 3.0  # Hz
     longest_gap: float = 0.5  # seconds: after a longer one nothing is known of pose and position
+    jump: float = 0.15  # metres across the viewing ray: more than a body that stands still is off from frame to frame (at most 0.05 on rendered clips)
+    fastest: float = 5.0  # m/s: whoever is farther away than a jump and that is somebody else, so that nothing is known of pose and position
+    resized: float = 0.25  # of the logarithm of the size in the image, from frame to frame: the same (at most 0.11 on rendered clips)
     enough: float = 300.0  # frames' weights after which the shape hardly changes; it goes on learning that slowly
 
     smooth_pose: bool = True
@@ -82,7 +85,7 @@ def compile_kernels() -> None:
 
 @dataclass(eq=False)
 class Smoother:
-    """The memory of one person's body. ``at(stamp)`` begins a frame; then come shape, pose, place and velocities, in this order.
+    """The memory of one person's body. ``at(stamp)`` begins a frame; then come shape, seen, pose, place and velocities, in this order.
 
     Stamps are in seconds. Not for several threads.
     """
@@ -105,6 +108,7 @@ class Smoother:
         self._distance, self._scale = (OneEuroFilter(config.distance, filter_vectors, 1) for _ in range(2))
         self._unit = 0.0
         self._axes, self._points, self._velocity = "", None, None
+        self._seen: tuple[np.ndarray, float] | None = None  # the body's origin in the image, px, and px a metre
 
     def at(self, stamp: float) -> Smoother:
         """The frame that comes next; nothing changes where nothing comes of it."""
@@ -121,6 +125,19 @@ class Smoother:
         self._weight = min(self._weight + max(weight, 0.01), self.config.enough)
         self._betas = self._betas + max(weight, 0.01) / self._weight * (betas - self._betas)
         return self._betas.astype(np.float32)
+
+    def seen(self, camera: np.ndarray, crop: np.ndarray) -> None:
+        """The weak-perspective camera (3,) of a crop (3,) px, before pose and place: where it puts somebody else, everything but the shape begins anew.
+
+        So it is when the tracker gives an id to another of those who are followed: bodies shall not slide from the one to the other.
+        """
+        scale = float(camera[0] * crop[2] / 2)  # px a metre
+        origin, before = crop[:2] + scale * camera[1:], self._seen
+        if before is not None:
+            moved, resized = np.linalg.norm(origin - before[0]) / scale, abs(np.log(scale / before[1]))
+            if moved > self.config.jump + self.config.fastest * self._passed or resized > self.config.resized:
+                self._reset()
+        self._seen = origin, scale
 
     def pose(self, rotations: np.ndarray, axes: np.ndarray | None) -> np.ndarray:
         """(24, 3, 3) of this frame → smoothed. ``axes`` (3, 3): camera axes → ray axes, in which the first rotation stands, because rays move
@@ -182,6 +199,8 @@ def steady_shapes(smoothers: Sequence[Smoother], parameters: BodyParameters) -> 
 def smooth_poses(smoothers: Sequence[Smoother], parameters: BodyParameters, crops: np.ndarray, camera: Camera | None) -> BodyParameters:
     """Refined parameters of N people in crops (N, 3) px → with smoothed rotations and weak-perspective cameras."""
     axes = [None] * len(crops) if camera is None else ray_axes(camera, crops[:, :2])
+    for one, weak, crop in zip(smoothers, parameters.weak_camera, crops):
+        one.seen(weak, crop)
     rotations = np.stack([one.pose(*values) for one, *values in zip(smoothers, parameters.rotations, axes)])
     cameras = np.stack([one.weak_camera(*values) for one, *values in zip(smoothers, parameters.weak_camera, crops)])
     return parameters._replace(rotations=rotations, weak_camera=cameras)

@@ -12,7 +12,8 @@ from std_msgs.msg import Header  # noqa: E402
 
 from hmr_ros.camera import Camera  # noqa: E402
 from hmr_ros.geometry import pinhole  # noqa: E402
-from hmr_ros.ros.inputs import camera_from_message, camera_remarks, intrinsics_from_message, intrinsics_to_message  # noqa: E402
+from hmr_ros.io.camera_info import camera_from_message, camera_remarks, intrinsics_from_message  # noqa: E402
+from hmr_ros.ros.inputs import intrinsics_to_message  # noqa: E402
 
 
 def vga(**fields):

@@ -15,7 +15,7 @@ from hmr_ros.ros.parameters import LiveParameters
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
-LINES = {"README.md": 150, "docs/model_card.md": 80, "docs/experiments/*.md": 120}
+LINES = {"README.md": 150, "docs/model_card.md": 80, "docs/*.md": 120, "docs/experiments/*.md": 120}
 PRESETS = ("ablation", "extended", "paper", "tiny")  # of `hmr-ros train`, as sub-commands
 FOREIGN = {"--system-site-packages"}  # options of other programs
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Each part of hmr_ros may import those of its own line that stand before it, and everything of the lines above.
 LAYERS = (
-    "skeleton rotations geometry camera depth_registration files palette estimate judgement inputs",
+    "skeleton rotations geometry camera depth_registration files palette estimate uncertainty judgement inputs",
     "body rasterizer runtime io motion",
     "proxies metric_kernel metric",
     "networks",

@@ -35,7 +35,8 @@ def body(seed, translation=True):
     values = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     if not translation:
         return BodyEstimate(score=0.5, **values | {"translation": None})
-    return BodyEstimate(score=0.5, **values, axes="camera", translation_source="depth", camera=CAMERA)
+    root = rng.normal(size=(3, 3))
+    return BodyEstimate(score=0.5, **values, axes="camera", translation_source="depth", position_covariance=root @ root.T, camera=CAMERA)
 
 
 def followed(seed, id):
@@ -71,7 +72,7 @@ def test_everything_of_an_estimate_arrives(axes, translation):
     assert [b.translation_source for b in array.bodies] == (["depth"] if translation else [""]) * 2
     assert [b.id for b in array.bodies] == ["", ""]
     for later in array.bodies:  # what is not estimated says so
-        assert not later.has_velocity and not later.joint_velocities.any() and not later.position_covariance.any()
+        assert not later.has_velocity and not later.joint_velocities.any() and later.position_covariance.any() == translation
 
 
 def test_id_and_velocities_arrive():

@@ -2,22 +2,27 @@
 
 import dataclasses
 import importlib
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("rclpy")
 from foreign_messages import FIELDS, package, stand_in  # noqa: E402
-from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 from test_messages import body, header  # noqa: E402
 
+from hmr_ros.body.model import BodyModel  # noqa: E402
 from hmr_ros.ros import hri, other_packages  # noqa: E402
 from hmr_ros.ros.human_joints import HUMAN_JOINTS, human_joint_angles  # noqa: E402
 from hmr_ros.skeleton import COCO_KEYPOINTS, SMPL_JOINTS  # noqa: E402
 
 HIPS = [SMPL_JOINTS.index("left_hip"), SMPL_JOINTS.index("right_hip")]
 SIZE = (640, 480)
+IMAGE = np.arange(480 * 640 * 3, dtype=np.uint32).astype(np.uint8).reshape(480, 640, 3)
 
 
 class Publisher:
@@ -37,9 +42,13 @@ def made():
     """topic → publisher, of all that are made by ``made.create``."""
 
     class Made(dict):
+        def __init__(self):
+            super().__init__()
+            self.qos = {}
+
         def create(self, kind, topic, qos):
             assert isinstance(qos, QoSProfile) and (topic not in self or self[topic].destroyed)
-            self[topic] = Publisher(kind, topic)
+            self[topic], self.qos[topic] = Publisher(kind, topic), qos
             return self[topic]
 
         def destroy(self, publisher):
@@ -120,6 +129,9 @@ def test_a_detection_is_the_box_around_the_mesh(made):
     assert (found.results[0].hypothesis.class_id, found.results[0].hypothesis.score) == ("person", 0.5)
     origin, axes = truth(person)
     np.testing.assert_allclose(xyz(found.results[0].pose.pose.position), origin, atol=1e-6)
+    covariance = np.reshape(found.results[0].pose.covariance, (6, 6))
+    np.testing.assert_allclose(covariance[:3, :3], person.position_covariance)
+    assert np.linalg.eigvalsh(covariance[3:, 3:])[0] > 0
     np.testing.assert_allclose(matrix(found.bbox.center.orientation), axes, atol=1e-6)
     inside = (person.vertices + person.translation - xyz(found.bbox.center.position)) @ axes
     np.testing.assert_allclose(inside.max(0), np.array(xyz(found.bbox.size)) / 2, atol=1e-5)
@@ -152,7 +164,7 @@ def test_everybody_with_an_id_has_topics_that_go_with_them(made, monkeypatch):
     people = hri.Humans(package("hri_msgs"), made.create, made.destroy, QoSProfile(depth=1))
     image, odom = header("eye"), header("odom")
     ann = named(0, "a1b2c", keypoints=np.full((17, 3), 0.5, np.float32), box=np.array([-0.5, -0.5, 319.5, 239.5], np.float32))
-    people.publish(odom, [ann, named(1, "b1b2c", translation=None), body(2)], image, SIZE)
+    people.publish(odom, [ann, named(1, "b1b2c", translation=None), body(2)], image, IMAGE)
     sent = {topic.removeprefix("/humans/bodies/"): publisher.sent for topic, publisher in made.items()}
     assert (sent["tracked"][0].header, sent["tracked"][0].ids) == (image, ["a1b2c", "b1b2c"])
     region = sent["a1b2c/roi"][0]
@@ -163,20 +175,81 @@ def test_everybody_with_an_id_has_topics_that_go_with_them(made, monkeypatch):
     state = sent["a1b2c/joint_states"][0]
     assert list(state.name) == [f"{joint}_a1b2c" for joint in HUMAN_JOINTS]
     np.testing.assert_allclose(state.position, human_joint_angles(ann))
-    assert sent["b1b2c/joint_states"]
+    assert sent["b1b2c/joint_states"] and "a1b2c/urdf" not in sent
+    part = sent["a1b2c/cropped"][0]
+    assert (part.header, part.encoding, part.width, part.height) == (image, "bgr8", 320, 240)
+    np.testing.assert_array_equal(np.reshape(part.data, (240, 320, 3)), IMAGE[:240, :320])
 
     now[0] += 4
     made["/humans/bodies/b1b2c/roi"].listeners = 0
-    people.publish(odom, [named(1, "b1b2c")], image, SIZE)
+    people.publish(odom, [named(1, "b1b2c")], image, IMAGE)
     assert sent["tracked"][-1].ids == ["b1b2c"] and len(sent["b1b2c/roi"]) == 1 and len(sent["b1b2c/position"]) == 1
     assert not made["/humans/bodies/a1b2c/roi"].destroyed  # may come back
     now[0] += 2
-    people.publish(odom, [named(1, "b1b2c")], image, SIZE)
+    people.publish(odom, [named(1, "b1b2c")], image, IMAGE)
     assert made["/humans/bodies/a1b2c/roi"].destroyed and not made["/humans/bodies/b1b2c/roi"].destroyed
     people.nobody()
     assert sent["tracked"][-1].ids == [] and made["/humans/bodies/b1b2c/roi"].destroyed and not made["/humans/bodies/tracked"].destroyed
     people.destroy()
     assert made["/humans/bodies/tracked"].destroyed and len(sent["tracked"]) == 4
+
+
+def test_cropped_shows_what_the_region_touches():
+    np.testing.assert_array_equal(hri.cropped(IMAGE, np.array([10.0, 20.2, 12.2, 23.0])), IMAGE[20:24, 10:13])
+    np.testing.assert_array_equal(hri.cropped(IMAGE, np.array([-50.0, 470.0, 3.0, 900.0])), IMAGE[470:, :4])
+    for outside in ([700, 10, 900, 50], [-90, 10, -20, 50], [10, 500, 20, 600], [10, 20, 10, 20]):
+        part = hri.cropped(IMAGE, np.array(outside, float))
+        assert part is None or part.shape[:2] == (1, 1)
+
+
+def test_velocity_is_in_the_axes_of_the_body(made):
+    people = hri.Humans(package("hri_msgs"), made.create, made.destroy, QoSProfile(depth=1))
+    person = named(0, "a1b2c")
+    _, axes = truth(person)
+    people.publish(header("odom"), [person, dataclasses.replace(named(1, "b1b2c"), velocity=(0.5 * axes[:, 0]).astype(np.float32))], header("eye"), IMAGE)
+    assert not made["/humans/bodies/a1b2c/velocity"].sent  # not known in a person's first image
+    forward = dataclasses.replace(person, velocity=(1.5 * axes[:, 0] - 0.2 * axes[:, 2]).astype(np.float32))  # 1.5 m/s forward, 0.2 m/s down
+    people.publish(header("odom", sec=7), [forward], header("eye"), IMAGE)
+    (message,) = made["/humans/bodies/a1b2c/velocity"].sent
+    assert (message.header.frame_id, message.header.stamp.sec) == ("body_a1b2c", 7)
+    np.testing.assert_allclose(xyz(message.twist.linear), [1.5, 0, -0.2], atol=1e-6)
+
+
+def test_a_urdf_of_the_persons_stature_is_published_once_and_kept(made):
+    asked = []
+
+    def urdf(name, stature):
+        asked.append((name, stature))
+        return f"<robot name='{name}'/>"
+
+    model = BodyModel.load(None)
+    betas, turned = torch.tensor([[2.0, 0.5, -1.0, 0, 0, 0, 0, 0, 0, 0]]), torch.from_numpy(Rotation.random(24, random_state=0).as_matrix()[None]).float()
+    with torch.inference_mode():
+        tall = named(0, "a1b2c", joints=model.forward(turned, betas).joints[0].numpy())
+        stature = float(model.stature(betas)[0])
+    people = hri.Humans(package("hri_msgs"), made.create, made.destroy, QoSProfile(depth=1), urdf)
+    for _ in range(3):
+        people.publish(header("odom"), [tall], header("eye"), IMAGE)
+    (message,) = made["/humans/bodies/a1b2c/urdf"].sent
+    assert message.data == "<robot name='a1b2c'/>" and made.qos["/humans/bodies/a1b2c/urdf"].durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
+    assert asked == [("a1b2c", pytest.approx(stature, rel=0.015))] and stature > 1.8
+
+
+def test_without_human_description_there_is_no_urdf(monkeypatch, tmp_path):
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    assert hri.urdf_maker() is None
+
+
+def test_the_urdf_is_that_of_human_description(monkeypatch, tmp_path):
+    """xacro stands in for itself: what it is asked for."""
+    (tmp_path / "share" / "human_description").mkdir(parents=True)
+    (tmp_path / "share" / "ament_index" / "resource_index" / "packages").mkdir(parents=True)
+    (tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "human_description").touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    process = lambda path, mappings: SimpleNamespace(toxml=lambda: f"{path} {mappings}")  # noqa: E731
+    monkeypatch.setitem(sys.modules, "xacro", SimpleNamespace(process_file=process))
+    text = hri.urdf_maker()("a1b2c", 1.8349)
+    assert text == f"{tmp_path}/share/human_description/urdf/human-tpl.xacro {{'id': 'a1b2c', 'height': '1.835'}}"
 
 
 @pytest.mark.parametrize("choice, installed, expected", [("never", True, None), ("auto", False, None), ("auto", True, "std_msgs.msg"),

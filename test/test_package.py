@@ -189,7 +189,7 @@ ROSDEP = {"numpy": "python3-numpy", "cv2": "python3-opencv", "scipy": "python3-s
           "matplotlib": "python3-matplotlib", "rich": "python3-rich", "PIL": "python3-pil"}  # fmt: skip
 PIP = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "ruamel": "ruamel.yaml",
        "backports": "backports.zstd"}  # fmt: skip
-OPTIONAL = {"tf2_ros", "torch_tensorrt", "pytorch3d", "tensorrt", "nncf", "mediapipe"}  # where they are found, the last in an environment of its own
+OPTIONAL = {"tf2_ros", "torch_tensorrt", "xacro", "pytorch3d", "tensorrt", "nncf", "mediapipe"}  # where they are found, the last in an environment of its own
 
 
 def imported_modules(*folders):

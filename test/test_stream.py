@@ -7,10 +7,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from hmr_ros import HumanMeshEstimator
 from hmr_ros.metric import StatureDirection
+from hmr_ros.networks.regressor import BodyParameters
 from hmr_ros.proxies import PersonProxies
+from hmr_ros.smoothing import smooth_poses, steady_shapes
 from hmr_ros.stream import Stream, Track
 from hmr_ros.training.data.rendered.scene import SceneConfig, SceneMaker
 
@@ -303,6 +306,42 @@ def test_a_truncated_person_and_the_others_are_followed(estimator, frames, monke
     assert calls["window"] >= len(frames) - calls["pass"]
 
 
+@pytest.mark.parametrize("rate", [10.0, 30.0])
+def test_who_get_each_others_ids_back_do_not_slide_to_their_places(rate):
+    """Two stand at 200 and 400 px, turned away from each other, and exchange ids in frame 12; in frame 20 the second one walks off at 2 m/s."""
+    pixels_a_metre, facing = 100.0, {200: 0.0, 400: 2.0}
+    crowd, walked, shown = Crowd(200, 400), [], []
+    crowd.follow = lambda image, someone, depth=None: next(person(x) for x in crowd.places if abs(x - someone.crop[0]) < 30)
+
+    def estimate(people, camera, depth, statures, smoothers):
+        place = [float(one.crop[0]) for one in people]
+        yaw = [facing[min(facing, key=lambda x: abs(x - where))] for where in place]
+        rotations = np.stack([np.tile(Rotation.from_rotvec([0, turn, 0]).as_matrix(), (24, 1, 1)) for turn in yaw])
+        weak = np.tile(np.float32([pixels_a_metre / 120, 0, 0]), (len(people), 1))
+        parameters = BodyParameters(rotations, np.zeros((len(people), 10), np.float32), weak, np.ones((len(people), 12), np.float32))
+        smooth = smooth_poses(smoothers, steady_shapes(smoothers, parameters), np.stack([one.crop for one in people]), None)
+        for where, turn, body, pose in zip(place, yaw, smooth.weak_camera, smooth.rotations):
+            off = Rotation.from_matrix(pose[5].T @ Rotation.from_rotvec([0, turn, 0]).as_matrix()).magnitude()
+            shown.append((float(pixels_a_metre * body[1]), off))
+            walked.append(where)
+        return [Seen((where, 0.0)) for where in place]
+
+    ids = ["aaaaa", "bbbbb"]
+    stream = Stream(SimpleNamespace(extractor=crowd, estimate=estimate))
+    stream._tracker = lambda people, stamp, image: [SimpleNamespace(id=ids[int(one.crop[0] > 300)], shown=True) for one in people]
+    stream._tracker.known, stream._tracker.lost = [SimpleNamespace(id=id) for id in ids], 0
+    stream._tracker.reset = lambda: None
+    for i in range(30):
+        if i == 12:
+            ids.reverse()
+        crowd.places = [200, 400 + (0 if i < 20 else 2 * pixels_a_metre * (i - 19) / rate)]
+        stream(IMAGE, 1 + i / rate)
+    offs, turns = np.abs(np.array(shown)).T
+    standing = np.array(walked) <= 400
+    assert len(shown) == 60 and offs[standing].max() < 0.5 and turns[standing].max() < 0.01
+    assert 0 < offs[~standing].max() < 30 and turns.max() < 0.01  # who walks is smoothed, as ever
+
+
 def test_the_stature_learned_with_depth_tells_the_distance_without(estimator):
     """A rendered person far from the mean stature, seen by a depth camera for a second, then by the colour camera alone."""
     maker = SceneMaker("val", None, SceneConfig(people=(1.0,), cut=0.0, occluded=0.0, beta0_sigma=1.0, distance=(2.0, 4.0)))
@@ -318,7 +357,7 @@ def test_the_stature_learned_with_depth_tells_the_distance_without(estimator):
             stream(scene.image, 1 + i / 10, depth=scene.depth, intrinsics=scene.intrinsics)
         after = stream(scene.image, 1.75, intrinsics=scene.intrinsics)
         if len(before) == len(after) == 1:
-            assert after[0].translation_source == "apparent size"
+            assert (before[0].translation_source, after[0].translation_source) == ("apparent size", "known stature")
             errors.append([np.linalg.norm(body[0].joints[0] + body[0].translation - pelvis) for body in (before, after)])
         if len(errors) == 6:
             break

@@ -27,6 +27,9 @@ def test_every_number_of_a_body_is_turned_and_what_is_in_pixels_is_not():
         expected = TURN.apply(points(person, getattr(person, name)).astype(float)) + PLACE
         np.testing.assert_allclose(points(moved, getattr(moved, name)), expected, atol=2e-6)
     np.testing.assert_allclose(moved.translation, TURN.apply(person.translation) + PLACE, atol=1e-6)
+    for step in np.eye(3):  # as many standard deviations away as before
+        before, after = step @ np.linalg.solve(person.position_covariance, step), TURN.apply(step)
+        assert after @ np.linalg.solve(moved.position_covariance, after) == pytest.approx(before)
     turned = TURN * Rotation.from_rotvec(person.global_orient)
     assert (Rotation.from_rotvec(moved.global_orient).inv() * turned).magnitude() < 1e-5 and np.linalg.norm(moved.global_orient) <= np.pi + 1e-6
     np.testing.assert_allclose(moved.velocity, TURN.apply(person.velocity), atol=1e-5)  # the camera stands still

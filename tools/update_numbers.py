@@ -1,4 +1,4 @@
-"""Writes the measured numbers of benchmarks/results/*.json into the pages that quote them, between marks; --check only compares.
+"""Writes the measured numbers of benchmarks/results/ into the pages that quote them, between marks; --check only compares.
 
     python tools/update_numbers.py [--check]
 
@@ -7,11 +7,16 @@ A mark is an HTML comment, <!-- numbers: NAME --> ... <!-- end -->; NAME is a ke
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+
+from hmr_ros.uncertainty import standard_deviations
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -108,6 +113,24 @@ def position() -> str:
                      f"{row['stature_error_mm']:.0f} mm"])  # fmt: skip
     count = result["settings"]["image"]["all"]["people"]
     return _table([f"{count} people, 1 to 5 m away, 1.49 to 1.93 m tall", "position, median / p90", "MPJPE", "stature error, mean"], rows)
+
+
+def covariance() -> str:
+    """From the errors of each person and the standard deviations that the package states."""
+    with (RESULTS / "position_errors.csv").open() as file:
+        people = list(csv.DictReader(file))
+    rows = []
+    for setting, source, label in (("image", "apparent size", "apparent size"), ("stature", "known stature", "known stature (told)"), ("depth", "depth", "depth")):
+        chosen = [row for row in people if (row["setting"], row["source"]) == (setting, source)]
+        sigmas = [standard_deviations(source, float(row["distance"]), float(row["reliability"])) for row in chosen]
+        cells = []
+        for axis, columns in enumerate((("along",), ("across_x", "across_y"))):
+            errors = [(abs(float(row[column])), sigma[axis]) for row, sigma in zip(chosen, sigmas) for column in columns]
+            within = [sum(error < k * sigma for error, sigma in errors) / len(errors) for k in (1, 2)]
+            rms = math.sqrt(sum(error**2 for error, _ in errors) / len(errors))
+            cells += [f"{100 * rms:.1f} cm", f"{100 * median(sigma for _, sigma in errors):.1f} cm", f"{within[0]:.2f} / {within[1]:.2f}"]
+        rows.append([label, str(len(chosen)), *cells])
+    return _table(["distance from", "people", "along: RMS error", "median σ", "within 1 / 2 σ", "across: RMS error", "median σ", "within 1 / 2 σ"], rows)
 
 
 def off_axis() -> str:
@@ -316,7 +339,7 @@ def speed() -> str:
         f"Medians on {machine['cores']} {machine['architecture']} cores without a GPU, one moving person at 640x480: {one['p50_ms']:.0f} ms a frame "
         f"({one['mediapipe']['p50_ms']:.0f} ms for MediaPipe Pose),\n"
         f"{node['in_turns']['node']['p50_ms']:.0f} ms from image to `BodyArray`, {sustained} (`{result['command']}`, "
-        f"[tables](docs/benchmarks.md#speed)). {machine['remark'].partition(':')[0]}."
+        f"[tables](docs/speed.md)). {machine['remark'].partition(':')[0]}."
     )
 
 
@@ -369,7 +392,7 @@ def domain_gap() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
-    for block in (headline, position, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
+    for block in (headline, position, covariance, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
                   reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap)
 }  # fmt: skip
 

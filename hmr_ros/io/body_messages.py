@@ -34,6 +34,7 @@ def bodies_from_message(message, camera: Camera | None = None) -> Bodies:
             projected_keypoints=np.reshape(body.projected_keypoints, (17, 2)),
             axes=message.axes,
             translation_source=body.translation_source or None,
+            position_covariance=np.reshape(body.position_covariance, (3, 3)) if np.any(body.position_covariance) else None,
             velocity=np.array([v.x, v.y, v.z], np.float32) if body.has_velocity else None,
             joint_velocities=np.reshape(body.joint_velocities, (24, 3)) if body.has_velocity else None,
             camera=camera if message.axes == "camera" else None,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sensor_msgs.msg import CameraInfo
 
 from hmr_ros.camera import Camera
-from hmr_ros.ros.inputs import NO_POSITIONS, camera_from_message, camera_remarks
+from hmr_ros.io.camera_info import NO_POSITIONS, camera_from_message, camera_remarks
 
 KEPT = 10  # CameraInfos; a zoom lens has another one for every image
 

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.io.decode import image_from_message
 from hmr_ros.msg import BodyArray, BodyModel
-from hmr_ros.ros.inputs import camera_from_message
+from hmr_ros.io.camera_info import camera_from_message
 from hmr_ros.ros.messages import bodies_from_message
 from hmr_ros.ros.qos import LATCHED
 

@@ -23,7 +23,7 @@ def finite(body: BodyEstimate) -> bool:
     """Whether every number of the estimate is finite: only such bodies are published."""
     numbers = (body.box, body.keypoints, body.reliability, body.global_orient, body.body_pose, body.betas, body.crop,
                body.weak_camera, body.joints, body.vertices, body.projected_keypoints)  # fmt: skip
-    perhaps = (body.translation, body.velocity, body.joint_velocities)
+    perhaps = (body.translation, body.position_covariance, body.velocity, body.joint_velocities)
     return all(np.isfinite(n).all() for n in (body.score, *numbers, *(n for n in perhaps if n is not None)))
 
 
@@ -76,6 +76,8 @@ def _body_message(body: BodyEstimate, publish_vertices: bool) -> Body:
         message.has_translation = True
         message.translation = point(body.translation)
         message.translation_source = body.translation_source or ""
+        if body.position_covariance is not None:
+            message.position_covariance = np.asarray(body.position_covariance, np.float64).reshape(9)
     if body.velocity is not None and body.joint_velocities is not None:
         message.has_velocity = True
         message.velocity = vector(body.velocity)

@@ -302,7 +302,7 @@ class LiveNode(LifecycleNode):
         statistics.published += 1
         statistics.with_depth += depth is not None
         statistics.took("latency", time.monotonic() - arrival)
-        self._others.publish(shown_header, shown, header, image.shape[1::-1])
+        self._others.publish(shown_header, shown, header, image)
         if self._markers.get_subscription_count():
             if any(body.translation is None for body in bodies):
                 self._warn_once("markers need the camera's intrinsics: publish sensor_msgs/CameraInfo on camera_info")

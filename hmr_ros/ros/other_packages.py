@@ -8,16 +8,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from geometry_msgs.msg import Pose, Transform, TransformStamped
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from std_msgs.msg import Header
 
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.ros.body_frame import body_orientation, body_position, bounding_box
-from hmr_ros.ros.hri import BODIES, Humans
+from hmr_ros.ros.hri import BODIES, Humans, urdf_maker
 from hmr_ros.ros.messages import point, quaternion, vector
 from hmr_ros.ros.parameters import LiveParameters
 from hmr_ros.ros.qos import RESULTS, overridable, quiet_publisher
+from hmr_ros.uncertainty import pose_covariance
 
 TF = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.RELIABLE)  # as tf2_ros' broadcaster
 PERSON = "person"  # class of a detection
@@ -61,19 +63,19 @@ class OtherPackages:
 
         self._frames = BodyFrames(tf, create) if tf else None
         self._detections = Detections(vision, create, RESULTS) if vision else None
-        self._humans = Humans(hri, lambda *what: quiet_publisher(node, *what), node.destroy_publisher, RESULTS) if hri else None
+        self._humans = Humans(hri, lambda *what: quiet_publisher(node, *what), node.destroy_publisher, RESULTS, urdf_maker()) if hri else None
         found = {"/tf": self._frames, "detections": self._detections, BODIES: self._humans}
         self.names = [name for name, output in found.items() if output is not None]
         self.publishers = [output.publisher for output in (self._frames, self._detections) if output is not None]
 
-    def publish(self, header: Header, bodies: Sequence[BodyEstimate], image_header: Header, size: tuple[int, int]) -> None:
-        """``bodies`` stand in ``header``'s frame; the image has ``image_header`` and (width, height) ``size``."""
+    def publish(self, header: Header, bodies: Sequence[BodyEstimate], image_header: Header, image: np.ndarray) -> None:
+        """``bodies`` stand in ``header``'s frame; the ``image`` (H, W, 3) BGR has ``image_header``."""
         if self._frames is not None:
             self._frames.publish(header, bodies)
         if self._detections is not None:
             self._detections.publish(header, bodies)
         if self._humans is not None:
-            self._humans.publish(header, bodies, image_header, size)
+            self._humans.publish(header, bodies, image_header, image)
 
     def nobody(self) -> None:
         """Images come no more: nobody is tracked."""
@@ -120,6 +122,8 @@ class Detections:
         turn = quaternion(body_orientation(body))
         hypothesis = package.ObjectHypothesisWithPose(hypothesis=package.ObjectHypothesis(class_id=PERSON, score=float(body.score)))
         hypothesis.pose.pose = Pose(position=point(body_position(body)), orientation=turn)
+        if body.position_covariance is not None:
+            hypothesis.pose.covariance = pose_covariance(body).reshape(36)
         box = package.BoundingBox3D(center=Pose(position=point(centre), orientation=turn), size=vector(size))
         return package.Detection3D(header=header, results=[hypothesis], bbox=box, id=body.id)
 

@@ -10,7 +10,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from hmr_ros.ros.camera_state import CameraState
 from hmr_ros.ros.depth_input import DepthInput
-from hmr_ros.ros.inputs import NO_POSITIONS
+from hmr_ros.io.camera_info import NO_POSITIONS
 from hmr_ros.ros.parameters import LiveParameters, depth_transform
 from hmr_ros.ros.qos import LATCHED, NEWEST, SilenceWatch, SubscriptionEventCallbacks, beside, newest
 from hmr_ros.ros.stamps import FrameGaps, RateLimit, nanoseconds

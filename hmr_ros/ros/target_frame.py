@@ -35,6 +35,7 @@ def in_frame(body: BodyEstimate, transform: Transform, before: Transform | None 
         joints=(body.joints @ rotation.T).astype(np.float32),
         vertices=(body.vertices @ rotation.T).astype(np.float32),
         translation=place,
+        position_covariance=None if body.position_covariance is None else rotation @ body.position_covariance @ rotation.T,
         velocity=None if velocity is None else velocity.astype(np.float32),
         joint_velocities=None if joint_velocities is None else joint_velocities.astype(np.float32),
     )

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from hmr_ros.io.body_messages import bodies_from_message
 from hmr_ros.io.decode import compressed_image_from_message, image_from_message
 from hmr_ros.msg import BodyArray, BodyModel
-from hmr_ros.ros.inputs import camera_from_message
+from hmr_ros.io.camera_info import camera_from_message
 from hmr_ros.ros.qos import LATCHED, NEWEST
 from hmr_ros.ros.stamped_buffer import StampedBuffer
 from hmr_ros.ros.stamps import nanoseconds

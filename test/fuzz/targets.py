@@ -33,7 +33,7 @@ from hmr_ros.networks.lifter.features import FEATURE_LAYOUT
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.networks.paper.net import RegressorConfig, Resnet18Regressor
 from hmr_ros.networks.paper.prior import PosePrior, load_pose_prior
-from hmr_ros.ros.inputs import camera_from_message
+from hmr_ros.io.camera_info import camera_from_message
 from smpl_formats import Ch, Python2Writer, Select, small_model, written_with_chumpy
 
 REFUSED = (ValueError, FileNotFoundError)  # what the readers' docstrings name

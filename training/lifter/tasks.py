@@ -83,18 +83,20 @@ class RegressorTask(Task):
 
 
 def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict[str, float]:
-    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) and shape error on ``samples``."""
+    """Means of ``errors``; of betas the root of the mean square."""
+    values = errors(lifter, samples, skeleton)
+    return {name: float(np.sqrt(some.mean()) if name == "betas_rms" else some.mean()) for name, some in values.items()}
+
+
+def errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict[str, np.ndarray]:
+    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) of each sample (N,), and the mean square of the betas' error."""
     limbs, betas = ([], []), []
     for some, predicted in predictions(lifter, samples):
         for part, body in zip(limbs, (predicted, some)):
             part.append(root_aligned(skeleton(body.rotations, body.betas)[1], COCO_HIPS)[:, _LIMBS].numpy())
         betas.append(predicted.betas - some.betas)
     predicted, truth = map(np.concatenate, limbs)
-    return {
-        "mpjpe": float(mpjpe(predicted, truth).mean()),
-        "pa_mpjpe": float(pa_mpjpe(predicted, truth).mean()),
-        "betas_rms": float(torch.cat(betas).square().mean().sqrt()),
-    }
+    return {"mpjpe": mpjpe(predicted, truth), "pa_mpjpe": pa_mpjpe(predicted, truth), "betas_rms": torch.cat(betas).square().mean(1).numpy()}
 
 
 @torch.no_grad()

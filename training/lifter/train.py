@@ -122,7 +122,7 @@ def train(config: LifterConfig, console: Console = Console(markup=False)) -> dic
     metrics = {"scores": scores, "people": people, "history": first.history, "seconds": round(first.seconds + second.seconds, 1)}
     if fabric.is_global_zero:
         write_json(path, metrics, allow_nan=True)
-        save_checkpoint(weights, _halved(lifter), _metadata(options, people, body, scores))
+        save_checkpoint(weights, halved(lifter), _metadata(options, people, body, scores))
         console.print(
             f"MPJPE {scores['mpjpe']:.1f} mm, PA-MPJPE {scores['pa_mpjpe']:.1f} mm, AUROC of the reliability "
             f"{scores['auroc']:.3f} on the held-out people; {weights}"
@@ -177,7 +177,7 @@ def _set_statistics(lifter: Lifter, samples: Samples) -> None:
     lifter.mean_camera.copy_(camera)
 
 
-def _halved(lifter: Lifter) -> dict[str, torch.Tensor]:
+def halved(lifter: Lifter) -> dict[str, torch.Tensor]:
     """Weight matrices as float16: half the file for a tenth of a millimetre; statistics and biases stay float32."""
     return {name: tensor.half() if tensor.ndim in (2, 4) and tensor.numel() > 4096 else tensor for name, tensor in lifter.state_dict().items()}
 

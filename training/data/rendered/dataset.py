@@ -27,6 +27,7 @@ from hmr_ros.training.data.rendered.backgrounds import SUFFIXES, Backgrounds
 from hmr_ros.training.data.rendered.new_cameras import RecordingMaker
 from hmr_ros.training.data.rendered.poses import SPLITS
 from hmr_ros.training.data.rendered.scene import RendererName, Scene, SceneConfig, SceneMaker, renderer_class
+from hmr_ros.training.data.rendered.viewpoint import Viewpoint, ViewpointMaker
 
 load, load_proxies, load_truth, load_activations = shards.load, shards.load_proxies, shards.load_truth, shards.load_activations
 
@@ -66,6 +67,8 @@ class RenderedConfig:
     """Pictures of a robot's small camera: low resolution, defocus, motion, flicker, noise by gain; the default is milder."""
     recording: Annotated[Literal["", "robot_low", "ceiling", "fisheye_rectified"], tyro.conf.arg(name="scene")] = ""
     """Instead of single pictures a recording by a camera that training does not know (new_cameras.py): --count frames at 10 Hz."""
+    viewpoint: Path | None = None
+    """People before your own camera: a viewpoint.npz of `hmr-ros adapt`."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     """What is drawn how often."""
 
@@ -122,7 +125,7 @@ def summary(manifest: dict) -> str:
     )
 
 
-def picture(maker: SceneMaker | RecordingMaker, seed: int, split: str, index: int) -> Scene:
+def picture(maker: SceneMaker | RecordingMaker | ViewpointMaker, seed: int, split: str, index: int) -> Scene:
     """Picture ``index`` of a data set."""
     if isinstance(maker, RecordingMaker):
         return maker.make(index)
@@ -150,7 +153,7 @@ def generate(config: RenderedConfig) -> dict:
 # ---- work -----------------------------------------------------------------------------------------------------------
 
 
-def render_shard(config: RenderedConfig, maker: SceneMaker | RecordingMaker, extractor: ProxyExtractor, shard: int, images: range, tick):
+def render_shard(config: RenderedConfig, maker: SceneMaker | RecordingMaker | ViewpointMaker, extractor: ProxyExtractor, shard: int, images: range, tick):
     """Make the pictures of one shard, extract their proxies and write all files; ``tick()`` after every picture."""
     writer = shards.ShardWriter(config.depth_size)
     for index in images:
@@ -168,6 +171,8 @@ def _maker(config: RenderedConfig) -> shard_work.Maker:
         maker = RecordingMaker(config.recording, config.seed, config.backgrounds)
     else:
         maker = SceneMaker(config.split, config.backgrounds, config.scene, renderer=config.renderer, rough=config.rough_camera)
+        if config.viewpoint:
+            maker = ViewpointMaker(Viewpoint.load(config.viewpoint), maker)
     return partial(render_shard, config, maker, extractor)
 
 
@@ -190,6 +195,7 @@ def _identity(config: RenderedConfig) -> dict:
         **renderer_class(config.renderer).identity(),
         **({"rough_camera": True} if config.rough_camera else {}),
         **({"recording": config.recording} if config.recording else {}),  # folders of pictures stay valid
+        **({"viewpoint": hashlib.sha256(config.viewpoint.read_bytes()).hexdigest()} if config.viewpoint else {}),
     }
 
 

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.random import Generator
 from scipy.spatial.transform import Rotation
 
-from hmr_ros.geometry import Intrinsics, pinhole, project_pinhole
+from hmr_ros.geometry import Intrinsics, pinhole
 from hmr_ros.training.data.rendered.clips import recorded, turned
 from hmr_ros.training.data.rendered.effects import grain
-from hmr_ros.training.data.rendered.painting import bounds
 from hmr_ros.training.data.rendered.poses import PoseSampler, interpolate, without_heading
-from hmr_ros.training.data.rendered.scene import FACING, PersonTruth, PlacedPerson, Scene, SceneConfig, SceneMaker
+from hmr_ros.training.data.rendered.scene import Scene, SceneConfig, SceneMaker
 
 RATE = 10.0  # frames a second
 VISIT = 60  # frames that one person stays
@@ -74,8 +73,6 @@ class RecordingMaker:
         self._maker = SceneMaker("test", backgrounds, SceneConfig(occluded=0.0))
         self._room = self._maker.backgrounds.sample(np.random.default_rng([seed, 3]), self.camera.size)
         self._turn = Rotation.from_rotvec([self.camera.looking_down, 0, 0]).as_matrix()
-        self._up = self._turn @ FACING @ np.array([0.0, 1.0, 0.0])
-        self._away = self._turn @ np.array([0.0, 0.0, 1.0])
         self._visit = lru_cache(maxsize=2)(self._make_visit)
 
     def make(self, index: int) -> Scene:
@@ -83,29 +80,13 @@ class RecordingMaker:
         visit = self._visit(number)
         # The same light and clothes in every frame of a visit: they are drawn anew from its seed.
         steady = np.random.default_rng([self._seed, number, 1])
-        person = self._placed(visit, frame)
+        person = self._maker.stand(
+            visit.poses[frame], visit.betas, self._turn, self.camera.height, tuple(visit.path[frame]), self.intrinsics, self.camera.size,
+            self.preset, visit.clip,
+        )  # fmt: skip
         image, depth, truths = self._maker.draw(steady, self.camera.size, self.intrinsics, self._turn, [person], room=self._room)
         image = self._photographed(np.random.default_rng([self._seed, index, 2]), image)
         return Scene(image, depth, self.intrinsics, truths, stamp=number * (VISIT / RATE + PAUSE) + frame / RATE)
-
-    def _placed(self, visit: _Visit, frame: int) -> PlacedPerson:
-        pose = visit.poses[frame].copy()
-        pose[0] = (Rotation.from_matrix(self._turn @ FACING) * Rotation.from_rotvec(pose[0])).as_rotvec()
-        vertices, joints, keypoints = self._maker.forward(pose, visit.betas)
-        right, away = visit.path[frame]
-        floor = float((vertices @ self._up).min())
-        place = np.array([right, 0, 0]) + away * self._away - (floor + self.camera.height) * self._up
-        absolute = vertices + place
-        absolute[:, 2] = np.maximum(absolute[:, 2], 0.05)
-        box = np.concatenate(bounds(project_pinhole(absolute, self.intrinsics).astype(np.float32)))
-        height, width = self.camera.size
-        truth = PersonTruth(
-            pose=pose.astype(np.float32), betas=visit.betas.astype(np.float32), translation=place.astype(np.float32), joints=joints,
-            keypoints3d=keypoints, keypoints=project_pinhole(keypoints + place, self.intrinsics).astype(np.float32), visible=np.zeros(17, bool),
-            visible_fraction=0.0, box=box.astype(np.float32), category=self.preset, clip=visit.clip,
-            cut=bool((box[:2] < -2).any() or box[2] > width + 1 or box[3] > height + 1), occluded=False,
-        )  # fmt: skip
-        return PlacedPerson(truth, absolute.astype(np.float32))
 
     def _make_visit(self, number: int) -> _Visit:
         rng = np.random.default_rng([self._seed, number, 0])

@@ -207,26 +207,38 @@ class SceneMaker:
                 continue
             pixels = project_pinhole(absolute, intrinsics).astype(np.float32)
             box = np.concatenate(bounds(pixels))
-            if all(_apart(box, translation, other) for other in others):
+            if all(apart(box, translation, other) for other in others):
                 break
         else:
             return None
-        outside = (box[:2] < -2).any() or box[2] > size[1] + 1 or box[3] > size[0] + 1
+        return self._placed(pose, betas, translation, (vertices, joints, keypoints), intrinsics, size, sampled.category, sampled.clip)
+
+    def stand(
+        self, pose: np.ndarray, betas: np.ndarray, camera: np.ndarray, height: float, place: tuple[float, float], intrinsics: Intrinsics,
+        size: tuple[int, int], category: str = "", clip: str = "",
+    ) -> PlacedPerson:  # fmt: skip
+        """A body on the floor. ``pose`` (24, 3) with row 0 in the upright world; ``camera`` (3, 3) turns a level camera's axes into the
+        camera's, which is ``height`` metres above the floor; ``place``: metres to its right and away from it, along the floor."""
+        pose = np.array(pose, np.float64)
+        pose[0] = (Rotation.from_matrix(camera @ FACING) * Rotation.from_rotvec(pose[0])).as_rotvec()
+        body = self.forward(pose, betas)
+        up = camera @ FACING @ np.array([0.0, 1.0, 0.0])
+        floor = float((body[0] @ up).min())
+        translation = np.array([place[0], 0, 0]) + place[1] * (camera @ np.array([0.0, 0.0, 1.0])) - (floor + height) * up
+        return self._placed(pose, betas, translation, body, intrinsics, size, category, clip)
+
+    @staticmethod
+    def _placed(pose, betas, translation, body, intrinsics: Intrinsics, size: tuple[int, int], category: str, clip: str) -> PlacedPerson:
+        vertices, joints, keypoints = body
+        absolute = vertices + translation
+        absolute[:, 2] = np.maximum(absolute[:, 2], 0.05)
+        box = np.concatenate(bounds(project_pinhole(absolute, intrinsics).astype(np.float32)))
         truth = PersonTruth(
-            pose=pose.astype(np.float32),
-            betas=betas.astype(np.float32),
-            translation=translation.astype(np.float32),
-            joints=joints,
-            keypoints3d=keypoints,
-            keypoints=project_pinhole(keypoints + translation, intrinsics).astype(np.float32),
-            visible=np.zeros(17, bool),
-            visible_fraction=0.0,
-            box=box.astype(np.float32),
-            category=sampled.category,
-            clip=sampled.clip,
-            cut=bool(outside),
-            occluded=False,
-        )
+            pose=pose.astype(np.float32), betas=betas.astype(np.float32), translation=translation.astype(np.float32), joints=joints,
+            keypoints3d=keypoints, keypoints=project_pinhole(keypoints + translation, intrinsics).astype(np.float32), visible=np.zeros(17, bool),
+            visible_fraction=0.0, box=box.astype(np.float32), category=category, clip=clip,
+            cut=bool((box[:2] < -2).any() or box[2] > size[1] + 1 or box[3] > size[0] + 1), occluded=False,
+        )  # fmt: skip
         return PlacedPerson(truth, absolute.astype(np.float32))
 
     def _translation(
@@ -323,7 +335,7 @@ class SceneMaker:
         return visible
 
 
-def _apart(box: np.ndarray, translation: np.ndarray, other: PlacedPerson) -> bool:
+def apart(box: np.ndarray, translation: np.ndarray, other: PlacedPerson) -> bool:
     """Two people do not stand in each other, and leave at least half of each other to be seen."""
     if np.linalg.norm((translation - other.truth.translation)[[0, 2]]) < 0.6:
         return False

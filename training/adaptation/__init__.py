@@ -1,0 +1,1 @@
+"""Adaptation of the lifter to one's own camera, without labels."""

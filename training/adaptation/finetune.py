@@ -1,0 +1,128 @@
+"""The task of adaptation: the lifter goes on learning from the recording, from people rendered before its camera, and from other rendered people.
+
+    recording   pseudo-labels (teacher.py): real pictures, bodies that may be wrong
+    viewpoint   people before the recording's camera (rendered/viewpoint.py): rendered pictures, exact bodies
+    replay      people before all kinds of cameras, as in the lifter's first training, so that it does not forget them
+
+Only the MLPs learn: what the image-feature branch says of every view is computed once. That is fast, and the branch has seen far more people than
+a recording holds. The statistics of the inputs stay those of the checkpoint, and so does the network of the reliability.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from hmr_ros.body.posed_keypoints import PosedKeypoints
+from hmr_ros.networks.lifter.net import Lifter
+from hmr_ros.training.lifter.samples import Samples
+from hmr_ros.training.lifter.tasks import evaluate
+from hmr_ros.training.loop import Learner, LoopConfig, Task, generator, one_cycle
+from hmr_ros.training.losses.body import body_loss
+
+SOURCES = ("recording", "viewpoint", "replay")
+WEIGHTS = (10.0, 1.0, 0.2, 2.0)  # of joints, rotations, betas, projection: those of `hmr-ros train lifter`
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(LoopConfig):
+    """How the lifter goes on learning."""
+
+    out: Path = Path("runs/adapted")
+    """Folder of the run."""
+    batch: int = 256
+    """Views a step."""
+    steps: int = 1000
+    """Of each of the lifter's networks."""
+    lr: float = 3e-4
+    weight_decay: float = 0.05
+    average: float = 0.99
+    """Of the weights, exponential moving average a step: what is kept."""
+    shares: tuple[float, float, float] = (0.2, 0.5, 0.3)
+    """Of a batch: the recording, people rendered before its camera, other rendered people."""
+    save_every: int = 100
+
+
+class AdaptationTask(Task):
+    """The MLP of every member of the lifter is a learner. Rows count through the views of one source after the other."""
+
+    label, rows_are = "adaptation", "views"
+
+    def __init__(self, config: FinetuneConfig, fabric: Fabric, lifter: Lifter, sources: dict[str, Samples], skeleton: PosedKeypoints):
+        """``sources``: views by the names of SOURCES; a source that is left out takes no part."""
+        self.config, self.lifter, self.device = config, lifter, fabric.device
+        self.posed = copy.deepcopy(skeleton).to(fabric.device)
+        self.sources, first = [], 0
+        shares = {name: share for name, share in zip(SOURCES, config.shares) if name in sources and share}
+        for name, share in shares.items():
+            samples = sources[name]
+            self.sources.append((name, first, max(1, round(config.batch * share / sum(shares.values()))), samples, branch_outputs(lifter, samples)))
+            first += len(samples)
+        self.steps = self.per_epoch = config.steps
+        heads = nn.ModuleList(getattr(member, "mlp", member) for member in lifter.members)
+        ema = torch.optim.swa_utils.get_ema_multi_avg_fn(config.average)
+        self.heads, self.average = heads, torch.optim.swa_utils.AveragedModel(heads, multi_avg_fn=ema)
+        self.modules = {"heads": heads, "average": self.average}
+        self.learners = []
+        for head in heads:
+            optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+            self.learners.append(Learner(head, optimizer, one_cycle(optimizer, config.lr, self.steps, warm_up=0.1)))
+
+    def rows(self, step: int, learner: int) -> Tensor:
+        dice = generator(self.config.seed, step, learner)
+        return torch.cat([first + torch.randint(len(samples), (count,), generator=dice) for _, first, count, samples, _ in self.sources])
+
+    def losses(self, learner: int, network: nn.Module, rows: Tensor, step: int) -> dict[str, Tensor]:
+        losses, total = {}, 0.0
+        for name, first, _, samples, outputs in self.sources:
+            some = rows[(rows >= first) & (rows < first + len(samples))] - first
+            if len(some):
+                losses[name] = self._loss(network, samples[some], outputs[learner][some])
+                total = total + losses[name] * len(some) / len(rows)
+        return {"loss": total, **losses}
+
+    def _loss(self, network: nn.Module, some: Samples, branch: Tensor) -> Tensor:
+        features, branch, rotations, betas, xy = (
+            value.to(self.device) for value in (some.features, branch.float(), some.rotations, some.betas, some.keypoints_xy)
+        )
+        output = network(torch.cat([self.lifter.normalized(features), branch], dim=1), None)
+        return body_loss(self.lifter.parameters_of(output.float()), (rotations, betas), xy, self.posed, *WEIGHTS)
+
+    def after_step(self) -> None:
+        self.average.update_parameters(self.heads)
+
+    def finish(self) -> None:
+        """The lifter gets the averaged weights."""
+        self.heads.load_state_dict(self.average.module.state_dict())
+
+
+@torch.no_grad()
+def branch_outputs(lifter: Lifter, samples: Samples) -> list[Tensor]:
+    """(N, COUNT) float16 of each member's image-feature branch, (N, 0) of a member without one."""
+    lifter.eval()
+    parts: list[list[Tensor]] = [[] for _ in lifter.members]
+    for some in samples.parts():
+        maps = some.feature_map.to(lifter.feature_mean.device)
+        for member, found in zip(lifter.members, parts):
+            found.append(member.branch(maps).half().cpu() if hasattr(member, "branch") else maps.new_empty(len(maps), 0).half())
+    return [torch.cat(found) for found in parts]
+
+
+def blend(lifter: Lifter, before: Lifter, others: Samples, skeleton: PosedKeypoints, worse: float) -> float:
+    """Mix the learned weights, in place, with those ``before`` (WiSE-FT, Wortsman et al. 2022): as much of the learned ones as costs people
+    before ``others``' cameras at most a share ``worse`` of MPJPE and PA-MPJPE. Returns the learned weights' share."""
+    learned, start = copy.deepcopy(lifter.members), evaluate(before, others, skeleton)
+    for share in (1.0, 0.8, 0.6, 0.4, 0.2):
+        with torch.no_grad():
+            for mixed, new, old in zip(lifter.members.parameters(), learned.parameters(), before.members.parameters(), strict=True):
+                mixed.copy_(torch.lerp(old, new, share))
+        scores = evaluate(lifter, others, skeleton)
+        if all(scores[name] <= (1 + worse) * start[name] for name in ("mpjpe", "pa_mpjpe")):
+            return share
+    lifter.members = copy.deepcopy(before.members)
+    return 0.0
