@@ -1,5 +1,6 @@
 """The live node as a process: signals, transitions, parameters and arguments. Over Fast DDS."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -189,3 +190,19 @@ def test_publishing_here_sets_the_fast_dds_profile_unless_one_is_chosen(monkeypa
     monkeypatch.setenv(PROFILE_VARIABLES[1], "/mine.xml")
     assert fastdds_profile() == {}
     assert NEWEST.depth == 1
+
+
+def test_the_memory_of_an_image_is_kept_and_that_of_larger_arrays_is_given_back():
+    """Page faults of an array that is filled and forgotten, again and again."""
+    code = (
+        "from resource import RUSAGE_SELF, getrusage; from hmr_ros.ros.process import map_large_arrays; map_large_arrays()\n"
+        "def faults(size):\n"
+        "    b'1' * size\n"
+        "    before = getrusage(RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(20): b'1' * size\n"
+        "    return (getrusage(RUSAGE_SELF).ru_minflt - before) / 20\n"
+        "print(faults(3 * 1280 * 720), faults(2**23))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    image, larger = map(float, subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.split())
+    assert image < 10 and larger > 1000, f"{image} and {larger} page faults, expected none, and one for each of 2048 pages"

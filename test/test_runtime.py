@@ -330,6 +330,29 @@ def test_a_layer_of_a_model_file_is_exposed_by_the_name_of_its_weight(tmp_path):
         runtime.compile(torch.nn.Linear(2, 2), np.ones((1, 2), np.float32), expose=("weight",))
 
 
+def test_an_output_of_a_model_file_that_nobody_wants_is_left_out(tmp_path):
+    ov = pytest.importorskip("openvino")
+    op = ov.opset13
+    data = op.parameter([1, 2], np.float32, name="data")
+    outputs = [op.relu(data), op.negative(data)]
+    for name, output in zip(("positive", "negative"), outputs):
+        output.output(0).set_names({name})
+    ov.save_model(ov.Model(outputs, [data], "net"), tmp_path / "net.xml", compress_to_fp16=False)
+    values = np.array([[-1, 2]], np.float32)
+    (negative,) = runtime.compile(tmp_path / "net.xml", leave_out=("positive",))(values)
+    np.testing.assert_array_equal(negative, [[1, -2]])
+    with pytest.raises(ValueError, match="no output 'third' that could be left out, it has \\['positive', 'negative'\\]"):
+        runtime.compile(tmp_path / "net.xml", leave_out=("third",))
+
+
+def test_inputs_that_are_read_only_are_read():
+    values = np.ones((2, 3), np.float32)
+    compiled = runtime.compile(torch.nn.Linear(3, 1), values, backend="openvino")
+    expected = compiled(values)[0]
+    values.flags.writeable = False
+    np.testing.assert_array_equal(compiled(values)[0], expected)
+
+
 def test_a_model_file_is_refused_by_torch_and_a_missing_or_broken_one_by_name(tmp_path):
     broken = tmp_path / "broken.xml"
     broken.write_text("no model")
