@@ -48,7 +48,7 @@ class SmoothingConfig:
     longest_gap: float = 0.5  # seconds: after a longer one nothing is known of pose and position
     jump: float = 0.15  # metres across the viewing ray: more than a body that stands still is off from frame to frame (at most 0.05 on rendered clips)
     fastest: float = 5.0  # m/s: whoever is farther away than a jump and that is somebody else, so that nothing is known of pose and position
-    resized: float = 0.25  # of the logarithm of the size in the image, from frame to frame: the same (at most 0.11 on rendered clips)
+    resized: float = 0.2  # of the logarithm of the size in the image, from frame to frame: the same (at most 0.11 on rendered clips)
     enough: float = 300.0  # frames' weights after which the shape hardly changes; it goes on learning that slowly
 
     smooth_pose: bool = True
@@ -135,7 +135,8 @@ class Smoother:
         origin, before = crop[:2] + scale * camera[1:], self._seen
         if before is not None:
             moved, resized = np.linalg.norm(origin - before[0]) / scale, abs(np.log(scale / before[1]))
-            if moved > self.config.jump + self.config.fastest * self._passed or resized > self.config.resized:
+            walked = self.config.fastest * self._passed
+            if moved > self.config.jump + walked or resized > self.config.resized + walked / USUAL_DISTANCE:
                 self._reset()
         self._seen = origin, scale
 
