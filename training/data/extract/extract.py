@@ -143,7 +143,7 @@ def _check(config: ExtractConfig) -> None:
 def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
     extractor = registry.make_extractor(config.extractor, threads=1, flip=config.mirrored, size=config.depth_size, files=config.proxies)
     bag = listing.kind == "bag"
-    read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader()
+    read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader(listing.index)
     return partial(extract_shard, config, extractor, read)
 
 
