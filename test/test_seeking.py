@@ -1,5 +1,7 @@
 """Frames of a video by their numbers: the same as decoded one after the other, and sought where the file allows it."""
 
+from itertools import islice
+
 import av
 import numpy as np
 import pytest
@@ -45,6 +47,22 @@ def test_frames_in_any_order_are_those_of_one_pass(video):
         np.testing.assert_array_equal(found.picture, expected[number].picture, err_msg=str(number))
         assert (found.index, found.time) == (number, pytest.approx(expected[number].time, abs=1e-9))
     assert reader.exact == seekable
+
+
+def test_a_demuxer_that_seeks_to_another_place_is_found_out(tmp_path, monkeypatch):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"g": "10", "sc_threshold": "1000000000"})
+        stream.width, stream.height = 64, 48
+        for i in range(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 6 * i, np.uint8), format="bgr24")))
+        container.mux(stream.encode())
+    file = VideoFile(path)
+    expected, reader, once = list(file.frames()), SeekingReader(file, index_video(file)), VideoFile.decoded_from
+    monkeypatch.setattr(VideoFile, "decoded_from", lambda self, pts: islice(once(self, pts), 1, None))
+    for number in (35, 12):
+        np.testing.assert_array_equal(reader(number).picture, expected[number].picture)
+    assert not reader.exact
 
 
 def test_a_part_of_a_video_is_decoded_and_not_what_is_before_it(tmp_path, monkeypatch):
