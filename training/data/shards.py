@@ -27,6 +27,7 @@ the crop only cannot know more.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,7 +107,22 @@ def add_row(rows: RowLists, row: dict[str, object]) -> None:
 
 def save_proxies(folder: Path, shard: int, images: range, rows: RowLists, **extra: np.ndarray) -> None:
     """Write a proxies shard atomically; ``extra`` (names of NOT_ROWS) is about the shard as a whole."""
-    _save(proxies_path(folder, shard), {**_stack(rows), "images": np.array([images.start, images.stop]), **extra})
+    _save(proxies_path(folder, shard), _proxies(images, rows, extra))
+
+
+def pack(shard: int, images: range, rows: RowLists, maps: list[np.ndarray] | None, views: int, **extra: np.ndarray) -> dict[str, bytes]:
+    """Files of a shard without truth, by name, the proxies last: what ``save_activations`` (with ``maps``) and ``save_proxies`` write."""
+    contents = []
+    if maps is not None:
+        np.save(buffer := io.BytesIO(), _activations(maps, views))
+        contents.append(buffer.getvalue())
+    np.savez(buffer := io.BytesIO(), **_proxies(images, rows, extra))
+    contents.append(buffer.getvalue())
+    return dict(zip(names(shard, maps is not None), contents, strict=True))
+
+
+def _proxies(images: range, rows: RowLists, extra: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {**_stack(rows), "images": np.array([images.start, images.stop]), **extra}
 
 
 def feature_maps(person: PersonProxies) -> np.ndarray:
@@ -122,7 +138,11 @@ def feature_maps(person: PersonProxies) -> np.ndarray:
 def save_activations(folder: Path, shard: int, maps: list[np.ndarray], views: int) -> None:
     """Write a shard's ``feature_maps`` (n, ``views``, *FEATURE_MAP) atomically."""
     with atomic_write(activations_path(folder, shard)) as partial:
-        np.save(partial, np.stack(maps) if maps else np.empty((0, views, *FEATURE_MAP), np.float16))
+        np.save(partial, _activations(maps, views))
+
+
+def _activations(maps: list[np.ndarray], views: int) -> np.ndarray:
+    return np.stack(maps) if maps else np.empty((0, views, *FEATURE_MAP), np.float16)
 
 
 def size_identity(depth_size: int) -> dict:
@@ -131,6 +151,11 @@ def size_identity(depth_size: int) -> dict:
     if depth_size < 16:
         raise ValueError(f"--depth-size is {depth_size}, expected 16 pixels or more")
     return {} if depth_size == MAP_SIZE else {"depth_size": depth_size}
+
+
+def names(shard: int, activations: bool = False) -> list[str]:
+    """Of a shard's files without truth, the proxies last."""
+    return [activations_path("", shard).name] * activations + [proxies_path("", shard).name]
 
 
 def proxies_path(folder: Path, shard: int) -> Path:

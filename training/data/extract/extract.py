@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Callable, Literal
 
 import numpy as np
 import tyro
@@ -24,9 +24,10 @@ from hmr_ros.proxies.paper import hdnet
 from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.training.data.extract import frames as frame_sources
-from hmr_ros.training.data import shard_work, shards
+from hmr_ros.training.data import ray_work, shard_work, shards
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, FrameList
 from hmr_ros.training.data.readers.records import Frame
+from hmr_ros.training.data.shard_folder import ShardFolder
 
 @dataclass(frozen=True)
 class ExtractConfig:
@@ -58,7 +59,11 @@ class ExtractConfig:
     feature_maps: bool = False
     """Keep what adapting the lifter needs as well: BlazePose's feature maps, 45 KB a person (90 with --mirrored), and every frame's stamp."""
     workers: int = 2
-    """Processes, each with its own detectors on one thread; 1 works in this process."""
+    """Processes, each with its own detectors on one thread; 1 works in this process. With --engine ray: actors, of one CPU each."""
+    engine: Literal["processes", "ray"] = "processes"
+    """ray: the workers are actors of a Ray cluster (extra [ray]), which need hmr_ros, the source and --out on every machine."""
+    address: str = ""
+    """With --engine ray: the cluster's (host:6379, or auto on one of its machines); without it Ray runs on this machine alone."""
     shard_size: int = 100
     """Frames a file."""
 
@@ -113,16 +118,21 @@ def extract(config: ExtractConfig) -> dict:
         if not chosen:
             raise ValueError(f"--frames {config.frames} holds none of the {len(listing.frames)} frames of {config.source}")
         identity = _identity(config, kind, chosen)
-    shard_work.claim(config.out, identity)
+    folder = shard_work.claim(config.out, identity)
     spans = shard_work.spans(len(chosen), config.shard_size)
+    there = folder.names()
     missing = [
         (shard, images, chosen[images.start : images.stop])
         for shard, images in spans
-        if not shards.is_complete(config.out, shard, images, truth=False, activations=config.feature_maps)
+        if not set(shards.names(shard, config.feature_maps)) <= there
     ]
-    maker = partial(_maker, config, listing._replace(frames=[]))
-    shard_work.make_shards(maker, missing, len(chosen), config.workers, f"extracting {config.source.name}")
-    manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
+    label, listing = f"extracting {config.source.name}", listing._replace(frames=[])
+    if config.engine == "ray":
+        cluster = ray_work.Cluster(config.workers, config.address)
+        ray_work.make_shards(partial(_maker, config, listing), config.out, missing, len(chosen), cluster, label)
+    else:
+        shard_work.make_shards(partial(_writer, config, listing), missing, len(chosen), config.workers, label)
+    manifest = {**identity, **_count(config, folder, [shard for shard, _ in spans]), "lost_files": listing.lost}
     reading = _reading(listing, len(chosen), manifest["unreadable"], whole=config.frames is None)
     manifest["reading"] = reading.as_json()
     shard_work.finish(config.out, manifest)
@@ -135,20 +145,34 @@ def _check(config: ExtractConfig) -> None:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected 1 or more")
     if config.frames is not None and not 0 <= config.frames[0] < config.frames[1]:
         raise ValueError(f"--frames is {config.frames}, expected the first frame and, larger, the one after the last")
+    if config.address and config.engine != "ray":
+        raise ValueError(f"--address is {config.address}, which is for --engine ray; add it, or leave --address out")
 
 
 # ---- work -----------------------------------------------------------------------------------------------------------
 
 
-def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
+def _writer(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
+    """Makes shards, and writes them."""
+    make, folder = _maker(config, listing), ShardFolder(config.out)
+
+    def write(shard: int, images: range, frames: list[Frame], tick) -> None:
+        for name, content in make(shard, images, frames, tick).items():
+            folder.write(name, content)
+
+    return write
+
+
+def _maker(config: ExtractConfig, listing: FrameList) -> Callable[..., dict[str, bytes]]:
+    frame_sources.require(config.source)  # this may be another machine than the one that listed it
     extractor = registry.make_extractor(config.extractor, threads=1, flip=config.mirrored, size=config.depth_size, files=config.proxies)
     bag = listing.kind == "bag"
     read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader(listing.index)
-    return partial(extract_shard, config, extractor, read)
+    return partial(make_shard, config, extractor, read)
 
 
-def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> None:
-    """Extract the proxies of one shard's frames and write its file; ``tick()`` after every frame."""
+def make_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> dict[str, bytes]:
+    """Frames to rows: the files of one shard by name, of the proxies of its frames; ``tick()`` after every frame. Writes nothing."""
     rows: shards.RowLists = {}
     maps: list[np.ndarray] = []
     unreadable: dict[str, str] = {}
@@ -164,10 +188,8 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
                     maps.append(shards.feature_maps(person))
                 shards.add_row(rows, row | {"name": frame.name})
         tick()
-    if config.feature_maps:
-        shards.save_activations(config.out, shard, maps, views=1 + config.mirrored)
-    shards.save_proxies(
-        config.out, shard, images, rows,
+    return shards.pack(
+        shard, images, rows, maps if config.feature_maps else None, views=1 + config.mirrored,
         unreadable=np.array(list(unreadable), np.str_),
         reasons=np.array(list(unreadable.values()), np.str_),
         backend=np.array(extractor.backend),
@@ -214,11 +236,11 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
     }
 
 
-def _count(config: ExtractConfig, numbers: list[int]) -> dict:
+def _count(config: ExtractConfig, folder: ShardFolder, numbers: list[int]) -> dict:
     """What the shards hold: people, frames without them, frames that could not be read and why."""
     people, seen, unreadable, backends = 0, 0, {}, set()
     for shard in numbers:
-        with np.load(shards.proxies_path(config.out, shard), allow_pickle=False) as data:
+        with folder.open(shards.names(shard)[-1]) as file, np.load(file, allow_pickle=False) as data:
             index = data["index"] if "index" in data else np.zeros(0, np.int32)
             people, seen = people + len(index), seen + len(np.unique(index))
             unreadable |= dict(zip(data["unreadable"].tolist(), data["reasons"].tolist()))

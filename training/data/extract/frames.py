@@ -48,14 +48,14 @@ class ImageAndDepth(NamedTuple):
     stamp: float = float("nan")
 
 
-def _require(source: Path) -> None:
+def require(source: Path) -> None:
     if not source.exists():
         raise ValueError(f"source {printable(source)} does not exist, expected pictures, a video, a bag or a dataset")
 
 
 def kind_of(source: Path) -> str:
     """What a source is, by what it looks like. ValueError if it does not exist or cannot be opened."""
-    _require(source)
+    require(source)
     markers = {"3dpw": "imageFiles", "human36m": "S*/Videos", "up3d": "trainval.txt"}
     found = [kind for kind, pattern in markers.items() if source.is_dir() and any(source.glob(pattern))]
     if found:
@@ -72,7 +72,7 @@ def list_frames(
     source: Path, kind: str, split: str = "", topic: str = "", depth_topic: str = "", stop: int | None = None
 ) -> FrameList:
     """Frames of a source in their order, at least up to number ``stop``. ValueError if it is of another kind or empty."""
-    _require(source)
+    require(source)
     if kind in READERS:
         reader = importlib.import_module(f"hmr_ros.training.data.readers.{READERS[kind]}")
         corrupt: list = []
