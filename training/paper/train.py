@@ -109,7 +109,7 @@ def train(config: SelfSupervisedConfig, console: Console = Console(markup=False)
         raise ValueError(f"--prior {config.prior} cannot be used with --init, whose regressor has learned with its own; leave one out")
     require(config.loss.rasterizer)
     fabric = launch(config, WEIGHTS, ("epochs", "steps"))
-    data, quality = prepare(config, scratch=config.out)
+    data, quality = prepare(config, scratch=config.out, fabric=fabric)
     if len(data) < config.batch:
         raise ValueError(f"{len(data)} people are fewer than one batch of {config.batch}: extract more, or lower --batch")
     task = SelfSupervision(config, fabric, data, quality)
@@ -123,11 +123,13 @@ def train(config: SelfSupervisedConfig, console: Console = Console(markup=False)
     return {**result.losses, "steps": task.steps, "seconds": result.seconds, **quality}
 
 
-def prepare(config: SelfSupervisedConfig, data: ProxyData | None = None, scratch: Path | None = None) -> tuple[ProxyData, dict]:
+def prepare(
+    config: SelfSupervisedConfig, data: ProxyData | None = None, scratch: Path | None = None, fabric: Fabric | None = None
+) -> tuple[ProxyData, dict]:
     """People as the networks see them under ``config``: corrupted and trimmed as it says, in memory or in a folder ``scratch``; and
     how many pixels trimming changed."""
     data = corrupt(load(config.data, config.depth) if data is None else data, config.corruption)
-    after, share = trimmed(data, scratch)
+    after, share = trimmed(data, scratch, fabric)
     return after if config.trim else data, {"people": len(data), "pixels_trimmed_share": share}
 
 
