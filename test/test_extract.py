@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import cv2
+import fsspec
 import numpy as np
 import pytest
 
@@ -137,6 +138,28 @@ def test_pictures_in_folders_give_what_the_video_gives_and_broken_ones_are_named
     assert set(names) == {"camera/left/0.png", "camera/left/1.png", "camera/right/2.png", "camera/right/3.png"}
     looked_at = {path.suffix.lower() for path in opened if path.is_relative_to(source)}
     assert looked_at == {".png", ".jpg"} and not list(out.glob("truth*"))  # no truth is opened, none is written
+
+
+def test_a_url_gives_the_bytes_that_a_path_gives_and_takes_the_shards(video, clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("HMR_ROS_CACHE", str(tmp_path / "cache"))
+    expected, manifest = video
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/recordings/clip.mp4", clip.read_bytes())
+    url = "memory://shards/of-a-clip"
+    settings = ExtractConfig("memory://recordings/clip.mp4", url, frames=(0, 8), every=2, workers=1, shard_size=3)
+    folder = shard_work.claim(url, json.loads((expected / "config.json").read_text()))
+    folder.stage("proxies-00000.npz", b"by a run that was killed before it could commit it")
+    folder.write("proxies-00001.npz", (expected / "proxies-00001.npz").read_bytes())
+    made = store.modified("/shards/of-a-clip/proxies-00001.npz")
+    assert extract(settings) == manifest
+    assert folder.names() == {path.name for path in expected.iterdir()}
+    for path in expected.iterdir():
+        assert folder.read(path.name) == path.read_bytes(), path.name
+    assert store.modified("/shards/of-a-clip/proxies-00001.npz") == made
+    assert_same(shards.load_proxies(url), shards.load_proxies(expected))
+    assert shard_work.extractor_of(url) == shard_work.extractor_of(expected)
+    with pytest.raises(ValueError, match="memory://shards/of-a-clip holds another data set.*frames_sha256"):
+        extract(replace(settings, frames=(1, 9)))
 
 
 def test_a_bag_gives_what_the_video_gives_and_its_depth(video, walk, tmp_path):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+from hmr_ros.io.remote import shown
 from hmr_ros.training.data import shard_work
 from hmr_ros.training.data.shard_folder import ShardFolder
 
@@ -40,7 +41,7 @@ class ShardActor:
         shard_work.use_one_thread()
         self._folder = ShardFolder(location)
         if "config.json" not in self._folder.names() or self._folder.read("config.json") != config:
-            raise ValueError(f"{location} on {socket.gethostname()} is not the folder that this run writes to; on a cluster --out must be a "
+            raise ValueError(f"{shown(location)} on {socket.gethostname()} is not the folder that this run writes to; on a cluster --out must be a "
                              "folder that all machines share, or a URL")  # fmt: skip
         self._make = open_maker()
 
@@ -74,7 +75,11 @@ def make_shards(
 def _connect(ray, cluster: Cluster) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}  # errors come as exceptions; the bar stays whole
     if cluster.address:
-        ray.init(address=cluster.address, **quiet)
+        try:
+            ray.init(address=cluster.address, **quiet)
+        except ConnectionError as error:
+            raise ConnectionError(f"no Ray cluster can be joined at --address {cluster.address} ({error}); start one there by `ray start --head`, "
+                                  "with the same RAY_AUTH_MODE and token as here") from error  # fmt: skip
     else:
         ray.init(address="local", num_cpus=cluster.workers, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
 

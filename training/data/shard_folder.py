@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hmr_ros.files import make_folder
-from hmr_ros.io.remote import filesystem, is_url
+from hmr_ros.io.remote import filesystem, is_url, told
 
 
 class ShardFolder:
@@ -29,7 +29,8 @@ class ShardFolder:
         self.location = str(location)
         if is_url(location):
             self._files, self._root = filesystem(self.location)
-            self._files.makedirs(self._root, exist_ok=True)
+            with told(self.location):
+                self._files.makedirs(self._root, exist_ok=True)
         else:
             from fsspec.implementations.local import LocalFileSystem
 
@@ -38,7 +39,11 @@ class ShardFolder:
     def names(self) -> set[str]:
         """Of all files, the staged ones included."""
         self._files.invalidate_cache()
-        return {path.rstrip("/").rpartition("/")[2] for path in self._files.ls(self._root, detail=False)}
+        try:
+            paths = self._files.ls(self._root, detail=False)
+        except FileNotFoundError:  # an object store has no empty folders
+            return set()
+        return {path.rstrip("/").rpartition("/")[2] for path in paths} - {""}
 
     def read(self, name: str) -> bytes:
         """FileNotFoundError where there is no such file."""
@@ -60,7 +65,8 @@ class ShardFolder:
     def stage(self, name: str, content: bytes) -> str:
         """Write a file under a hidden name, which is returned."""
         staged = f".{hashlib.sha256(content).hexdigest()[:16]}.partial.{name}"
-        self._files.pipe_file(self._path(staged), content)
+        with told(self.location):
+            self._files.pipe_file(self._path(staged), content)
         return staged
 
     def commit(self, name: str, staged: str) -> None:

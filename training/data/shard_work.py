@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hmr_ros.io.remote import local, shown
 from hmr_ros.proxies import registry
 from hmr_ros.training.data.shard_folder import ShardFolder
 
@@ -51,16 +52,16 @@ def claim(location: Path | str, identity: dict) -> ShardFolder:
         old = _with_extractor(json.loads(folder.read("config.json")), new.get("extractor"))
         changed = [name for name in sorted({*new, *old}) if new.get(name) != old.get(name)]
         if changed and begun:
-            raise ValueError(f"{location} holds another data set (different: {', '.join(changed)}); choose another --out")
+            raise ValueError(f"{shown(location)} holds another data set (different: {', '.join(changed)}); choose another --out")
     elif begun:
-        raise ValueError(f"{location} holds shards but no config.json that says of what; choose another --out")
+        raise ValueError(f"{shown(location)} holds shards but no config.json that says of what; choose another --out")
     folder.write_json("config.json", identity)
     return folder
 
 
 def extractor_of(folder: Path | str) -> dict | None:
     """Identity of the extractor that made a folder's shards (proxies/registry.py); None where the folder is older than identities."""
-    path = Path(folder) / "config.json"
+    path = local(folder) / "config.json"
     return json.loads(path.read_text()).get("extractor") if path.is_file() else None
 
 

@@ -40,6 +40,7 @@ from scipy.spatial.transform import Rotation
 from hmr_ros.files import atomic_write
 from hmr_ros.camera import Camera, ray_axes
 from hmr_ros.geometry import square_crop
+from hmr_ros.io.remote import local
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 from hmr_ros.proxies.depth import sensor_depth, trim_depth
@@ -199,7 +200,7 @@ def open_activations(*folders: Path | str) -> Rows:
     """(n, V, *FEATURE_MAP) float16 as memory maps, row by row as ``open_people``'s or ``open_proxies``' of one folder after the other: the
     feature maps of every person's plain and, where V is 2, mirrored view. ValueError where a folder lacks some."""
     paths = []
-    for folder in map(Path, folders):
+    for folder in map(local, folders):
         some, expected = sorted(folder.glob("activations-*.npy")), len(list(folder.glob("proxies-*.npz")))
         if len(some) != expected:
             raise ValueError(f"{folder} has {len(some)} activations-*.npy for {expected} shards: proxies need `hmr-ros extract --feature-maps`; "
@@ -253,7 +254,7 @@ def _open_people(folder: Path | str) -> tuple[dict[str, Rows], list[int]]:
 
 def _open(folder: Path | str, pattern: str, names: Sequence[str] | None = None) -> tuple[dict[str, Rows], list[int]]:
     """Rows of all shards of a kind, and the bytes of each shard that are held in memory."""
-    paths = sorted(Path(folder).glob(pattern))
+    paths = sorted(local(folder).glob(pattern))
     if not paths:
         how = (
             "people with their truth are made by `hmr-ros data rendered --out ANOTHER_FOLDER`" if "truth" in pattern

@@ -68,7 +68,7 @@ class Samples:
 _BY_VIEW = [name for name in Samples.__dataclass_fields__ if name != "maps"]
 
 
-def load_people(folders: Sequence[Path]) -> dict[str, Rows | np.ndarray]:
+def load_people(folders: Sequence[Path | str]) -> dict[str, Rows | np.ndarray]:
     """Proxies and truth of several folders written by ``hmr-ros data rendered``, row by row and on disk; without false negatives.
     ``seen`` (N,) is every person's row in ``load_feature_maps``."""
     if not folders:
@@ -79,7 +79,7 @@ def load_people(folders: Sequence[Path]) -> dict[str, Rows | np.ndarray]:
     return people | {"seen": np.arange(len(people["index"]))}
 
 
-def load_feature_maps(folders: Sequence[Path]) -> Rows:
+def load_feature_maps(folders: Sequence[Path | str]) -> Rows:
     """BlazePose's feature maps (N * 2, *FEATURE_MAP) float16 of ``load_people``'s rows, on disk: every person's plain and mirrored view."""
     return shards.open_activations(*folders).reshape(*FEATURE_MAP)
 

@@ -22,6 +22,7 @@ from rich.console import Console
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import save_checkpoint, write_json
+from hmr_ros.io.remote import name_of
 from hmr_ros.networks.checkpoints import lifter_options, load_lifter
 from hmr_ros.geometry import sixd_from_matrix
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT
@@ -41,9 +42,9 @@ _CALIBRATION = 10  # of so many pictures one is kept from the regressor, for its
 class LifterConfig(LoopConfig):
     """Train the lifter and its reliability on rendered people."""
 
-    data: tuple[Path, ...]
-    """Folders written by `hmr-ros data rendered`, for training."""
-    val: tuple[Path, ...]
+    data: tuple[str | Path, ...]
+    """Folders written by `hmr-ros data rendered`, or their URLs, for training."""
+    val: tuple[str | Path, ...]
     """Folders written by `hmr-ros data rendered --split val`: their scores are shown and logged."""
     out: Path = Path("runs/lifter")
     """Where lifter.safetensors, metrics.json, resume.pt and TensorBoard's events go; an unfinished run in it is continued."""
@@ -196,8 +197,8 @@ def _metadata(config: LifterConfig, people: int, body: BodyModel, scores: dict) 
         "feature_layout": FEATURE_LAYOUT,
         "body": {"name": body.name, "sha256": body.sha256},
         "training": asdict(config) | {
-            "data": [folder.name for folder in config.data],
-            "val": [folder.name for folder in config.val],
+            "data": [name_of(folder) for folder in config.data],
+            "val": [name_of(folder) for folder in config.val],
             "out": config.out.name,
             "init": config.init and config.init.name,
             "people": people,

@@ -40,8 +40,8 @@ WEIGHTS = "regressor.safetensors"
 class SelfSupervisedConfig(LoopConfig):
     """Train the paper's networks on proxies shards, without labels."""
 
-    data: tuple[Path, ...] = ()
-    """Folders of proxies shards: `hmr-ros extract` or `hmr-ros data rendered` (whose truth is not opened)."""
+    data: tuple[str | Path, ...] = ()
+    """Folders of proxies shards, or their URLs: `hmr-ros extract` or `hmr-ros data rendered` (whose truth is not opened)."""
     out: Path = Path("runs/selfsup")
     """Where regressor.safetensors, resume.pt and TensorBoard's events go; an unfinished run in it is continued."""
     init: Path | None = None

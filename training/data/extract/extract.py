@@ -8,7 +8,7 @@ data/shards.py.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Callable, Literal
@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 
 from hmr_ros import __version__
+from hmr_ros.io import remote
 from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.proxies import PersonProxies, registry
 from hmr_ros.proxies.paper import hdnet
@@ -33,9 +34,10 @@ from hmr_ros.training.data.shard_folder import ShardFolder
 class ExtractConfig:
     """Make training data from real pictures: proxies of all people whom the detectors find, without any annotation."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A folder of pictures (with its subfolders), a picture, a video, a rosbag2, or the root of a dataset."""
-    out: Path
+    source: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URL")]
+    """A folder of pictures (with its subfolders), a picture, a video, a rosbag2, or the root of a dataset; or the URL of one, of which a
+    copy is kept (docs/scale.md)."""
+    out: Annotated[str | Path, tyro.conf.arg(metavar="PATH|URL")]
     """Folder for shards and manifest.json; an unfinished run in it is continued."""
     kind: Literal["auto", "images", "video", "bag", "human36m", "3dpw", "up3d"] = "auto"
     """What SOURCE is; auto looks."""
@@ -76,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print(f"stopped; the same command goes on with {config.out}", highlight=False, markup=False)
         raise
-    console.print(f"{summary(manifest)} → {config.out}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{summary(manifest)} → {remote.shown(config.out)}", highlight=False, markup=False, soft_wrap=True)
     return manifest["reading"]["exit_code"]
 
 
@@ -108,15 +110,17 @@ def extract(config: ExtractConfig) -> dict:
     sense.
     """
     _check(config)
+    config = replace(config, source=remote.absolute(config.source), out=remote.absolute(config.out))  # workers may have another folder
     with Console(stderr=True, markup=False).status("counting the frames"):
-        kind = frame_sources.kind_of(config.source) if config.kind == "auto" else config.kind
+        source = remote.local(config.source)
+        kind = frame_sources.kind_of(source) if config.kind == "auto" else config.kind
         if kind != "bag" and (config.topic or config.depth_topic):
-            raise ValueError(f"{config.source} is of kind {kind}; --topic and --depth-topic are for bags only")
+            raise ValueError(f"{source} is of kind {kind}; --topic and --depth-topic are for bags only")
         stop = config.frames[1] if config.frames else None
-        listing = frame_sources.list_frames(config.source, kind, config.split, config.topic, config.depth_topic, stop)
+        listing = frame_sources.list_frames(source, kind, config.split, config.topic, config.depth_topic, stop)
         chosen = listing.frames[slice(*(config.frames or (0, None)), config.every)]
         if not chosen:
-            raise ValueError(f"--frames {config.frames} holds none of the {len(listing.frames)} frames of {config.source}")
+            raise ValueError(f"--frames {config.frames} holds none of the {len(listing.frames)} frames of {source}")
         identity = _identity(config, kind, chosen)
     folder = shard_work.claim(config.out, identity)
     spans = shard_work.spans(len(chosen), config.shard_size)
@@ -126,12 +130,12 @@ def extract(config: ExtractConfig) -> dict:
         for shard, images in spans
         if not set(shards.names(shard, config.feature_maps)) <= there
     ]
-    label, listing = f"extracting {config.source.name}", listing._replace(frames=[])
+    label, listing = f"extracting {remote.name_of(config.source)}", listing._replace(frames=[])
     if config.engine == "ray":
         cluster = ray_work.Cluster(config.workers, config.address)
-        ray_work.make_shards(partial(_maker, config, listing), config.out, missing, len(chosen), cluster, label)
+        ray_work.make_shards(partial(_maker, config, listing, source), config.out, missing, len(chosen), cluster, label)
     else:
-        shard_work.make_shards(partial(_writer, config, listing), missing, len(chosen), config.workers, label)
+        shard_work.make_shards(partial(_writer, config, listing, source), missing, len(chosen), config.workers, label)
     manifest = {**identity, **_count(config, folder, [shard for shard, _ in spans]), "lost_files": listing.lost}
     reading = _reading(listing, len(chosen), manifest["unreadable"], whole=config.frames is None)
     manifest["reading"] = reading.as_json()
@@ -152,9 +156,9 @@ def _check(config: ExtractConfig) -> None:
 # ---- work -----------------------------------------------------------------------------------------------------------
 
 
-def _writer(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
+def _writer(config: ExtractConfig, listing: FrameList, source: Path) -> shard_work.Maker:
     """Makes shards, and writes them."""
-    make, folder = _maker(config, listing), ShardFolder(config.out)
+    make, folder = _maker(config, listing, source), ShardFolder(config.out)
 
     def write(shard: int, images: range, frames: list[Frame], tick) -> None:
         for name, content in make(shard, images, frames, tick).items():
@@ -163,12 +167,15 @@ def _writer(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
     return write
 
 
-def _maker(config: ExtractConfig, listing: FrameList) -> Callable[..., dict[str, bytes]]:
-    frame_sources.require(config.source)  # this may be another machine than the one that listed it
+def _maker(config: ExtractConfig, listing: FrameList, source: Path) -> Callable[..., dict[str, bytes]]:
+    """``source`` is where the frames of ``listing`` were found, perhaps on another machine than this one."""
+    here = remote.local(config.source)
+    frame_sources.require(here)
     extractor = registry.make_extractor(config.extractor, threads=1, flip=config.mirrored, size=config.depth_size, files=config.proxies)
     bag = listing.kind == "bag"
     read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader(listing.index)
-    return partial(make_shard, config, extractor, read)
+    moved = read if here == source else lambda frame: read(frame._replace(path=here / frame.path.relative_to(source)))
+    return partial(make_shard, config, extractor, moved)
 
 
 def make_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> dict[str, bytes]:
@@ -221,7 +228,7 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
             sizes[frame.path] = frame.path.stat().st_size if frame.path.is_file() else 0
         digest.update(f"{frame.name}\t{frame.index}\t{sizes[frame.path]}\n".encode())
     return {
-        "source": printable(config.source.resolve().name),
+        "source": printable(remote.name_of(config.source)),
         "kind": kind,
         "split": config.split if kind in frame_sources.READERS else None,
         "frames": len(frames),
