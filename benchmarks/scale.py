@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py --json benchmarks/results/scale.json
 
-Engines run in turns on the same frames, each in a session of its own, whose processes are summed (Ray's head and agents included). Models are
-loaded in every run: `loading` is measured by a run of one frame and left out of the costs per frame. Wall-clock ratios hold only as far as
-nobody else uses the machine; the load is recorded. Linux only (/proc).
+Engines run in turns on the same frames, each in a session of its own, whose processes are summed (Ray's head and agents included). What is
+measured begins with the first shard, when models are loaded, and ends with the last. CPU seconds hold on a busy machine, wall-clock ratios
+only as far as nobody else uses it: the load is recorded. Linux only (/proc).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tyro
 
 from hmr_ros.files import write_json
 
-ENGINES = {"one process": ("--workers", "1"), "two processes": ("--workers", "2"), "ray": ("--workers", "2", "--engine", "ray")}
+ENGINES = {"processes": (), "ray": ("--engine", "ray")}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -43,20 +43,16 @@ class Scale:
 def main() -> int:
     config = tyro.cli(Scale)
     runs: dict[str, list[dict]] = {name: [] for name in ENGINES}
-    load = [os.getloadavg()[0]]
-    loading = {name: run(config, name, 1) for name in ENGINES}
     for _ in range(config.rounds):
         for name in ENGINES:
-            runs[name].append(run(config, name, config.frames))
-        load.append(os.getloadavg()[0])
+            runs[name].append(run(config, name))
     result = {
-        "source": config.source.name, "frames": config.frames, "shard_size": config.shard_size, "cpus": os.cpu_count(),
-        "load_before_and_after_every_round": [round(value, 1) for value in load], "loading": loading, "runs": runs,
-        "cpu_seconds_per_1000_frames": {name: _per_1000(config, "cpu_seconds", runs[name], loading[name]) for name in ENGINES},
-        "bytes_per_1000_frames": round(1000 * runs["one process"][0]["bytes"] / config.frames),
-        "people_per_frame": runs["one process"][0]["people"] / config.frames,
-        "throughput_of_ray_by_that_of_two_processes": [
-            round(_net(two, loading["two processes"]) / _net(ray, loading["ray"]), 3) for two, ray in zip(runs["two processes"], runs["ray"])
+        "source": config.source.name, "frames": config.frames, "shard_size": config.shard_size, "cpus": os.cpu_count(), "runs": runs,
+        "cpu_seconds_per_1000_frames": {name: round(statistics.median(_rate(run, "cpu_seconds") for run in some), 1) for name, some in runs.items()},
+        "bytes_per_1000_frames": round(1000 * runs["ray"][0]["bytes"] / config.frames),
+        "people_per_frame": round(runs["ray"][0]["people"] / config.frames, 2),
+        "throughput_of_ray_by_that_of_processes": [
+            round(_rate(processes, "seconds") / _rate(ray, "seconds"), 3) for processes, ray in zip(runs["processes"], runs["ray"])
         ],
     }  # fmt: skip
     write_json(config.json, result)
@@ -64,32 +60,35 @@ def main() -> int:
     return 0
 
 
-def _net(run: dict, loading: dict) -> float:
-    return run["seconds"] - loading["seconds"]
+def _rate(run: dict, what: str) -> float:
+    return 1000 * run[what] / run["measured_frames"]
 
 
-def _per_1000(config: Scale, what: str, runs: list[dict], loading: dict) -> float:
-    return round(1000 * (statistics.median(run[what] for run in runs) - loading[what]) / (config.frames - 1), 1)
-
-
-def run(config: Scale, engine: str, frames: int) -> dict:
-    """CPU and wall seconds, peak memory (PSS) of all processes, bytes written, people found."""
+def run(config: Scale, engine: str) -> dict:
+    """CPU and wall seconds from the first shard to the last and the frames between them, peak memory (PSS) of all processes, bytes
+    written, people found."""
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-P", "-m", "hmr_ros.cli", "extract", str(config.source), "--out", f"{out}/shards",
-                   "--frames", "0", str(frames), "--shard-size", str(config.shard_size), *ENGINES[engine]]  # fmt: skip
-        started, cpu, memory = time.monotonic(), {}, 0
+        shards = Path(out, "shards")
+        command = [sys.executable, "-P", "-m", "hmr_ros.cli", "extract", str(config.source), "--out", str(shards), "--workers", "2",
+                   "--frames", "0", str(config.frames), "--shard-size", str(config.shard_size), *ENGINES[engine]]  # fmt: skip
         process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        cpu, memory, seen = {}, 0, []  # seen: (shards, wall, CPU seconds) whenever there is one more
         while process.poll() is None:
             found = _session(process.pid)
-            cpu |= {pid: seconds for pid, seconds in found.items()}
+            cpu |= found
             memory = max(memory, sum(map(_pss, found)))
-            time.sleep(0.2)
+            made = len(list(shards.glob("proxies-*.npz")))
+            if made and (not seen or made > seen[-1][0]):
+                seen.append((made, time.monotonic(), sum(cpu.values())))
+            time.sleep(0.1)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
-        manifest = json.loads(Path(out, "shards", "manifest.json").read_text())
+        (first, began, before), (last, ended, after) = seen[0], seen[-1]
         return {
-            "seconds": round(time.monotonic() - started, 2), "cpu_seconds": round(sum(cpu.values()), 2), "peak_mb": round(memory / 1e6),
-            "bytes": sum(path.stat().st_size for path in Path(out, "shards").glob("*.np[yz]")), "people": manifest["people"],
+            "seconds": round(ended - began, 2), "cpu_seconds": round(after - before, 2), "measured_frames": (last - first) * config.shard_size,
+            "whole_cpu_seconds": round(sum(cpu.values()), 2), "peak_mb": round(memory / 1e6), "load": round(os.getloadavg()[0], 1),
+            "bytes": sum(path.stat().st_size for path in shards.glob("*.np[yz]")),
+            "people": json.loads((shards / "manifest.json").read_text())["people"],
         }  # fmt: skip
 
 

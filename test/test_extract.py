@@ -318,11 +318,11 @@ def test_on_ray_a_killed_worker_is_replaced_and_a_killed_run_is_completed_with_t
         return [pid for pid in processes_of_session(process.pid) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ShardActor")]
 
     try:
-        wait_until(shards_made, 60)
+        wait_until(shards_made)
         (actor,) = actors()
         before = shards_made()
         os.kill(actor, signal.SIGKILL)
-        wait_until(lambda: shards_made() >= before + 2, 60)  # the one that was committed meanwhile, and one more
+        wait_until(lambda: shards_made() >= before + 2)  # the one that was committed meanwhile, and one more
         assert actor not in actors()
     finally:
         process.kill()

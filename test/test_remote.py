@@ -64,7 +64,7 @@ def test_a_folder_is_copied_with_all_that_is_below_it_and_a_half_copy_is_not_tak
     assert {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()} == {
         name: name for name in ("config.json", "deeper/a.npz", "deeper/b.npz")
     }
-    assert remote.local(folder) == folder and remote.local(str(folder)) == folder  # a path stays what it is
+    assert remote.local(folder) == remote.local(str(folder)) == remote.local(f"file://{folder}") == folder  # what is here is not copied
 
 
 def test_a_web_server_is_read_and_what_it_does_not_have_is_named(tmp_path):

@@ -88,7 +88,11 @@ def local(location: str | Path) -> Path:
     """
     if not is_url(location):
         return Path(location)
+    from fsspec.implementations.local import LocalFileSystem
+
     files, root = filesystem(location)
+    if isinstance(files, LocalFileSystem):
+        return Path(root)
     with told(location):
         found = files.info(root)
         folder = found["type"] == "directory"

@@ -60,6 +60,7 @@ def make_shards(
     workers keep being killed; committed shards are kept.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
+    os.environ.setdefault("RAY_worker_niceness", "0")  # its workers would yield to everything else on this machine
     import ray
 
     with shard_work.progress(tasks, total, label) as show:
