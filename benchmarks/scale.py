@@ -46,6 +46,7 @@ def main() -> int:
     for _ in range(config.rounds):
         for name in ENGINES:
             runs[name].append(run(config, name))
+            print(name, runs[name][-1], flush=True)
     result = {
         "source": config.source.name, "frames": config.frames, "shard_size": config.shard_size, "cpus": os.cpu_count(), "runs": runs,
         "cpu_seconds_per_1000_frames": {name: round(statistics.median(_rate(run, "cpu_seconds") for run in some), 1) for name, some in runs.items()},
@@ -71,7 +72,8 @@ def run(config: Scale, engine: str) -> dict:
         shards = Path(out, "shards")
         command = [sys.executable, "-P", "-m", "hmr_ros.cli", "extract", str(config.source), "--out", str(shards), "--workers", "2",
                    "--frames", "0", str(config.frames), "--shard-size", str(config.shard_size), *ENGINES[engine]]  # fmt: skip
-        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = Path(out, "log").open("w+")
+        process = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
         cpu, memory, seen = {}, 0, []  # seen: (shards, wall, CPU seconds) whenever there is one more
         while process.poll() is None:
             found = _session(process.pid)
@@ -82,7 +84,7 @@ def run(config: Scale, engine: str) -> dict:
                 seen.append((made, time.monotonic(), sum(cpu.values())))
             time.sleep(0.1)
         if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
+            raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}: {Path(out, 'log').read_text()}")
         (first, began, before), (last, ended, after) = seen[0], seen[-1]
         return {
             "seconds": round(ended - began, 2), "cpu_seconds": round(after - before, 2), "measured_frames": (last - first) * config.shard_size,

@@ -75,14 +75,18 @@ def make_shards(
 
 def _connect(ray, cluster: Cluster) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}  # errors come as exceptions; the bar stays whole
-    if cluster.address:
-        try:
+    try:
+        if cluster.address:
             ray.init(address=cluster.address, **quiet)
-        except ConnectionError as error:
-            raise ConnectionError(f"no Ray cluster can be joined at --address {cluster.address} ({error}); start one there by `ray start --head`, "
-                                  "with the same RAY_AUTH_MODE and token as here") from error  # fmt: skip
-    else:
-        ray.init(address="local", num_cpus=cluster.workers, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+        else:
+            ray.init(address="local", num_cpus=cluster.workers, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+    except ConnectionError as error:
+        raise ConnectionError(f"no Ray cluster can be joined at --address {cluster.address} ({error}); start one there by `ray start --head`, "
+                              "with the same RAY_AUTH_MODE and token as here") from error  # fmt: skip
+    except Exception as error:  # Ray's own has no class where its processes do not come up within 30 s
+        if type(error) is not Exception:
+            raise
+        raise OSError(f"Ray did not start ({error}) Its logs are in /tmp/ray/session_latest/logs; on a busy machine run the same command again") from error
 
 
 class _Pool:
