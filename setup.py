@@ -23,6 +23,7 @@ RUNTIME = [
     "torch>=2.6",
     "openvino>=2024.4",
     "opencv-python-headless>=4.5.4",  # a robot's python3-opencv provides cv2 as well
+    "fsspec>=2023.1",  # recordings and shards behind URLs; torch needs it anyway
     "av>=12",  # videos; OpenCV counts frames wrongly and stops at the first damage
     "pillow>=9",  # animations and TIFFs of several pages, page by page
     "smplx>=0.1.28",
@@ -49,12 +50,13 @@ EXTRAS = {
     "view": ["viser>=1.1,<2", "websockets>=13"],  # hmr-ros view: meshes in a browser; imported when it runs
     "paper": ["transformers>=4.50"],  # Depth Anything V2 for `extractor: paper`; imported when its folder is named
     "gl": ["moderngl>=5.10"],  # hmr-ros data rendered --renderer gl; imported when it is asked for
+    "ray": ["ray>=2.40,<3"],  # hmr-ros extract --engine ray; imported when it is asked for
     "benchmarks": ["cdflib>=1,<2"],  # Human3.6M's positions; imported when they are read
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],  # hmr-ros export --backend onnx: writes, and compares with torch
     "fuzz": ["atheris>=2.3"],  # make fuzz
     "dev": ["lightning-fabric>=2.4", "tensorboard>=2.14", "pytest>=7", "pytest-xdist>=3", "hypothesis>=6", "rosbags>=0.11.7", "ruamel.yaml>=0.17", "lz4>=3", "backports.zstd>=1; python_version < '3.14'", "catkin-pkg",
             "viser>=1.1,<2", "websockets>=13", "cdflib>=1,<2", "joblib>=1.2,<2", "moderngl>=5.10", "transformers>=4.50",
-            "onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
+            "onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3", "ray>=2.40,<3"],
 }
 
 

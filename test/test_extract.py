@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import cv2
+import fsspec
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ from hmr_ros.cli import main
 from hmr_ros.proxies import FEATURE_MAP, registry
 from hmr_ros.training.data.extract import frames as frame_sources
 from hmr_ros.training.data.rendered import dataset as rendered
-from hmr_ros.training.data import shard_work, shards
+from hmr_ros.training.data import ray_work, shard_work, shards
 from hmr_ros.training.data.readers.records import Frame
 from hmr_ros.training.data.extract.extract import ExtractConfig, extract
 
@@ -137,6 +138,28 @@ def test_pictures_in_folders_give_what_the_video_gives_and_broken_ones_are_named
     assert set(names) == {"camera/left/0.png", "camera/left/1.png", "camera/right/2.png", "camera/right/3.png"}
     looked_at = {path.suffix.lower() for path in opened if path.is_relative_to(source)}
     assert looked_at == {".png", ".jpg"} and not list(out.glob("truth*"))  # no truth is opened, none is written
+
+
+def test_a_url_gives_the_bytes_that_a_path_gives_and_takes_the_shards(video, clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("HMR_ROS_CACHE", str(tmp_path / "cache"))
+    expected, manifest = video
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/recordings/clip.mp4", clip.read_bytes())
+    url = "memory://shards/of-a-clip"
+    settings = ExtractConfig("memory://recordings/clip.mp4", url, frames=(0, 8), every=2, workers=1, shard_size=3)
+    folder = shard_work.claim(url, json.loads((expected / "config.json").read_text()))
+    folder.stage("proxies-00000.npz", b"by a run that was killed before it could commit it")
+    folder.write("proxies-00001.npz", (expected / "proxies-00001.npz").read_bytes())
+    made = store.modified("/shards/of-a-clip/proxies-00001.npz")
+    assert extract(settings) == manifest
+    assert folder.names() == {path.name for path in expected.iterdir()}
+    for path in expected.iterdir():
+        assert folder.read(path.name) == path.read_bytes(), path.name
+    assert store.modified("/shards/of-a-clip/proxies-00001.npz") == made
+    assert_same(shards.load_proxies(url), shards.load_proxies(expected))
+    assert shard_work.extractor_of(url) == shard_work.extractor_of(expected)
+    with pytest.raises(ValueError, match="memory://shards/of-a-clip holds another data set.*frames_sha256"):
+        extract(replace(settings, frames=(1, 9)))
 
 
 def test_a_bag_gives_what_the_video_gives_and_its_depth(video, walk, tmp_path):
@@ -276,6 +299,59 @@ def test_a_stopped_run_leaves_no_process_behind_and_is_completed_with_the_same_b
     assert made == {name: (tmp_path / name).stat().st_mtime_ns for name in made}  # whole shards are left alone
 
 
+@pytest.mark.xdist_group("ray")
+def test_on_ray_a_killed_worker_is_replaced_and_a_killed_run_is_completed_with_the_same_bytes(
+    clip, undisturbed, tmp_path, wait_until, processes_of_session
+):
+    pytest.importorskip("ray")
+    expected, manifest = undisturbed
+    out = tmp_path / "out"
+    arguments = ["extract", str(clip), "--out", str(out), "--frames", "0", "16", "--shard-size", "2", "--workers", "1", "--engine", "ray"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-P", "-m", "hmr_ros.cli", *arguments], stdout=log, stderr=log, start_new_session=True)
+
+    def shards_made():
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        return len(list(out.glob("proxies-*.npz")))
+
+    def actors():
+        return [pid for pid in processes_of_session(process.pid) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ShardActor")]
+
+    try:
+        wait_until(shards_made)
+        (actor,) = actors()
+        before = shards_made()
+        os.kill(actor, signal.SIGKILL)
+        wait_until(lambda: shards_made() >= before + 2)  # the one that was committed meanwhile, and one more
+        assert actor not in actors()
+    finally:
+        process.kill()
+    process.wait(60)
+    wait_until(lambda: not actors())
+    for agent in processes_of_session(process.pid):  # Ray's own wait for their head for some more minutes, and do nothing
+        os.kill(agent, signal.SIGKILL)
+    assert len(list(out.glob("proxies-*.npz"))) < 8 and not (out / "manifest.json").exists()
+    (out / ".0123456789abcdef.partial.proxies-00007.npz").write_bytes(b"of a worker that was thought dead")
+    assert extract(ExtractConfig(clip, out, frames=(0, 16), workers=1, shard_size=2)) == manifest
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in expected.iterdir())
+    for path in expected.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_worker_on_another_machine_refuses_another_folder_than_the_drivers(tmp_path):
+    folder = shard_work.claim(tmp_path / "shared", {"seed": 1})
+    ray_work.ShardActor().open(lambda: None, folder.location, folder.read("config.json"))
+    shard_work.claim(tmp_path / "own", {"seed": 2})
+    with pytest.raises(ValueError, match="own on .* is not the folder that this run writes to; .*share, or a URL"):
+        ray_work.ShardActor().open(lambda: None, str(tmp_path / "own"), folder.read("config.json"))
+
+
+def test_without_ray_the_command_says_how_to_get_it(clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["extract", str(clip), "--out", str(tmp_path), "--engine", "ray"]) == 2
+    assert "pip install 'ray" in capsys.readouterr().err
+
+
 def test_another_source_in_the_same_folder_and_settings_without_sense_are_refused(video, clip, rendered_folder, tmp_path):
     out, _ = video
     with pytest.raises(ValueError, match="another data set.*frames_sha256"):
@@ -285,6 +361,8 @@ def test_another_source_in_the_same_folder_and_settings_without_sense_are_refuse
     for setting, words in (({"workers": 0}, "workers is 0"), ({"every": 0}, "every is 0"), ({"frames": (3, 3)}, "frames is")):
         with pytest.raises(ValueError, match=words):
             extract(ExtractConfig(clip, tmp_path / "out", **setting))
+    with pytest.raises(ValueError, match="--address is head:6379, which is for --engine ray"):
+        extract(ExtractConfig(clip, tmp_path / "out", address="head:6379"))
     with pytest.raises(ValueError, match="bags only"):
         extract(ExtractConfig(clip, tmp_path / "out", topic="/image"))
     with pytest.raises(ValueError, match="holds nothing to look at, expected pictures"):

@@ -14,7 +14,12 @@ import torch
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import load_checkpoint
 from hmr_ros.training.lifter import train as lifter
-from hmr_ros.training.loop import RESUME, _Run
+from hmr_ros.networks.paper.net import RegressorConfig
+from hmr_ros.training.lifter import samples
+from hmr_ros.training.loop import RESUME, _Run, launch
+from hmr_ros.training.paper import proxy_data
+from hmr_ros.training.paper import train as paper
+from hmr_ros.training.prior import train as prior
 from hmr_ros.training.prior.train import PriorConfig, draw_poses, learn, train_prior
 
 KINDS = ("lifter", "prior")
@@ -33,8 +38,8 @@ def configured(kind, root, out, **changes):
 def trained(config):
     """Runs it; returns the weights, and what its history says of every epoch."""
     if isinstance(config, PriorConfig):
-        prior, result = learn(config, torch.from_numpy(draw_poses(config)), BodyModel.load(None))
-        return prior.state_dict(), result.history
+        network, result = learn(config, torch.from_numpy(draw_poses(config)), BodyModel.load(None))
+        return network.state_dict(), result.history
     metrics = lifter.train(config)
     return load_checkpoint(config.out / lifter.WEIGHTS)[0], [metrics["scores"], metrics["history"]]
 
@@ -148,55 +153,123 @@ def test_people_without_a_truth_in_numbers_are_named_before_training(people, tmp
         trained(config)
 
 
+# ---- several processes ------------------------------------------------------------------------------------------------
+
+
+def alone_or_together(kind, root, out, **changes):
+    """Trains with normalisation frozen, without dropout, and says what this process saw: losses and rows of every step (in a list that
+    grows meanwhile), how many people, maps or poses it prepared, and the fabric."""
+    noted = {"losses": [], "rows": [], "prepared": 0, "runs": []}
+
+    def counting(function, number):
+        def counted(*arguments, **options):
+            noted["prepared"] += number(*arguments)
+            return function(*arguments, **options)
+
+        return counted
+
+    learn_step = _Run._learn
+
+    def noting(run):
+        if run not in noted["runs"]:
+            noted["runs"].append(run)
+            losses_of = run.task.losses
+            run.task.losses = lambda learner, network, rows, step: (
+                noted["rows"].append([len(noted["runs"]), learner, step, rows.tolist()]), losses_of(learner, network, rows, step))[1]  # fmt: skip
+        rows, losses = learn_step(run)
+        noted["losses"].append([len(noted["runs"]), run.step, losses])
+        return rows, losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Run, "_learn", noting)
+        patch.setattr(torch.nn.BatchNorm2d, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
+        patch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)
+        patch.setattr(torch.nn.Dropout2d, "forward", lambda self, x: x)
+        patch.setattr(prior, "_CHUNK", 50)
+        patch.setattr(prior, "_draw", counting(prior._draw, lambda job: job[2]))
+        patch.setattr(samples, "_views", counting(samples._views, lambda data, *_: len(data["crop"])))
+        patch.setattr(proxy_data, "trim_depth", counting(proxy_data.trim_depth, len))
+        if kind == "prior":
+            config = configured(kind, root, out, **changes)
+            fabric = launch(config, prior.WEIGHTS)
+            learn(config, torch.from_numpy(draw_poses(config, fabric=fabric)), BodyModel.load(None), fabric)
+        elif kind == "lifter":
+            lifter.train(replace(configured(kind, root, out, **changes), batch=15))  # two processes have 8 and 7 of them
+        else:
+            paper.train(paper.SelfSupervisedConfig(
+                data=(root / "train",), out=out, regressor=RegressorConfig(size=32, width=8), steps=10, batch=16, lr=2e-3,
+                schedule="one_cycle", accelerator="cpu", save_every=3, log_every=2, **changes,
+            ))  # fmt: skip
+    return noted
+
+
 RANKS = """
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
 import torch
+import test_loop
 from hmr_ros.training.loop import _Run
-from test_loop import configured, trained
-
-kind, root, out = sys.argv[1], *map(Path, sys.argv[2:])
-runs, rows = [], []
-learn = _Run._learn
-
-def noted(self):
-    if self not in runs:
-        runs.append(self)
-        original = self.task.losses
-        def losses(learner, network, some, step):
-            rows.append([learner, step, some.tolist()])
-            return original(learner, network, some, step)
-        self.task.losses = losses
-    return learn(self)
-_Run._learn = noted
 
 if __name__ == "__main__":
-    trained(configured(kind, root, out, devices=2))
-    weights = torch.cat([p.detach().flatten() for run in runs for network in run.networks for p in network.parameters()])
+    kind, root, out, stop = sys.argv[1], *map(Path, sys.argv[2:4]), int(sys.argv[4])
+    step = _Run._learn
+    def killed(run):
+        if run.step == stop and run.fabric.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(run)
+    _Run._learn = killed
+    launch = json.loads(sys.argv[5])
+    noted = test_loop.alone_or_together(kind, root, out, **launch)
+    runs = noted.pop("runs")
+    noted["world"] = runs[0].fabric.world_size
     rank = runs[0].fabric.global_rank
-    Path(out, f"rank-{rank}.json").write_text(json.dumps({"rows": rows, "world": runs[0].fabric.world_size}))
-    torch.save(weights, Path(out, f"rank-{rank}.pt"))
+    Path(out, f"rank-{rank}.json").write_text(json.dumps(noted))
+    torch.save(torch.cat([p.detach().flatten() for run in runs for network in run.networks for p in network.parameters()]), out / f"rank-{rank}.pt")
 """
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_share_the_rows_and_keep_the_same_weights(kind, people, undisturbed, tmp_path):
-    out, script = tmp_path / "run", tmp_path / "ranks.py"
+@pytest.fixture
+def ranks(people, tmp_path):
+    """Function: two processes train in a folder ``run``; the second one kills itself in a step, if any. Gives the exit code and what was said."""
+    script, out = tmp_path / "ranks.py", tmp_path / "run"
     script.write_text(RANKS)
     path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-P", str(script), kind, str(people), str(out)], env=environment, capture_output=True,
-                          text=True, timeout=240)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    ranks = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-    assert [rank["world"] for rank in ranks] == [2, 2]
-    learners = 2
-    steps = undisturbed[kind][3]
-    calls = learners * 10 if kind == "prior" else learners * 12 + 3
-    assert steps == (10 if kind == "prior" else 15) and [len(rank["rows"]) for rank in ranks] == [calls, calls]
-    for (learner, step, one), (other_learner, other_step, other) in zip(*(rank["rows"] for rank in ranks)):
-        assert (learner, step, len(one)) == (other_learner, other_step, len(other)) and one != other
-        if kind == "lifter":  # a step has nobody twice; a prior's poses are drawn with replacement
-            assert not set(one) & set(other)
-    weights = [torch.load(out / f"rank-{rank}.pt") for rank in (0, 1)]
+
+    def run(kind, stop=-1):
+        arguments = [str(script), kind, str(people), str(out), str(stop), json.dumps({"devices": 2})]
+        done = subprocess.run([sys.executable, "-P", *arguments], env=environment, capture_output=True, text=True, timeout=240)
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def same_curve(found, expected):
+    assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
+    for (stage, step, some), (_, _, others) in zip(found, expected):
+        assert some.keys() == others.keys()
+        for name in some:  # sums in another order, which training multiplies
+            assert some[name] == pytest.approx(others[name], rel=2e-3, abs=1e-5), (stage, step, name)
+
+
+@pytest.mark.parametrize("kind, stop", [("lifter", None), ("prior", None), ("paper", 5)])
+def test_two_processes_prepare_a_part_each_share_the_rows_and_have_the_loss_curve_of_one(kind, stop, people, ranks, tmp_path):
+    alone, first = alone_or_together(kind, people, tmp_path / "alone"), 0
+    if stop is not None:  # the second process is killed: the run ends, and goes on from its last checkpoint
+        code, said = ranks(kind, stop)
+        assert code != 0, said
+        first = torch.load(tmp_path / "run" / RESUME, weights_only=True)["step"]
+        assert first == 3
+    code, said = ranks(kind)
+    assert code == 0, said
+    both = [json.loads((tmp_path / "run" / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [rank["world"] for rank in both] == [2, 2]
+    same_curve(both[0]["losses"], alone["losses"][first:])
+    same_curve(both[1]["losses"], alone["losses"][first:])
+    for one, other, every in zip(both[0]["rows"], both[1]["rows"], alone["rows"][first:], strict=True):
+        assert one[:3] == other[:3] == every[:3] and sorted(one[3] + other[3]) == sorted(every[3]) and other[3]
+    assert sum(rank["prepared"] for rank in both) == alone["prepared"] > 0
+    assert max(rank["prepared"] for rank in both) <= 0.6 * alone["prepared"]
+    weights = [torch.load(tmp_path / "run" / f"rank-{rank}.pt") for rank in (0, 1)]
     assert torch.equal(*weights) and torch.isfinite(weights[0]).all()
+    assert not list((tmp_path / "run").glob(".*"))  # what processes share is gone

@@ -141,7 +141,7 @@ def test_training_ends_in_the_same_weights_whether_people_are_mapped_or_held_in_
                     if name == "memory":
                         in_memory = of_rows(shards.load_proxies(folder), "sensor_depth")
                         patch.setattr("hmr_ros.training.paper.train.load", lambda *_: in_memory)
-                        patch.setattr("hmr_ros.training.paper.train.trimmed", lambda data, folder: trimmed(data))
+                        patch.setattr("hmr_ros.training.paper.train.trimmed", lambda data, folder, fabric: trimmed(data))
                     train(config)
                 models.append(torch.load(config.out / RESUME, weights_only=True)["modules"]["regressor"])
             assert all(torch.equal(models[0][key], other[key]) for other in models[1:] for key in other)

@@ -27,6 +27,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from hmr_ros.files import atomic_write
+from hmr_ros.training.data.mapped import SHARED
+from hmr_ros.training.processes import own_rows
 
 RESUME = "resume.pt"
 _ELSEWHERE = ("out", "save_every", "log_every", "accelerator", "devices", "nodes")  # settings that do not change a run's result
@@ -132,8 +134,11 @@ def launch(config: LoopConfig, weights: str, positive: Sequence[str] = ()) -> Fa
     fabric = Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes,
                     strategy="ddp" if config.devices * config.nodes > 1 else "auto", precision=config.precision)  # fmt: skip
     fabric.launch()
-    if config.batch % fabric.world_size:
-        raise ValueError(f"batch {config.batch} is not a multiple of the {fabric.world_size} processes")
+    if fabric.world_size > 1 and fabric.is_global_zero:
+        for left in config.out.glob(f"{SHARED}*"):  # by a run that was killed
+            left.unlink()
+    if config.batch < fabric.world_size:
+        raise ValueError(f"batch is {config.batch}, expected a row or more for each of the {fabric.world_size} processes")
     return fabric
 
 
@@ -194,30 +199,34 @@ class _Run:
 
     def _learn(self) -> tuple[Tensor, dict[str, float]]:
         """One step; returns the last learner's rows, and the losses: those of one name averaged."""
-        share = slice(self.fabric.global_rank, None, self.fabric.world_size)
+        share, world = own_rows(self.fabric), self.fabric.world_size
         torch.manual_seed(seed_of(self.config.seed, self.step, self.fabric.global_rank))
         values = defaultdict(list)
         for number, (learner, network, optimizer) in enumerate(zip(self.task.learners, self.networks, self.optimizers)):
-            rows = self.task.rows(self.step, number)[share]
+            every = self.task.rows(self.step, number)
+            rows = every[share]
             optimizer.zero_grad(set_to_none=True)
             losses = self.task.losses(number, network, rows, self.step)
-            self._require_finite(losses, rows)
-            self.fabric.backward(next(iter(losses.values())))
+            weight = len(rows) * world / len(every)  # 1, but for shares that are not equal: DDP averages over processes, not rows
+            means = self.fabric.all_reduce(weight * torch.stack([value.detach() for value in losses.values()]), reduce_op="mean")
+            self._require_finite(means, losses, rows)
+            self.fabric.backward(weight * next(iter(losses.values())))
             if learner.max_norm is not None:
                 self.fabric.clip_gradients(network, optimizer, max_norm=learner.max_norm)
             optimizer.step()
             if learner.schedule:
                 learner.schedule.step()
-            for name, value in zip(losses, torch.stack([value.detach() for value in losses.values()]).tolist()):
+            for name, value in zip(losses, means.tolist()):
                 values[name].append(value)
         self.task.after_step()
         return rows, {name: sum(some) / len(some) for name, some in values.items()}
 
-    def _require_finite(self, losses: dict[str, Tensor], rows: Tensor) -> None:
-        """FloatingPointError in every process where the loss of one is not finite: no process waits for one that has stopped."""
+    def _require_finite(self, means: Tensor, losses: dict[str, Tensor], rows: Tensor) -> None:
+        """FloatingPointError in every process where the loss of one is not finite, and so its mean: no process waits for one that has
+        stopped."""
         total, *others = losses.values()
         broken = ~torch.isfinite(total)
-        if self.fabric.all_reduce(broken.float(), reduce_op="sum") > 0:
+        if not torch.isfinite(means[0]):
             parts = ", ".join(f"{name} {value.item()}" for name, value in zip(list(losses)[1:], others)) or "its only part"
             whose = self.task.whose(rows) if broken else f"{self.task.rows_are} of another process, which names them"
             raise FloatingPointError(f"loss is {total.item()} in step {self.step} ({parts}); {whose}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Callable, Iterator, NamedTuple
 
 import numpy as np
 
@@ -47,8 +47,8 @@ class VideoFile:
         """All frames that can be decoded, in order. ``report`` is filled at the end, also when it is left early or fails half way."""
         from av.error import FFmpegError
 
-        convert = _converter(self)
-        for index, (time, frame) in enumerate(self._decoded(report or ReadReport("frames"))):
+        convert = self.converter()
+        for index, (time, frame) in enumerate(self.decoded(report or ReadReport("frames"))):
             try:
                 picture = convert(frame)
             except (FFmpegError, OSError, ValueError, MemoryError) as error:
@@ -56,15 +56,33 @@ class VideoFile:
                                  f"converted ({error})") from error  # fmt: skip
             yield VideoFrame(index, time, picture)
 
-    def count(self, stop: int | None = None, report: ReadReport | None = None) -> int:
-        """How many frames can be decoded, at most ``stop``; nothing is converted."""
-        number = 0
-        for number, _ in enumerate(self._decoded(report or ReadReport("frames")), start=1):
-            if number == stop:
-                break
-        return number
+    def decoded_from(self, pts: int) -> Iterator:
+        """av.VideoFrames from the one with this stamp on, found by seeking; none where it is not found."""
+        from av.error import FFmpegError
 
-    def _decoded(self, report: ReadReport) -> Iterator[tuple[float, object]]:
+        with self._open() as (container, stream):
+            stream.thread_type, found = "AUTO", False
+            try:
+                container.seek(pts, stream=stream)
+                for packet in container.demux(stream):
+                    try:
+                        frames = packet.decode()
+                    except FFmpegError:
+                        continue
+                    for frame in frames:
+                        found = found or frame.pts == pts
+                        if found:
+                            yield frame
+                        elif frame.pts is None or frame.pts > pts:
+                            return
+            except FFmpegError:
+                return  # as `decoded` ends there
+
+    def converter(self) -> Callable[[object], np.ndarray]:
+        """av.VideoFrame → uint8 (H, W, 3) BGR, upright. 16-bit grey is stretched by the bit depth of the whole video."""
+        return _converter(self)
+
+    def decoded(self, report: ReadReport) -> Iterator[tuple[float, object]]:
         """(seconds, av.VideoFrame); counts what the container holds and what the decoder makes of it."""
         import av
 
@@ -170,7 +188,6 @@ def _missing(stream, end: float | None, step: float) -> int:
 
 
 def _converter(video: VideoFile):
-    """av.VideoFrame → uint8 (H, W, 3) BGR, upright. 16-bit grey is stretched by the bit depth of the whole video."""
     from av.video.reformatter import VideoReformatter
 
     from hmr_ros.io.decode import bit_depth_of, to_8bit
@@ -181,7 +198,7 @@ def _converter(video: VideoFile):
         nonlocal depth
         if frame.format.name in ("gray16le", "gray16be"):
             if depth is None:
-                depth = max(bit_depth_of(f.to_ndarray(format="gray16le")) for _, f in video._decoded(ReadReport("frames")))
+                depth = max(bit_depth_of(f.to_ndarray(format="gray16le")) for _, f in video.decoded(ReadReport("frames")))
             picture = np.repeat(to_8bit(frame.to_ndarray(format="gray16le"), depth)[..., None], 3, axis=2)
         else:
             bgr = reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC")

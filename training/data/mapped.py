@@ -13,10 +13,16 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from hmr_ros.training.processes import everyones
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+SHARED = ".shared-rows-"  # how names of files begin that processes of a run are about to share
 _RESIDENT = 1 << 26  # bytes that may be mapped before they are given back
 _BLOCK = 1 << 21  # bytes that the system may map at once about the one that is read
 _ROWS = 8  # read at once
@@ -151,10 +157,16 @@ def _map_npy(file: BinaryIO, start: int, whole: mmap.mmap) -> np.ndarray:
 
 class RowWriter:
     """Collects named rows, part by part: in files without a name in ``folder``, which are gone with the process however it ends,
-    or in memory without one. ``rows`` gives them back."""
+    or in memory without one. ``rows`` gives them back.
 
-    def __init__(self, folder: Path | None):
-        self._folder = folder
+    With several processes each appends its own part, ``views`` times over, and ``rows`` of all has every process's, view by view.
+    ``folder``, which they share, is then needed; files have a name in it until all processes have them open."""
+
+    def __init__(self, folder: Path | None, fabric: Fabric | None = None):
+        self._folder, self._fabric = folder, fabric
+        self._shared = fabric is not None and fabric.world_size > 1
+        if self._shared and folder is None:
+            raise ValueError("no folder for rows of several processes, expected one that they share")
         self._kinds: dict[str, tuple[tuple[int, ...], np.dtype]] = {}  # shape and type of a row
         self._files: dict[str, BinaryIO] = {}
         self._parts: dict[str, list[np.ndarray]] = {}
@@ -169,13 +181,31 @@ class RowWriter:
                 continue
             if name not in self._files:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._files[name] = tempfile.TemporaryFile(dir=self._folder)
+                kept = {"prefix": SHARED, "delete": False} if self._shared else {}
+                self._files[name] = (tempfile.NamedTemporaryFile if kept else tempfile.TemporaryFile)(dir=self._folder, **kept)
             self._files[name].write(np.ascontiguousarray(array).data)
 
-    def rows(self) -> dict[str, Rows]:
-        rows = {name: Rows(parts) for name, parts in self._parts.items()}
-        for name, file in self._files.items():
+    def rows(self, views: int = 1) -> dict[str, Rows]:
+        """All rows by their names; to be called by every process."""
+        if self._folder is None:
+            return {name: Rows(parts) for name, parts in self._parts.items()}
+        for file in self._files.values():
             file.flush()
-            shape, dtype = self._kinds[name]
-            rows[name] = Rows([np.frombuffer(_map(file), dtype).reshape(-1, *shape)])
-        return rows
+        if not self._shared:
+            return {name: Rows([self._mapped(file, name)]) for name, file in self._files.items()}
+        own = {name: (Path(file.name).name, self._kinds[name]) for name, file in self._files.items()}
+        parts: dict[str, list[np.ndarray]] = {}
+        for files in everyones(own, self._fabric):
+            for name, (file, kind) in files.items():
+                self._kinds[name] = kind
+                with (self._folder / file).open("rb") as opened:
+                    parts.setdefault(name, []).append(self._mapped(opened, name))
+        everyones(None, self._fabric)  # everybody has them open
+        for file in self._files.values():
+            Path(file.name).unlink()
+        return {name: Rows([part.reshape(views, -1, *part.shape[1:])[view] for view in range(views) for part in some])
+                for name, some in parts.items()}  # fmt: skip
+
+    def _mapped(self, file: BinaryIO, name: str) -> np.ndarray:
+        shape, dtype = self._kinds[name]
+        return np.frombuffer(_map(file), dtype).reshape(-1, *shape)

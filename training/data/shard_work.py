@@ -11,9 +11,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Callable
 
@@ -23,8 +25,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hmr_ros.io.remote import local, shown
 from hmr_ros.proxies import registry
-from hmr_ros.files import make_folder, write_json
+from hmr_ros.training.data.shard_folder import ShardFolder
 
 Task = tuple  # shard number, range of pictures, and what else its maker needs
 Maker = Callable[..., None]  # called with the members of a task and ``tick``, which it calls after every picture
@@ -36,27 +39,29 @@ def spans(count: int, shard_size: int) -> list[tuple[int, range]]:
     return [(shard, range(start, min(start + shard_size, count))) for shard, start in enumerate(starts)]
 
 
-def claim(folder: Path, identity: dict) -> None:
+def claim(location: Path | str, identity: dict) -> ShardFolder:
     """Make the folder and write ``identity`` (what the content of shards depends on) to its config.json.
 
     Raises ValueError when the folder holds another data set, or files of one that is not known.
     """
-    make_folder(folder)
-    path = folder / "config.json"
-    if path.is_file():
+    folder = ShardFolder(location)
+    names = folder.names()
+    begun = any(fnmatch(name, "proxies-*.npz") for name in names)
+    if "config.json" in names:
         new = json.loads(json.dumps(identity))  # lists, as they are read back
-        old = _with_extractor(json.loads(path.read_text()), new.get("extractor"))
+        old = _with_extractor(json.loads(folder.read("config.json")), new.get("extractor"))
         changed = [name for name in sorted({*new, *old}) if new.get(name) != old.get(name)]
-        if changed and any(folder.glob("proxies-*.npz")):
-            raise ValueError(f"{folder} holds another data set (different: {', '.join(changed)}); choose another --out")
-    elif any(folder.glob("proxies-*.npz")):
-        raise ValueError(f"{folder} holds shards but no config.json that says of what; choose another --out")
-    write_json(path, identity, sort_keys=True)  # equal contents are equal bytes
+        if changed and begun:
+            raise ValueError(f"{shown(location)} holds another data set (different: {', '.join(changed)}); choose another --out")
+    elif begun:
+        raise ValueError(f"{shown(location)} holds shards but no config.json that says of what; choose another --out")
+    folder.write_json("config.json", identity)
+    return folder
 
 
 def extractor_of(folder: Path | str) -> dict | None:
     """Identity of the extractor that made a folder's shards (proxies/registry.py); None where the folder is older than identities."""
-    path = Path(folder) / "config.json"
+    path = local(folder) / "config.json"
     return json.loads(path.read_text()).get("extractor") if path.is_file() else None
 
 
@@ -80,11 +85,11 @@ def _with_extractor(config: dict, extractor: dict | None) -> dict:
     return config | {"extractor": extractor if same else {"name": registry.DEFAULT, "files": hashes}}
 
 
-def finish(folder: Path, manifest: dict) -> None:
+def finish(location: Path | str, manifest: dict) -> None:
     """Write manifest.json once every shard is there, and remove what killed runs left half-written."""
-    for partial in folder.glob(".*.partial.*"):
-        partial.unlink(missing_ok=True)
-    write_json(folder / "manifest.json", manifest, sort_keys=True)
+    folder = ShardFolder(location)
+    folder.remove_staged()
+    folder.write_json("manifest.json", manifest)
 
 
 def make_shards(open_maker: Callable[[], Maker], tasks: list[Task], total: int, workers: int, label: str) -> None:
@@ -94,6 +99,16 @@ def make_shards(open_maker: Callable[[], Maker], tasks: list[Task], total: int, 
     shard. Tasks are begun in their order. One worker is this process. Raises what a maker raises, and OSError when a worker
     is killed; whole shards are kept.
     """
+    with progress(tasks, total, label) as show:
+        if tasks and workers == 1:
+            _make_here(open_maker, tasks, show)
+        elif tasks:
+            _make_in_processes(open_maker, tasks, min(workers, len(tasks)), show)
+
+
+@contextmanager
+def progress(tasks: list[Task], total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """A bar for the missing ``tasks`` of ``total`` pictures; gives a function that is told how many pictures of them are made."""
     done = total - sum(len(task[1]) for task in tasks)
     columns = (
         TextColumn(escape(label)),
@@ -103,17 +118,14 @@ def make_shards(open_maker: Callable[[], Maker], tasks: list[Task], total: int, 
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True, markup=False)) as progress:
-        bar = progress.add_task("", total=total, completed=done, rate=0.0)
+    with Progress(*columns, console=Console(stderr=True, markup=False)) as bars:
+        bar = bars.add_task("", total=total, completed=done, rate=0.0)
 
         def show(made: int) -> None:
-            elapsed = progress.tasks[bar].elapsed or 1e-9
-            progress.update(bar, completed=done + made, rate=made / elapsed)
+            elapsed = bars.tasks[bar].elapsed or 1e-9
+            bars.update(bar, completed=done + made, rate=made / elapsed)
 
-        if tasks and workers == 1:
-            _make_here(open_maker, tasks, show)
-        elif tasks:
-            _make_in_processes(open_maker, tasks, min(workers, len(tasks)), show)
+        yield show
 
 
 def _make_here(open_maker, tasks: list[Task], show) -> None:
@@ -125,7 +137,7 @@ def _make_here(open_maker, tasks: list[Task], show) -> None:
         show(made)
 
     threads = torch.get_num_threads(), cv2.getNumThreads()
-    _use_one_thread()
+    use_one_thread()
     try:
         make = open_maker()
         for task in tasks:
@@ -135,7 +147,7 @@ def _make_here(open_maker, tasks: list[Task], show) -> None:
         cv2.setNumThreads(threads[1])
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
     """One a process is fastest, and sums come out the same to the last bit however many processes share the work."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -175,7 +187,7 @@ def _start_worker(open_maker, made, stop) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _use_one_thread()
+    use_one_thread()
     try:
         _worker = (open_maker(), made, stop)
     except Exception as error:  # raised where it can be told; an error here would only break the pool

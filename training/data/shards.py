@@ -27,6 +27,7 @@ the crop only cannot know more.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from scipy.spatial.transform import Rotation
 from hmr_ros.files import atomic_write
 from hmr_ros.camera import Camera, ray_axes
 from hmr_ros.geometry import square_crop
+from hmr_ros.io.remote import local
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.proxies import FEATURE_MAP, PersonProxies
 from hmr_ros.proxies.depth import sensor_depth, trim_depth
@@ -106,7 +108,22 @@ def add_row(rows: RowLists, row: dict[str, object]) -> None:
 
 def save_proxies(folder: Path, shard: int, images: range, rows: RowLists, **extra: np.ndarray) -> None:
     """Write a proxies shard atomically; ``extra`` (names of NOT_ROWS) is about the shard as a whole."""
-    _save(proxies_path(folder, shard), {**_stack(rows), "images": np.array([images.start, images.stop]), **extra})
+    _save(proxies_path(folder, shard), _proxies(images, rows, extra))
+
+
+def pack(shard: int, images: range, rows: RowLists, maps: list[np.ndarray] | None, views: int, **extra: np.ndarray) -> dict[str, bytes]:
+    """Files of a shard without truth, by name, the proxies last: what ``save_activations`` (with ``maps``) and ``save_proxies`` write."""
+    contents = []
+    if maps is not None:
+        np.save(buffer := io.BytesIO(), _activations(maps, views))
+        contents.append(buffer.getvalue())
+    np.savez(buffer := io.BytesIO(), **_proxies(images, rows, extra))
+    contents.append(buffer.getvalue())
+    return dict(zip(names(shard, maps is not None), contents, strict=True))
+
+
+def _proxies(images: range, rows: RowLists, extra: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {**_stack(rows), "images": np.array([images.start, images.stop]), **extra}
 
 
 def feature_maps(person: PersonProxies) -> np.ndarray:
@@ -122,7 +139,11 @@ def feature_maps(person: PersonProxies) -> np.ndarray:
 def save_activations(folder: Path, shard: int, maps: list[np.ndarray], views: int) -> None:
     """Write a shard's ``feature_maps`` (n, ``views``, *FEATURE_MAP) atomically."""
     with atomic_write(activations_path(folder, shard)) as partial:
-        np.save(partial, np.stack(maps) if maps else np.empty((0, views, *FEATURE_MAP), np.float16))
+        np.save(partial, _activations(maps, views))
+
+
+def _activations(maps: list[np.ndarray], views: int) -> np.ndarray:
+    return np.stack(maps) if maps else np.empty((0, views, *FEATURE_MAP), np.float16)
 
 
 def size_identity(depth_size: int) -> dict:
@@ -131,6 +152,11 @@ def size_identity(depth_size: int) -> dict:
     if depth_size < 16:
         raise ValueError(f"--depth-size is {depth_size}, expected 16 pixels or more")
     return {} if depth_size == MAP_SIZE else {"depth_size": depth_size}
+
+
+def names(shard: int, activations: bool = False) -> list[str]:
+    """Of a shard's files without truth, the proxies last."""
+    return [activations_path("", shard).name] * activations + [proxies_path("", shard).name]
 
 
 def proxies_path(folder: Path, shard: int) -> Path:
@@ -174,7 +200,7 @@ def open_activations(*folders: Path | str) -> Rows:
     """(n, V, *FEATURE_MAP) float16 as memory maps, row by row as ``open_people``'s or ``open_proxies``' of one folder after the other: the
     feature maps of every person's plain and, where V is 2, mirrored view. ValueError where a folder lacks some."""
     paths = []
-    for folder in map(Path, folders):
+    for folder in map(local, folders):
         some, expected = sorted(folder.glob("activations-*.npy")), len(list(folder.glob("proxies-*.npz")))
         if len(some) != expected:
             raise ValueError(f"{folder} has {len(some)} activations-*.npy for {expected} shards: proxies need `hmr-ros extract --feature-maps`; "
@@ -228,7 +254,7 @@ def _open_people(folder: Path | str) -> tuple[dict[str, Rows], list[int]]:
 
 def _open(folder: Path | str, pattern: str, names: Sequence[str] | None = None) -> tuple[dict[str, Rows], list[int]]:
     """Rows of all shards of a kind, and the bytes of each shard that are held in memory."""
-    paths = sorted(Path(folder).glob(pattern))
+    paths = sorted(local(folder).glob(pattern))
     if not paths:
         how = (
             "people with their truth are made by `hmr-ros data rendered --out ANOTHER_FOLDER`" if "truth" in pattern

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.proxies import FEATURE_MAP, BlazePoseRecord, PersonProxies, flipped, registry
 from hmr_ros.training.data import shards
 from hmr_ros.training.data.mapped import Rows, RowWriter
+from hmr_ros.training.processes import everyones, own_part
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 FLIPS = ("plain", "mirrored")
 DEPTHS = ("depth", "sensor_depth")
@@ -49,9 +54,10 @@ class Samples:
     def __getitem__(self, rows) -> Samples:
         return replace(self, **{name: torch.as_tensor(getattr(self, name)[rows]) for name in _BY_VIEW})
 
-    def parts(self) -> Iterator[Samples]:
-        """All samples in order, some at a time."""
-        return (self[rows] for rows in torch.arange(len(self)).split(_PART))
+    def parts(self, fabric: Fabric | None = None) -> Iterator[Samples]:
+        """All samples in order, some at a time; with a ``fabric`` those that this process works on."""
+        own = own_part(len(self), fabric)
+        return (self[rows] for rows in torch.arange(own.start, own.stop).split(_PART))
 
     @property
     def feature_map(self) -> Tensor:
@@ -62,7 +68,7 @@ class Samples:
 _BY_VIEW = [name for name in Samples.__dataclass_fields__ if name != "maps"]
 
 
-def load_people(folders: Sequence[Path]) -> dict[str, Rows | np.ndarray]:
+def load_people(folders: Sequence[Path | str]) -> dict[str, Rows | np.ndarray]:
     """Proxies and truth of several folders written by ``hmr-ros data rendered``, row by row and on disk; without false negatives.
     ``seen`` (N,) is every person's row in ``load_feature_maps``."""
     if not folders:
@@ -73,7 +79,7 @@ def load_people(folders: Sequence[Path]) -> dict[str, Rows | np.ndarray]:
     return people | {"seen": np.arange(len(people["index"]))}
 
 
-def load_feature_maps(folders: Sequence[Path]) -> Rows:
+def load_feature_maps(folders: Sequence[Path | str]) -> Rows:
     """BlazePose's feature maps (N * 2, *FEATURE_MAP) float16 of ``load_people``'s rows, on disk: every person's plain and mirrored view."""
     return shards.open_activations(*folders).reshape(*FEATURE_MAP)
 
@@ -86,26 +92,31 @@ def make_samples(
     depths: Sequence[str] = ("depth",),
     people: np.ndarray | None = None,
     folder: Path | None = None,
+    fabric: Fabric | None = None,
 ) -> Samples:
     """Views of all people in ``load_people``'s rows, or of some of them (N,): all people by the first flip and depth, then by the next.
 
     ``maps`` are ``load_feature_maps``'s. With a ``folder`` the samples are kept there, in files that are gone with the process;
-    otherwise in memory. Raises FloatingPointError with the people whose proxies or truth are not finite.
+    otherwise in memory. Processes of a ``fabric`` read and prepare a part each, and share the folder. Raises FloatingPointError with
+    the people whose proxies or truth are not finite, in every process.
     """
     people = np.arange(len(data["index"])) if people is None else people
-    writer = RowWriter(folder)
+    own = people[own_part(len(people), fabric)]
+    writer, problem = RowWriter(folder, fabric), ""
     for flip in flips:
         for depth in depths:
             names = (*_PROXIES, *_MIRRORED, *_TRUTH, "seen", depth)
-            for first in range(0, len(people), _PART):
-                chosen = people[first : first + _PART]
+            for first in range(0, len(own), _PART):
+                chosen = own[first : first + _PART]
                 views = _views({name: data[name][chosen] for name in names}, skeleton, flip, depth)
                 finite = np.logical_and.reduce([np.isfinite(values).reshape(len(chosen), -1).all(1) for values in views.values()])
                 if not finite.all():
-                    raise FloatingPointError(f"proxies or truth of people {chosen[~finite].tolist()} are not finite ({flip}, {depth}); "
-                                             "make their shards again")  # fmt: skip
+                    problem = problem or f"proxies or truth of people {chosen[~finite].tolist()} are not finite ({flip}, {depth})"
                 writer.append(**views, person=chosen)
-    fields = writer.rows()
+    for problem in everyones(problem, fabric):
+        if problem:
+            raise FloatingPointError(f"{problem}; make their shards again")
+    fields = writer.rows(views=len(flips) * len(depths))
     if folder is None:
         fields = {name: torch.from_numpy(np.asarray(rows)) for name, rows in fields.items()}
     return Samples(maps, **fields)

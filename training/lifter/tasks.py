@@ -21,6 +21,7 @@ from hmr_ros.skeleton import LIMB_KEYPOINTS
 from hmr_ros.training.data.mapped import Rows, RowWriter
 from hmr_ros.training.loop import Learner, Task, generator, one_cycle, order, seed_of
 from hmr_ros.training.losses.body import body_loss
+from hmr_ros.training.processes import everyones
 from hmr_ros.training.metrics import COCO_HIPS, auroc, mpjpe, pa_mpjpe, root_aligned
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples
 
@@ -40,7 +41,7 @@ class RegressorTask(Task):
         self, config: LifterConfig, fabric: Fabric, lifter: Lifter, learned: Samples, held_out: Samples, skeleton: PosedKeypoints
     ):
         self.config, self.lifter, self.learned, self.held_out, self.skeleton = config, lifter, learned, held_out, skeleton
-        self.device, self.posed = fabric.device, copy.deepcopy(skeleton).to(fabric.device)
+        self.fabric, self.device, self.posed = fabric, fabric.device, copy.deepcopy(skeleton).to(fabric.device)
         self.people = len(learned) // VIEWS
         self.per_epoch = self.people // config.batch
         self.steps = config.epochs * self.per_epoch
@@ -77,42 +78,45 @@ class RegressorTask(Task):
 
     def evaluate(self) -> dict[str, float]:
         members, self.lifter.members = self.lifter.members, self.average.module
-        scores = evaluate(self.lifter, self.held_out, self.skeleton)
+        scores = evaluate(self.lifter, self.held_out, self.skeleton, self.fabric)
         self.lifter.members = members
         return scores
 
 
-def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict[str, float]:
+def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints, fabric: Fabric | None = None) -> dict[str, float]:
     """Means of ``errors``; of betas the root of the mean square."""
-    values = errors(lifter, samples, skeleton)
+    values = errors(lifter, samples, skeleton, fabric)
     return {name: float(np.sqrt(some.mean()) if name == "betas_rms" else some.mean()) for name, some in values.items()}
 
 
-def errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> dict[str, np.ndarray]:
-    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) of each sample (N,), and the mean square of the betas' error."""
+def errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints, fabric: Fabric | None = None) -> dict[str, np.ndarray]:
+    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) of each sample (N,), and the mean square of the betas' error. With a
+    ``fabric`` each process takes a part, and everybody gets all."""
     limbs, betas = ([], []), []
-    for some, predicted in predictions(lifter, samples):
+    for some, predicted in predictions(lifter, samples, fabric):
         for part, body in zip(limbs, (predicted, some)):
             part.append(root_aligned(skeleton(body.rotations, body.betas)[1], COCO_HIPS)[:, _LIMBS].numpy())
         betas.append(predicted.betas - some.betas)
-    predicted, truth = map(np.concatenate, limbs)
+    predicted, truth, betas = (sum(parts, []) for parts in zip(*everyones((*limbs, betas), fabric)))
+    predicted, truth = np.concatenate(predicted), np.concatenate(truth)
     return {"mpjpe": mpjpe(predicted, truth), "pa_mpjpe": pa_mpjpe(predicted, truth), "betas_rms": torch.cat(betas).square().mean(1).numpy()}
 
 
 @torch.no_grad()
-def predictions(lifter: Lifter, samples: Samples) -> Iterator[tuple[Samples, BodyParameters]]:
-    """Some of the samples at a time, and the lifter's prediction for them, both on the CPU."""
+def predictions(lifter: Lifter, samples: Samples, fabric: Fabric | None = None) -> Iterator[tuple[Samples, BodyParameters]]:
+    """Some of the samples (with a ``fabric``, of this process's part) at a time, and the lifter's prediction for them, both on the CPU."""
     lifter.eval()
-    for some in samples.parts():
+    for some in samples.parts(fabric):
         inputs = (value.to(lifter.feature_mean.device) for value in (some.features, some.feature_map))
         yield some, BodyParameters(*(value.cpu() for value in lifter(*inputs)))
 
 
 @torch.no_grad()
-def shrink_betas(lifter: Lifter, calibration: Samples) -> None:
+def shrink_betas(lifter: Lifter, calibration: Samples, fabric: Fabric | None = None) -> None:
     """Scale each shape coefficient, in place, to its regression slope on people whom the regressor has not seen: pictures show
     little of shape, the losses on joints make much of it, and an overstated shape is worse than the mean one."""
-    predicted, truth = (torch.cat(parts) for parts in zip(*((p.betas, some.betas) for some, p in predictions(lifter, calibration))))
+    own = [(p.betas, some.betas) for some, p in predictions(lifter, calibration, fabric)]
+    predicted, truth = (torch.cat(parts) for parts in zip(*sum(everyones(own, fabric), [])))
     slope = ((predicted * truth).sum(0) / predicted.square().sum(0).clamp_min(1e-9)).clamp(0, 1).to(lifter.feature_mean.device)
     for member in lifter.members:
         for parameter in member.head.parameters():
@@ -142,9 +146,9 @@ class ReliabilityTask(Task):
         self, config: LifterConfig, fabric: Fabric, lifter: Lifter, calibration: Samples, held_out: Samples, skeleton: PosedKeypoints
     ):
         self.config, self.device, self.network = config, fabric.device, lifter.reliability
-        self.right = joint_errors(lifter, calibration, skeleton) < RIGHT
-        self.held_out_error = joint_errors(lifter, held_out, skeleton)
-        self.inputs, self.held_out = (_reliability_inputs(lifter, some, config.out) for some in (calibration, held_out))
+        self.right = joint_errors(lifter, calibration, skeleton, fabric) < RIGHT
+        self.held_out_error = joint_errors(lifter, held_out, skeleton, fabric)
+        self.inputs, self.held_out = (_reliability_inputs(lifter, some, config.out, fabric) for some in (calibration, held_out))
         self.batch = min(config.batch, len(calibration))
         self.per_epoch = len(calibration) // self.batch
         self.steps = config.reliability_epochs * self.per_epoch
@@ -183,25 +187,25 @@ class ReliabilityTask(Task):
 
 
 @torch.no_grad()
-def _reliability_inputs(lifter: Lifter, samples: Samples, folder: Path) -> Rows:
+def _reliability_inputs(lifter: Lifter, samples: Samples, folder: Path, fabric: Fabric) -> Rows:
     """What the reliability network sees of samples (N, inputs), on disk in ``folder``."""
     lifter.eval()
-    writer = RowWriter(folder)
-    for some in samples.parts():
+    writer = RowWriter(folder, fabric)
+    for some in samples.parts(fabric):
         inputs = (value.to(lifter.feature_mean.device) for value in (some.features, some.feature_map))
         writer.append(inputs=lifter.outputs(*inputs)[1].cpu().numpy())
     return writer.rows()["inputs"]
 
 
-def joint_errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> Tensor:
+def joint_errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints, fabric: Fabric | None = None) -> Tensor:
     """3D error of the 12 limb joints (N, 12) in metres, relative to the hips' midpoint, refined as in the estimator."""
     refine = Refiner(skeleton)
     errors = []
-    for some, predicted in predictions(lifter, samples):
+    for some, predicted in predictions(lifter, samples, fabric):
         rotations, betas, cameras, _ = (value.numpy() for value in predicted)
         targets, confidence = keypoints_in_features(some.features.numpy())
         refined, _ = refine(rotations, betas, cameras, targets, confidence)
         joints = skeleton(torch.from_numpy(refined), torch.from_numpy(betas))[1]
         truth = skeleton(some.rotations, some.betas)[1]
         errors.append((root_aligned(joints, COCO_HIPS) - root_aligned(truth, COCO_HIPS))[:, _LIMBS].norm(dim=-1))
-    return torch.cat(errors)
+    return torch.cat(sum(everyones(errors, fabric), []))

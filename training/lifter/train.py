@@ -16,11 +16,13 @@ from typing import Annotated
 import numpy as np
 import torch
 import tyro
+from lightning_fabric import Fabric
 from rich.console import Console
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
 from hmr_ros.files import save_checkpoint, write_json
+from hmr_ros.io.remote import name_of
 from hmr_ros.networks.checkpoints import lifter_options, load_lifter
 from hmr_ros.geometry import sixd_from_matrix
 from hmr_ros.networks.lifter.features import FEATURE_COUNT, FEATURE_LAYOUT
@@ -29,6 +31,7 @@ from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.training.data import shard_work
 from hmr_ros.training.loop import LoopConfig, launch, require_same, run
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples, load_feature_maps, load_people, make_samples
+from hmr_ros.training.processes import everyones
 from hmr_ros.training.lifter.tasks import VIEWS, RegressorTask, ReliabilityTask, shrink_betas
 
 WEIGHTS = "lifter.safetensors"
@@ -39,9 +42,9 @@ _CALIBRATION = 10  # of so many pictures one is kept from the regressor, for its
 class LifterConfig(LoopConfig):
     """Train the lifter and its reliability on rendered people."""
 
-    data: tuple[Path, ...]
-    """Folders written by `hmr-ros data rendered`, for training."""
-    val: tuple[Path, ...]
+    data: tuple[str | Path, ...]
+    """Folders written by `hmr-ros data rendered`, or their URLs, for training."""
+    val: tuple[str | Path, ...]
     """Folders written by `hmr-ros data rendered --split val`: their scores are shown and logged."""
     out: Path = Path("runs/lifter")
     """Where lifter.safetensors, metrics.json, resume.pt and TensorBoard's events go; an unfinished run in it is continued."""
@@ -99,8 +102,8 @@ def train(config: LifterConfig, console: Console = Console(markup=False)) -> dic
     body = BodyModel.load(None)
     skeleton = PosedKeypoints(body)
     with console.status("reading rendered people"):
-        learned, calibration = _people(config, skeleton)
-        held_out = make_samples(load_people(config.val), load_feature_maps(config.val), skeleton, folder=config.out)
+        learned, calibration = _people(config, skeleton, fabric)
+        held_out = make_samples(load_people(config.val), load_feature_maps(config.val), skeleton, folder=config.out, fabric=fabric)
     people = len(learned) // VIEWS
     if fabric.is_global_zero:
         console.print(f"{people} people to learn from, {len(calibration) // VIEWS} in the calibration split, {len(held_out)} held out, "
@@ -109,12 +112,12 @@ def train(config: LifterConfig, console: Console = Console(markup=False)) -> dic
         options, lifter = _continued(config, body)
     else:
         options, lifter = config, Lifter(**_options(config))
-        _set_statistics(lifter, learned)
+        _set_statistics(lifter, learned, fabric)
     lifter.to(fabric.device)
     regressor = RegressorTask(options, fabric, lifter, learned, held_out, skeleton)
     first = run(regressor, config, fabric, console)
     lifter.members = regressor.average.module
-    shrink_betas(lifter, calibration)
+    shrink_betas(lifter, calibration, fabric)
     reliability = ReliabilityTask(options, fabric, lifter, calibration, held_out, skeleton)
     second = run(reliability, replace(config, out=config.out / "reliability"), fabric, console)
     lifter.reliability.load_state_dict(reliability.best.network.state_dict())
@@ -131,7 +134,7 @@ def train(config: LifterConfig, console: Console = Console(markup=False)) -> dic
     return metrics
 
 
-def _people(config: LifterConfig, skeleton: PosedKeypoints) -> tuple[Samples, Samples]:
+def _people(config: LifterConfig, skeleton: PosedKeypoints, fabric: Fabric) -> tuple[Samples, Samples]:
     """Views of the training and of the calibration split, view by view: row v * n + i is view v of person i."""
     data = load_people(config.data)
     index = np.asarray(data["index"])
@@ -146,7 +149,7 @@ def _people(config: LifterConfig, skeleton: PosedKeypoints) -> tuple[Samples, Sa
             f"{config.batch} and one person: make more, or lower --batch"
         )
     maps = load_feature_maps(config.data)
-    learned, calibration = (make_samples(data, maps, skeleton, FLIPS, DEPTHS, part, config.out) for part in parts)
+    learned, calibration = (make_samples(data, maps, skeleton, FLIPS, DEPTHS, part, config.out, fabric) for part in parts)
     return learned, calibration
 
 
@@ -162,15 +165,15 @@ def _continued(config: LifterConfig, body: BodyModel) -> tuple[LifterConfig, Lif
     return replace(config, **lifter_options(config.init)), lifter
 
 
-def _set_statistics(lifter: Lifter, samples: Samples) -> None:
+def _set_statistics(lifter: Lifter, samples: Samples, fabric: Fabric) -> None:
     """Centre the lifter's input and output on the training set."""
     sums, count = [0.0] * 4, len(samples)
-    for some in samples.parts():
+    for some in samples.parts(fabric):
         features, camera = some.features.double(), some.weak_camera
         log_camera = torch.cat([camera[:, :1].clamp_min(1e-3).log(), camera[:, 1:]], dim=1)
         parts = features, features.square(), sixd_from_matrix(some.rotations), log_camera
         sums = [total + part.double().sum(0) for total, part in zip(sums, parts)]
-    mean, square, rotations, camera = (total / count for total in sums)
+    mean, square, rotations, camera = (sum(parts) / count for parts in zip(*everyones(sums, fabric)))
     lifter.feature_mean.copy_(mean)
     lifter.feature_std.copy_(((square - mean.square()) * count / (count - 1)).clamp_min(0).sqrt().clamp_min(1e-3))
     lifter.mean_rotations.copy_(rotations)
@@ -194,8 +197,8 @@ def _metadata(config: LifterConfig, people: int, body: BodyModel, scores: dict) 
         "feature_layout": FEATURE_LAYOUT,
         "body": {"name": body.name, "sha256": body.sha256},
         "training": asdict(config) | {
-            "data": [folder.name for folder in config.data],
-            "val": [folder.name for folder in config.val],
+            "data": [name_of(folder) for folder in config.data],
+            "val": [name_of(folder) for folder in config.val],
             "out": config.out.name,
             "init": config.init and config.init.name,
             "people": people,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from hmr_ros.proxies.depth import trim_depth
 from hmr_ros.skeleton import COCO_MIRROR, LIMB_KEYPOINTS
 from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.mapped import Rows, RowWriter
+from hmr_ros.training.processes import everyones, own_part
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 DepthKind = Literal["depth", "sensor_depth"]
 CHANGED = 1e-3  # metres: a pixel moved by more than float16's rounding was trimmed
@@ -97,17 +101,18 @@ def of_rows(rows: dict[str, np.ndarray], depth: DepthKind = "depth", extractor: 
     return ProxyData(torch.from_numpy(joints), torch.from_numpy(np.ascontiguousarray(rows[depth], np.float16)))
 
 
-def trimmed(data: ProxyData, folder: Path | None = None) -> tuple[ProxyData, float]:
+def trimmed(data: ProxyData, folder: Path | None = None, fabric: Fabric | None = None) -> tuple[ProxyData, float]:
     """Every depth map trimmed by T_IQR (equations 1-3), and the share of its valid pixels that changed. Trimmed maps are held in
-    memory, or in a file in ``folder`` that is gone with the process."""
-    writer, changed, valid = RowWriter(folder), 0, 0
-    for rows in torch.arange(len(data)).split(max(1, _PIXELS // data.size**2)):
+    memory, or in a file in ``folder`` that is gone with the process. Processes of a ``fabric`` trim a part each, and share the folder."""
+    writer, changed, valid, own = RowWriter(folder, fabric), 0, 0, own_part(len(data), fabric)
+    for rows in torch.arange(own.start, own.stop).split(max(1, _PIXELS // data.size**2)):
         before = data[rows].depth
         after = trim_depth(before)
         changed += int(((after - before).abs() > CHANGED).sum())
         valid += int((before > 0).sum())
         writer.append(depth=after.half().numpy())
     depth = writer.rows()["depth"]
+    changed, valid = map(sum, zip(*everyones((changed, valid), fabric)))
     return replace(data, depth=torch.from_numpy(np.asarray(depth)) if folder is None else depth), changed / max(valid, 1)
 
 

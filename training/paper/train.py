@@ -40,8 +40,8 @@ WEIGHTS = "regressor.safetensors"
 class SelfSupervisedConfig(LoopConfig):
     """Train the paper's networks on proxies shards, without labels."""
 
-    data: tuple[Path, ...] = ()
-    """Folders of proxies shards: `hmr-ros extract` or `hmr-ros data rendered` (whose truth is not opened)."""
+    data: tuple[str | Path, ...] = ()
+    """Folders of proxies shards, or their URLs: `hmr-ros extract` or `hmr-ros data rendered` (whose truth is not opened)."""
     out: Path = Path("runs/selfsup")
     """Where regressor.safetensors, resume.pt and TensorBoard's events go; an unfinished run in it is continued."""
     init: Path | None = None
@@ -109,7 +109,7 @@ def train(config: SelfSupervisedConfig, console: Console = Console(markup=False)
         raise ValueError(f"--prior {config.prior} cannot be used with --init, whose regressor has learned with its own; leave one out")
     require(config.loss.rasterizer)
     fabric = launch(config, WEIGHTS, ("epochs", "steps"))
-    data, quality = prepare(config, scratch=config.out)
+    data, quality = prepare(config, scratch=config.out, fabric=fabric)
     if len(data) < config.batch:
         raise ValueError(f"{len(data)} people are fewer than one batch of {config.batch}: extract more, or lower --batch")
     task = SelfSupervision(config, fabric, data, quality)
@@ -123,11 +123,13 @@ def train(config: SelfSupervisedConfig, console: Console = Console(markup=False)
     return {**result.losses, "steps": task.steps, "seconds": result.seconds, **quality}
 
 
-def prepare(config: SelfSupervisedConfig, data: ProxyData | None = None, scratch: Path | None = None) -> tuple[ProxyData, dict]:
+def prepare(
+    config: SelfSupervisedConfig, data: ProxyData | None = None, scratch: Path | None = None, fabric: Fabric | None = None
+) -> tuple[ProxyData, dict]:
     """People as the networks see them under ``config``: corrupted and trimmed as it says, in memory or in a folder ``scratch``; and
     how many pixels trimming changed."""
     data = corrupt(load(config.data, config.depth) if data is None else data, config.corruption)
-    after, share = trimmed(data, scratch)
+    after, share = trimmed(data, scratch, fabric)
     return after if config.trim else data, {"people": len(data), "pixels_trimmed_share": share}
 
 

@@ -29,6 +29,7 @@ from hmr_ros.skeleton import SMPL_JOINTS
 from hmr_ros.training.data.rendered.everyday import LEFT_ARM, RIGHT_ARM
 from hmr_ros.training.data.rendered.poses import PoseSampler, canonical, embedded_clips, limit_joints
 from hmr_ros.training.loop import Learner, LoopConfig, Result, Task, generator, launch, one_cycle, require_same, run
+from hmr_ros.training.processes import everyones, own_part, own_rows
 from hmr_ros.training.prior.report import draw_samples, report
 
 WEIGHTS = "pose_prior.safetensors"
@@ -85,7 +86,7 @@ def train_prior(config: PriorConfig, console: Console = Console(markup=False)) -
         console.print(f"{weights} is finished")
         return json.loads(path.read_text())
     body = BodyModel.load(None)
-    poses = torch.from_numpy(draw_poses(config, console))
+    poses = torch.from_numpy(draw_poses(config, console, fabric))
     prior, result = learn(config, poses, body, fabric, console)
     if not fabric.is_global_zero:
         return {}
@@ -108,8 +109,9 @@ def train_prior(config: PriorConfig, console: Console = Console(markup=False)) -
 # ---- poses ----------------------------------------------------------------------------------------------------------
 
 
-def draw_poses(config: PriorConfig, console: Console = Console(markup=False)) -> np.ndarray:
-    """Poses to learn from (N, 69) float32, canonical axis-angle: the same for the same seed, however many workers."""
+def draw_poses(config: PriorConfig, console: Console = Console(markup=False), fabric: Fabric | None = None) -> np.ndarray:
+    """Poses to learn from (N, 69) float32, canonical axis-angle: the same for the same seed, however many workers and processes of a
+    ``fabric``, each of which draws a part."""
     clips = None
     if config.amass is not None:
         from hmr_ros.training.data.readers.amass import clips as amass_clips
@@ -117,12 +119,14 @@ def draw_poses(config: PriorConfig, console: Console = Console(markup=False)) ->
         clips = embedded_clips() | amass_clips(config.amass)
     sampler = PoseSampler("train", config.everyday, clips)
     counts = [min(_CHUNK, config.poses - first) for first in range(0, config.poses, _CHUNK)]
-    jobs = [(config.seed, index, count) for index, count in enumerate(counts)]
-    if min(config.workers, len(jobs)) == 1:
+    jobs = [(config.seed, index, counts[index]) for index in own_part(len(counts), fabric)]
+    if min(config.workers, len(jobs)) <= 1:
         _use(sampler)
-        return np.concatenate([_draw(job) for job in jobs])
-    with ProcessPoolExecutor(config.workers, initializer=_use, initargs=(sampler,)) as pool:
-        return np.concatenate(list(track(pool.map(_draw, jobs), "poses", total=len(jobs), console=console)))
+        own = [_draw(job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(config.workers, initializer=_use, initargs=(sampler,)) as pool:
+            own = list(track(pool.map(_draw, jobs), "poses", total=len(jobs), console=console))
+    return np.concatenate(sum(everyones(own, fabric), []))
 
 
 _sampler: PoseSampler | None = None  # of a drawing process
@@ -172,7 +176,7 @@ class AdversarialAutoEncoder(Task):
 
     def __init__(self, config: PriorConfig, fabric: Fabric, poses: Tensor, body: BodyModel):
         torch.manual_seed(config.seed)
-        self.config, self.poses, self.device = config, poses, fabric.device
+        self.config, self.poses, self.fabric, self.device = config, poses, fabric, fabric.device
         self.prior = PosePrior().to(fabric.device)
         self.discriminator = nn.Sequential(
             nn.Linear(LATENT, 256), nn.LeakyReLU(0.2), nn.Linear(256, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1)
@@ -186,17 +190,34 @@ class AdversarialAutoEncoder(Task):
             Learner(self.discriminator, against, one_cycle(against, 2e-4, config.steps, warm_up=0.3, cycle_momentum=False), None),
             Learner(_System(self.prior), optimizer, one_cycle(optimizer, config.lr, config.steps, warm_up=0.05)),
         ]
-        self.seen: tuple[Tensor, Tensor] | None = None  # matrices and even numbers of a step, the same for both
+        # Of a step, the same for both learners: matrices and even numbers of this process, even numbers of all, and what more is random.
+        self.seen: tuple[Tensor, Tensor] | None = None
+        self.even: Tensor | None = None
+        self.random = torch.Generator()
 
     def rows(self, step: int, learner: int) -> Tensor:
         return torch.randint(len(self.poses), (self.config.batch,), generator=generator(self.config.seed, step))
 
     def losses(self, learner: int, network: nn.Module, rows: Tensor, step: int) -> dict[str, Tensor]:
-        if learner == 0:
-            matrices = _exchange(rotations(self.poses[rows]), self.config.exchanged).to(self.device)
-            self.seen = matrices, 2 * torch.rand(len(rows), LATENT).to(self.device) - 1
+        if learner == 0:  # random numbers are drawn for the rows of all processes, so that they do not depend on how many there are
+            self.random, share = generator(self.config.seed, step, 0), own_rows(self.fabric)
+            every = rotations(self.poses[self.rows(step, 0)])
+            matrices = _exchange(every, self.config.exchanged, self.random)[share].to(self.device)
+            self.even = 2 * torch.rand(len(every), LATENT, generator=self.random).to(self.device) - 1
+            self.seen = matrices, self.even[share]
             return {"discriminator": self._distinction(network, *self.seen)}
         return self._auto_encoding(network, *self.seen)
+
+    def _everyones(self, phi: Tensor) -> Tensor:
+        """Codes (batch, 32) of all processes. Those of this one have their gradient times the processes, of whose gradients DDP takes the
+        mean, weighted by their rows."""
+        batch, world, rank = self.config.batch, self.fabric.world_size, self.fabric.global_rank
+        if world == 1:
+            return phi
+        padded = F.pad(phi.detach(), (0, 0, 0, -(-batch // world) - len(phi)))
+        codes = [some[: len(range(other, batch, world))] for other, some in enumerate(self.fabric.all_gather(padded))]
+        codes[rank] = codes[rank] + batch / len(phi) * (phi - phi.detach())
+        return torch.cat(codes)
 
     def _distinction(self, discriminator: nn.Module, matrices: Tensor, even: Tensor) -> Tensor:
         with torch.no_grad():
@@ -206,13 +227,13 @@ class AdversarialAutoEncoder(Task):
         return F.binary_cross_entropy_with_logits(output, truth)
 
     def _auto_encoding(self, network: nn.Module, matrices: Tensor, even: Tensor) -> dict[str, Tensor]:
-        phi, theta = network(matrices, even[:_SAMPLED])
+        phi, theta = network(matrices, even[: -(-_SAMPLED // self.fabric.world_size)])
         output = rotations(theta[: len(phi)])
         frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         parts = {
             "rotation": F.mse_loss(output, matrices),
             "joints": F.l1_loss(_joints(output, self.rest), _joints(matrices, self.rest)),
-            "evenness": _sliced_distance(phi, even),
+            "evenness": _sliced_distance(self._everyones(phi), self.even, self.random),
             "limits": _beyond_limits(theta[len(phi) :]),
             "adversarial": F.softplus(-torch.func.functional_call(self.discriminator, frozen, phi)).mean(),
         }
@@ -221,19 +242,19 @@ class AdversarialAutoEncoder(Task):
         return {"loss": sum(weight * part for weight, part in zip(weights, parts.values()))} | parts
 
 
-def _exchange(matrices: Tensor, probability: float) -> Tensor:
+def _exchange(matrices: Tensor, probability: float, random: torch.Generator) -> Tensor:
     """Give some of the poses (B, 23, 3, 3) an arm, or the legs, of another one."""
     mixed = matrices.clone()
     for limb in _LIMBS:
-        chosen = (torch.rand(len(matrices)) < probability).nonzero().squeeze(1)
-        others = torch.randint(len(matrices), (len(chosen),))
+        chosen = (torch.rand(len(matrices), generator=random) < probability).nonzero().squeeze(1)
+        others = torch.randint(len(matrices), (len(chosen),), generator=random)
         mixed[chosen[:, None], torch.tensor(limb)] = matrices[others[:, None], torch.tensor(limb)]
     return mixed
 
 
-def _sliced_distance(phi: Tensor, even: Tensor) -> Tensor:
+def _sliced_distance(phi: Tensor, even: Tensor, random: torch.Generator) -> Tensor:
     """Mean squared distance of two sets (B, 32) in order, seen along every axis and along four times as many directions."""
-    directions = torch.cat([torch.eye(LATENT), F.normalize(torch.randn(LATENT, 4 * LATENT), dim=0)], 1).to(phi.device)
+    directions = torch.cat([torch.eye(LATENT), F.normalize(torch.randn(LATENT, 4 * LATENT, generator=random), dim=0)], 1).to(phi.device)
     return F.mse_loss((phi @ directions).sort(0).values, (even @ directions).sort(0).values)
 
 

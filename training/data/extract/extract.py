@@ -8,33 +8,36 @@ data/shards.py.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Callable, Literal
 
 import numpy as np
 import tyro
 from rich.console import Console
 
 from hmr_ros import __version__
+from hmr_ros.io import remote
 from hmr_ros.io.report import ReadReport, printable
 from hmr_ros.proxies import PersonProxies, registry
 from hmr_ros.proxies.paper import hdnet
 from hmr_ros.proxies.paper.config import ProxyFiles
 from hmr_ros.networks.paper.maps import MAP_SIZE
 from hmr_ros.training.data.extract import frames as frame_sources
-from hmr_ros.training.data import shard_work, shards
+from hmr_ros.training.data import ray_work, shard_work, shards
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, FrameList
 from hmr_ros.training.data.readers.records import Frame
+from hmr_ros.training.data.shard_folder import ShardFolder
 
 @dataclass(frozen=True)
 class ExtractConfig:
     """Make training data from real pictures: proxies of all people whom the detectors find, without any annotation."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A folder of pictures (with its subfolders), a picture, a video, a rosbag2, or the root of a dataset."""
-    out: Path
+    source: Annotated[str | Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH|URL")]
+    """A folder of pictures (with its subfolders), a picture, a video, a rosbag2, or the root of a dataset; or the URL of one, of which a
+    copy is kept (docs/scale.md)."""
+    out: Annotated[str | Path, tyro.conf.arg(metavar="PATH|URL")]
     """Folder for shards and manifest.json; an unfinished run in it is continued."""
     kind: Literal["auto", "images", "video", "bag", "human36m", "3dpw", "up3d"] = "auto"
     """What SOURCE is; auto looks."""
@@ -58,7 +61,11 @@ class ExtractConfig:
     feature_maps: bool = False
     """Keep what adapting the lifter needs as well: BlazePose's feature maps, 45 KB a person (90 with --mirrored), and every frame's stamp."""
     workers: int = 2
-    """Processes, each with its own detectors on one thread; 1 works in this process."""
+    """Processes, each with its own detectors on one thread; 1 works in this process. With --engine ray: actors, of one CPU each."""
+    engine: Literal["processes", "ray"] = "processes"
+    """ray: the workers are actors of a Ray cluster (extra [ray]), which need hmr_ros, the source and --out on every machine."""
+    address: str = ""
+    """With --engine ray: the cluster's (host:6379, or auto on one of its machines); without it Ray runs on this machine alone."""
     shard_size: int = 100
     """Frames a file."""
 
@@ -71,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print(f"stopped; the same command goes on with {config.out}", highlight=False, markup=False)
         raise
-    console.print(f"{summary(manifest)} → {config.out}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{summary(manifest)} → {remote.shown(config.out)}", highlight=False, markup=False, soft_wrap=True)
     return manifest["reading"]["exit_code"]
 
 
@@ -103,26 +110,33 @@ def extract(config: ExtractConfig) -> dict:
     sense.
     """
     _check(config)
+    config = replace(config, source=remote.absolute(config.source), out=remote.absolute(config.out))  # workers may have another folder
     with Console(stderr=True, markup=False).status("counting the frames"):
-        kind = frame_sources.kind_of(config.source) if config.kind == "auto" else config.kind
+        source = remote.local(config.source)
+        kind = frame_sources.kind_of(source) if config.kind == "auto" else config.kind
         if kind != "bag" and (config.topic or config.depth_topic):
-            raise ValueError(f"{config.source} is of kind {kind}; --topic and --depth-topic are for bags only")
+            raise ValueError(f"{source} is of kind {kind}; --topic and --depth-topic are for bags only")
         stop = config.frames[1] if config.frames else None
-        listing = frame_sources.list_frames(config.source, kind, config.split, config.topic, config.depth_topic, stop)
+        listing = frame_sources.list_frames(source, kind, config.split, config.topic, config.depth_topic, stop)
         chosen = listing.frames[slice(*(config.frames or (0, None)), config.every)]
         if not chosen:
-            raise ValueError(f"--frames {config.frames} holds none of the {len(listing.frames)} frames of {config.source}")
+            raise ValueError(f"--frames {config.frames} holds none of the {len(listing.frames)} frames of {source}")
         identity = _identity(config, kind, chosen)
-    shard_work.claim(config.out, identity)
+    folder = shard_work.claim(config.out, identity)
     spans = shard_work.spans(len(chosen), config.shard_size)
+    there = folder.names()
     missing = [
         (shard, images, chosen[images.start : images.stop])
         for shard, images in spans
-        if not shards.is_complete(config.out, shard, images, truth=False, activations=config.feature_maps)
+        if not set(shards.names(shard, config.feature_maps)) <= there
     ]
-    maker = partial(_maker, config, listing._replace(frames=[]))
-    shard_work.make_shards(maker, missing, len(chosen), config.workers, f"extracting {config.source.name}")
-    manifest = {**identity, **_count(config, [shard for shard, _ in spans]), "lost_files": listing.lost}
+    label, listing = f"extracting {remote.name_of(config.source)}", listing._replace(frames=[])
+    if config.engine == "ray":
+        cluster = ray_work.Cluster(config.workers, config.address)
+        ray_work.make_shards(partial(_maker, config, listing, source), config.out, missing, len(chosen), cluster, label)
+    else:
+        shard_work.make_shards(partial(_writer, config, listing, source), missing, len(chosen), config.workers, label)
+    manifest = {**identity, **_count(config, folder, [shard for shard, _ in spans]), "lost_files": listing.lost}
     reading = _reading(listing, len(chosen), manifest["unreadable"], whole=config.frames is None)
     manifest["reading"] = reading.as_json()
     shard_work.finish(config.out, manifest)
@@ -135,20 +149,37 @@ def _check(config: ExtractConfig) -> None:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected 1 or more")
     if config.frames is not None and not 0 <= config.frames[0] < config.frames[1]:
         raise ValueError(f"--frames is {config.frames}, expected the first frame and, larger, the one after the last")
+    if config.address and config.engine != "ray":
+        raise ValueError(f"--address is {config.address}, which is for --engine ray; add it, or leave --address out")
 
 
 # ---- work -----------------------------------------------------------------------------------------------------------
 
 
-def _maker(config: ExtractConfig, listing: FrameList) -> shard_work.Maker:
+def _writer(config: ExtractConfig, listing: FrameList, source: Path) -> shard_work.Maker:
+    """Makes shards, and writes them."""
+    make, folder = _maker(config, listing, source), ShardFolder(config.out)
+
+    def write(shard: int, images: range, frames: list[Frame], tick) -> None:
+        for name, content in make(shard, images, frames, tick).items():
+            folder.write(name, content)
+
+    return write
+
+
+def _maker(config: ExtractConfig, listing: FrameList, source: Path) -> Callable[..., dict[str, bytes]]:
+    """``source`` is where the frames of ``listing`` were found, perhaps on another machine than this one."""
+    here = remote.local(config.source)
+    frame_sources.require(here)
     extractor = registry.make_extractor(config.extractor, threads=1, flip=config.mirrored, size=config.depth_size, files=config.proxies)
     bag = listing.kind == "bag"
-    read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader()
-    return partial(extract_shard, config, extractor, read)
+    read = BagReader(config.topic, config.depth_topic, listing.depth) if bag else FileReader(listing.index)
+    moved = read if here == source else lambda frame: read(frame._replace(path=here / frame.path.relative_to(source)))
+    return partial(make_shard, config, extractor, moved)
 
 
-def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> None:
-    """Extract the proxies of one shard's frames and write its file; ``tick()`` after every frame."""
+def make_shard(config: ExtractConfig, extractor, read, shard: int, images: range, frames: list[Frame], tick) -> dict[str, bytes]:
+    """Frames to rows: the files of one shard by name, of the proxies of its frames; ``tick()`` after every frame. Writes nothing."""
     rows: shards.RowLists = {}
     maps: list[np.ndarray] = []
     unreadable: dict[str, str] = {}
@@ -164,10 +195,8 @@ def extract_shard(config: ExtractConfig, extractor, read, shard: int, images: ra
                     maps.append(shards.feature_maps(person))
                 shards.add_row(rows, row | {"name": frame.name})
         tick()
-    if config.feature_maps:
-        shards.save_activations(config.out, shard, maps, views=1 + config.mirrored)
-    shards.save_proxies(
-        config.out, shard, images, rows,
+    return shards.pack(
+        shard, images, rows, maps if config.feature_maps else None, views=1 + config.mirrored,
         unreadable=np.array(list(unreadable), np.str_),
         reasons=np.array(list(unreadable.values()), np.str_),
         backend=np.array(extractor.backend),
@@ -199,7 +228,7 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
             sizes[frame.path] = frame.path.stat().st_size if frame.path.is_file() else 0
         digest.update(f"{frame.name}\t{frame.index}\t{sizes[frame.path]}\n".encode())
     return {
-        "source": printable(config.source.resolve().name),
+        "source": printable(remote.name_of(config.source)),
         "kind": kind,
         "split": config.split if kind in frame_sources.READERS else None,
         "frames": len(frames),
@@ -214,11 +243,11 @@ def _identity(config: ExtractConfig, kind: str, frames: list[Frame]) -> dict:
     }
 
 
-def _count(config: ExtractConfig, numbers: list[int]) -> dict:
+def _count(config: ExtractConfig, folder: ShardFolder, numbers: list[int]) -> dict:
     """What the shards hold: people, frames without them, frames that could not be read and why."""
     people, seen, unreadable, backends = 0, 0, {}, set()
     for shard in numbers:
-        with np.load(shards.proxies_path(config.out, shard), allow_pickle=False) as data:
+        with folder.open(shards.names(shard)[-1]) as file, np.load(file, allow_pickle=False) as data:
             index = data["index"] if "index" in data else np.zeros(0, np.int32)
             people, seen = people + len(index), seen + len(np.unique(index))
             unreadable |= dict(zip(data["unreadable"].tolist(), data["reasons"].tolist()))

@@ -1,8 +1,8 @@
 """Which frames a source has (pictures, a video, a bag, a published dataset) and how a worker reads one of them.
 
-Listing happens once, reading in every worker; neither opens anything but pictures, videos and bags. Frames of videos and
-bags are counted and found by decoding from the start, which is exact for every codec; seeking is not. Workers keep their
-place, so that this costs each of them one pass.
+Listing happens once, reading in every worker; neither opens anything but pictures, videos and bags. Frames of a video are counted by
+decoding all of it, and found by exact seeking (io/seeking.py), so that a worker decodes its own part only. Messages of a bag are found by
+their number from the start; workers keep their place, so that this costs each of them one pass.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 from hmr_ros.io.bags import IMAGE_TYPES, BagMessage, image_messages, is_bag
 from hmr_ros.io.content import find_media
 from hmr_ros.io.report import ReadReport, printable
+from hmr_ros.io.seeking import SeekingReader, VideoIndex, index_video
 from hmr_ros.io.sources import nothing_in, open_moving, open_source, read_file
-from hmr_ros.io.videos import VideoFrame
+from hmr_ros.io.videos import VideoFile, VideoFrame
 from hmr_ros.training.data.readers.records import Frame
 
 READERS = {"human36m": "human36m", "3dpw": "threedpw", "up3d": "up3d"}  # kind: module with ``frames(root, split)``
@@ -28,13 +29,15 @@ DEPTH_TOLERANCE = 20_000_000  # nanoseconds between an image and the depth image
 
 class FrameList(NamedTuple):
     """``depth``: number of the depth message that belongs to an image message of a bag, by the image's number. ``lost``: files
-    of a dataset whose frames could not even be counted, with the reason. ``report``: what listing found of a folder, video or bag."""
+    of a dataset whose frames could not even be counted, with the reason. ``report``: what listing found of a folder, video or bag.
+    ``index``: of a video, where its frames lie."""
 
     kind: str
     frames: list[Frame]
     depth: dict[int, int] = {}
     lost: dict[str, str] = {}
     report: ReadReport | None = None
+    index: VideoIndex | None = None
 
 
 class ImageAndDepth(NamedTuple):
@@ -45,14 +48,14 @@ class ImageAndDepth(NamedTuple):
     stamp: float = float("nan")
 
 
-def _require(source: Path) -> None:
+def require(source: Path) -> None:
     if not source.exists():
         raise ValueError(f"source {printable(source)} does not exist, expected pictures, a video, a bag or a dataset")
 
 
 def kind_of(source: Path) -> str:
     """What a source is, by what it looks like. ValueError if it does not exist or cannot be opened."""
-    _require(source)
+    require(source)
     markers = {"3dpw": "imageFiles", "human36m": "S*/Videos", "up3d": "trainval.txt"}
     found = [kind for kind, pattern in markers.items() if source.is_dir() and any(source.glob(pattern))]
     if found:
@@ -69,7 +72,7 @@ def list_frames(
     source: Path, kind: str, split: str = "", topic: str = "", depth_topic: str = "", stop: int | None = None
 ) -> FrameList:
     """Frames of a source in their order, at least up to number ``stop``. ValueError if it is of another kind or empty."""
-    _require(source)
+    require(source)
     if kind in READERS:
         reader = importlib.import_module(f"hmr_ros.training.data.readers.{READERS[kind]}")
         corrupt: list = []
@@ -104,8 +107,10 @@ def _video_frames(source: Path, stop: int | None) -> FrameList:
     moving, report = open_moving(source), ReadReport("frames")
     if moving is None:
         raise ValueError(f"{printable(source)} is a picture, expected a video")
-    number = moving.count(stop, report)
-    return FrameList("video", [Frame(f"{printable(source.name)}#{i:06d}", source, i) for i in range(number)], report=report)
+    index = index_video(moving, stop, report) if isinstance(moving, VideoFile) else None
+    number = moving.count(stop, report) if index is None else len(index)
+    frames = [Frame(f"{printable(source.name)}#{i:06d}", source, i) for i in range(number)]
+    return FrameList("video", frames, report=report, index=index)
 
 
 def _bag_frames(source: Path, topic: str, depth_topic: str) -> FrameList:
@@ -134,15 +139,21 @@ def _images(bag: Path, topic: str, report: ReadReport | None = None) -> Iterator
 
 
 class FileReader:
-    """Frames of pictures and videos; cheapest in their order."""
+    """Frames of pictures and videos; cheapest in their order. With the ``index`` of the one video that they are of, they are sought."""
 
-    def __init__(self):
+    def __init__(self, index: VideoIndex | None = None):
+        self._index = index
+        self._seeking: SeekingReader | None = None
         self._path: Path | None = None
         self._frames: Iterator[VideoFrame] | None = None  # None: the file is a picture
         self._next = 0
 
     def __call__(self, frame: Frame) -> ImageAndDepth:
         """ValueError or OSError where a frame cannot be read."""
+        if self._index is not None:
+            self._seeking = self._seeking or SeekingReader(VideoFile(frame.path), self._index)
+            found = self._seeking(frame.index)
+            return ImageAndDepth(found.picture, stamp=found.time)
         if frame.path != self._path or frame.index < self._next:
             self._path = None
             moving = open_moving(frame.path)
