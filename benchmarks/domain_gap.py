@@ -252,7 +252,7 @@ def main() -> None:
     config = tyro.cli(Config)
     if unknown := set(config.conditions) - set(CONDITIONS):
         raise SystemExit(f"domain_gap.py: --conditions {', '.join(sorted(unknown))}: expected some of {', '.join(CONDITIONS)}")
-    console, estimator = Console(), HumanMeshEstimator.from_default(threads=config.threads)
+    console, estimator = Console(), HumanMeshEstimator.from_default(threads=config.threads, precision="fp32")  # as training data
     pictures = read_real(config, estimator)
     if not pictures:
         raise SystemExit(f"domain_gap.py: nobody is seen in {config.people}; collect pictures: python tools/collect_people.py {config.people}")

@@ -367,10 +367,37 @@ def domain_gap() -> str:
     return _table(["AUC (90 %)", "detected", "geometry", "embedding", "feature map"], rows)
 
 
+def joint_location() -> str:
+    rows = []
+    for name, found in _read("joint_errors.json")["sets"].items():
+        if name == "painter, rough camera":  # only in the JSON file
+            continue
+        for what, curve in {"each other": found["agreement"]["MoveNet"], **found.get("truth", {})}.items():
+            against = "MoveNet against BlazePose" if what == "each other" else f"{what} against truth"
+            parts = [f"{100 * part['median']:.1f}" for part in curve["parts"].values()]
+            rows.append([name, against, *(f"{100 * curve['all'][key]:.1f}" for key in ("median", "p90", "near")), *parts])
+    return _table(["people", "what", "median", "90 %", "near", "shoulders", "elbows", "wrists", "hips", "knees", "ankles"], rows)
+
+
+def joint_confidence() -> str:
+    result = _read("joint_errors.json")
+    bins = list(zip(result["bins"], result["bins"][1:]))
+    rows = []
+    for name, found in ((name, result["sets"][name]) for name in ("real", "gl", "calibrated clip")):
+        kinds = {"near the other": found["agreement"]} | ({"near the truth": found["truth"]} if "truth" in found else {})
+        for kind, curves in kinds.items():
+            for detector, curve in curves.items():
+                if detector == "merged":
+                    continue
+                shown = {(row["from"], row["to"]): f"{100 * row['near']:.0f} ({row['joints']})" for row in curve["by_confidence"]}
+                rows.append([f"{name}: {detector} {kind}", *(shown.get(edges, "-") for edges in bins)])
+    return _table(["confidence", *(f"{low:g}-{high:g}" for low, high in bins)], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (headline, position, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
-                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap)
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap, joint_location, joint_confidence)
 }  # fmt: skip
 
 
