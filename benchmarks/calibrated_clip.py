@@ -86,17 +86,19 @@ def watch(extractor: EmbeddedExtractor, video: Path) -> list[PersonProxies | Non
 class Triangulation:
     """Joints in the world from what the cameras see at one moment."""
 
-    def __init__(self, cameras: list[MountedCamera], watched: list[list[PersonProxies | None]]):
+    def __init__(self, cameras: list[MountedCamera], watched: list[list[np.ndarray | None]]):
+        """``watched``: of each camera and frame the joints (17, 3) px, confidence; 0 where a joint does not count."""
         self.cameras = cameras
         self.seen = [
-            [None if person is None else np.column_stack([camera.lens.directions(person.keypoints[:, :2])[0], person.confidence])
-             for person in people] for camera, people in zip(cameras, watched)
+            [None if joints is None else np.column_stack([camera.lens.directions(joints[:, :2])[0], joints[:, 2]]) for joints in frames]
+            for camera, frames in zip(cameras, watched)
         ]  # fmt: skip
 
-    def __call__(self, frame: int, shifts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Limb joints (12, 3) in metres and how far they re-project (12,) px; inf where too few cameras see one."""
+    def __call__(self, frame: int, shifts: list[int], without: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Limb joints (12, 3) in metres and how far they re-project (12,) px; inf where too few cameras see one. ``without``: a camera
+        that is left out."""
         points, errors = np.zeros((len(LIMBS), 3)), np.full(len(LIMBS), np.inf)
-        views = [at(seen, frame + shift) for seen, shift in zip(self.seen, shifts)]
+        views = [None if camera == without else at(seen, frame + shift) for camera, (seen, shift) in enumerate(zip(self.seen, shifts))]
         for row, joint in enumerate(LIMBS):
             use = [(camera, view[joint]) for camera, view in zip(self.cameras, views) if view is not None and view[joint, 2] > 0]
             if len(use) < SEEN_BY:
@@ -125,6 +127,11 @@ class Triangulation:
         return shifts
 
 
+def with_confidence(person: PersonProxies) -> np.ndarray:
+    """(17, 3) px, confidence; 0 where a joint does not count as seen."""
+    return np.column_stack([person.keypoints[:, :2], person.confidence])
+
+
 def at(seen: list, frame: int):
     """What a camera saw at a frame; None beyond its ends."""
     return seen[frame] if 0 <= frame < len(seen) else None
@@ -136,7 +143,7 @@ def main() -> None:
     extractor = EmbeddedExtractor()
     videos = [config.demo / "videos" / f"{camera.name}.mp4" for camera in cameras]
     watched = [watch(extractor, video) for video in track(videos, "detecting", console=console)]
-    triangulate = Triangulation(cameras, watched)
+    triangulate = Triangulation(cameras, [[None if person is None else with_confidence(person) for person in people] for people in watched])
     shifts = triangulate.align()
     people, lenses, truth, frames = [], [], [], 0
     for frame in range(len(watched[0])):

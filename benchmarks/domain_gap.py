@@ -1,10 +1,11 @@
 """Do rendered people look to BlazePose as real ones do? A linear classifier tells them apart; the worse it does, the better the renderer.
 
     python tools/collect_people.py runs/people && python tools/collect_backgrounds.py runs/backgrounds
-    python benchmarks/domain_gap.py runs/people runs/backgrounds [--renderers painter gl] [--json benchmarks/results/domain_gap.json]
+    python benchmarks/domain_gap.py runs/people runs/backgrounds [--renderers painter gl] [--conditions "rough camera"] [--json benchmarks/results/domain_gap.json]
 
 Matched: the estimator's bodies in real pictures are dressed and rendered where they stood, before photos without people; poses, sizes, truncation
-and cameras are then the real ones, and only the look is different. Conditions leave one ingredient of the renderer out (scene.INGREDIENTS).
+and cameras are then the real ones, and only the look is different. Conditions "without ..." leave one ingredient of the renderer out
+(scene.INGREDIENTS); "rough camera" is ``--rough-camera`` of `hmr-ros data rendered`.
 "as drawn" are pictures as `hmr-ros data rendered` makes them, with its own poses, sizes and cameras.
 
 Inputs are those of the lifter: its geometry features, BlazePose's embedding, and the feature map (means of 4 x 4 cells). Ridge regression of the
@@ -44,6 +45,7 @@ RIDGE = 0.3  # times the number of people, on standardised inputs
 SAME_PERSON = 0.5  # overlap of the boxes of a real person and their rendered twin
 NECK, PELVIS = 12, 0
 INPUTS = ("geometry", "embedding", "feature map")
+CONDITIONS = ("as drawn", "everything", "rough camera", *(f"without {name}" for name in (*INGREDIENTS, "photos")))  # photos: made-up rooms instead
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Config:
     backgrounds: Annotated[Path, tyro.conf.Positional]
     """Photos without people (tools/collect_backgrounds.py)."""
     renderers: tuple[RendererName, ...] = ("painter", "gl")
-    ingredients: tuple[str, ...] = (*INGREDIENTS, "photos")
-    """What is left out, one after the other; "photos": made-up rooms instead."""
+    conditions: tuple[str, ...] = CONDITIONS
+    """What is measured, one after the other."""
     seed: int = 0
     most: int = 40
     """People of one scene that count at most, so that no scene outweighs the others."""
@@ -66,12 +68,12 @@ class Config:
     """Horizontal, degrees; nobody knows the real cameras'."""
     threads: int | None = None
     json: Path | None = None
-    """Renderers in it that are not measured now are kept."""
+    """Rows in it that are not measured now are kept."""
 
 
 class RealPicture(NamedTuple):
     scene: str
-    size: tuple[int, int]  # (H, W)
+    image: np.ndarray  # (H, W, 3) uint8 BGR
     intrinsics: Intrinsics
     bodies: list[BodyEstimate]
     inputs: list[dict[str, np.ndarray]]  # of these people
@@ -107,21 +109,23 @@ def read_real(config: Config, estimator: HumanMeshEstimator) -> list[RealPicture
             bodies = estimator.estimate(seen, Camera(intrinsics))
             proxies = [next(person for person in seen if np.array_equal(person.box, body.box)) for body in bodies]
             if bodies:
-                found.append(RealPicture(folder.name, image.shape[:2], intrinsics, list(bodies), [inputs_of(person) for person in proxies]))
+                found.append(RealPicture(folder.name, image, intrinsics, list(bodies), [inputs_of(person) for person in proxies]))
                 people += len(bodies)
         step = int(np.ceil(people / config.most))
         pictures += found[::step] if step > 1 else found
     return pictures
 
 
-def placed(body: BodyEstimate) -> PlacedPerson:
-    vertices = (body.vertices + body.translation).astype(np.float32)
+def placed(maker: SceneMaker, body: BodyEstimate) -> PlacedPerson:
+    pose = np.concatenate([body.global_orient[None], body.body_pose.reshape(23, 3)])
+    vertices, joints, keypoints = maker.forward(pose, body.betas)
+    vertices = (vertices + body.translation).astype(np.float32)
     pixels = project_pinhole(vertices, body.camera.intrinsics)
-    keypoints = np.zeros((17, 3), np.float32)  # visibility is of no interest here
     truth = PersonTruth(
-        pose=np.concatenate([body.global_orient[None], body.body_pose.reshape(23, 3)]), betas=body.betas, translation=body.translation,
-        joints=body.joints, keypoints3d=keypoints, keypoints=keypoints[:, :2], visible=np.zeros(17, bool), visible_fraction=1.0,
-        box=np.concatenate([pixels.min(0), pixels.max(0)]).astype(np.float32), category="real", clip="", cut=False, occluded=False,
+        pose=pose, betas=body.betas, translation=body.translation, joints=joints, keypoints3d=keypoints,
+        keypoints=project_pinhole(keypoints + body.translation, body.camera.intrinsics).astype(np.float32), visible=np.zeros(17, bool),
+        visible_fraction=1.0, box=np.concatenate([pixels.min(0), pixels.max(0)]).astype(np.float32), category="real", clip="", cut=False,
+        occluded=False,
     )  # fmt: skip
     return PlacedPerson(truth, vertices)
 
@@ -161,20 +165,21 @@ def makers_of(config: Config, renderer: RendererName, without: frozenset[str], r
 
 
 def render_matched(config: Config, makers: list[SceneMaker], pictures: list[RealPicture], folds: dict[str, int]) -> Iterator[tuple]:
-    """(picture's number, image, boxes of the real people)."""
+    """(picture's number, image, truth of the people in the picture's order)."""
     cameras = uprights(pictures)
     for number, picture in enumerate(pictures):
         maker = makers[folds[picture.scene]]
         rng = np.random.default_rng([config.seed, number])
-        image, _, _ = maker.draw(rng, picture.size, picture.intrinsics, cameras[picture.scene], [placed(body) for body in picture.bodies],
-                                 objects=False)  # fmt: skip
-        yield number, image, [body.box for body in picture.bodies]
+        image, _, truths = maker.draw(rng, picture.image.shape[:2], picture.intrinsics, cameras[picture.scene],
+                                      [placed(maker, body) for body in picture.bodies], objects=False)  # fmt: skip
+        yield number, image, truths
 
 
 def see_matched(config: Config, makers: list[SceneMaker], pictures, folds, extractor) -> tuple[People, float]:
     """People that are found where their real twin was, and the share of twins that are found."""
     inputs, scenes, twins = [], [], 0
-    for number, image, boxes in render_matched(config, makers, pictures, folds):
+    for number, image, _ in render_matched(config, makers, pictures, folds):
+        boxes = [body.box for body in pictures[number].bodies]
         seen, twins = extractor(image), twins + len(boxes)
         for box in boxes:
             best = max(seen, key=lambda person: iou(person.box, box), default=None)
@@ -245,9 +250,9 @@ def tell_apart(real: People, rendered: People, folds: dict[str, int], seed: int,
 
 def main() -> None:
     config = tyro.cli(Config)
-    if unknown := set(config.ingredients) - {*INGREDIENTS, "photos"}:
-        raise SystemExit(f"domain_gap.py: --ingredients {', '.join(sorted(unknown))}: expected names among {', '.join((*INGREDIENTS, 'photos'))}")
-    console, estimator = Console(), HumanMeshEstimator.from_default(threads=config.threads)
+    if unknown := set(config.conditions) - set(CONDITIONS):
+        raise SystemExit(f"domain_gap.py: --conditions {', '.join(sorted(unknown))}: expected some of {', '.join(CONDITIONS)}")
+    console, estimator = Console(), HumanMeshEstimator.from_default(threads=config.threads, precision="fp32")  # as training data
     pictures = read_real(config, estimator)
     if not pictures:
         raise SystemExit(f"domain_gap.py: nobody is seen in {config.people}; collect pictures: python tools/collect_people.py {config.people}")
@@ -261,8 +266,8 @@ def main() -> None:
             raise SystemExit(f"domain_gap.py: {config.json} is about other pictures or another seed; name another file")
         result["renderers"] = before["renderers"]
     for renderer in config.renderers:
-        rows = result["renderers"][renderer] = {}
-        for condition in ("as drawn", "everything", "rough camera", *(f"without {name}" for name in config.ingredients)):
+        rows = result["renderers"].setdefault(renderer, {})
+        for condition in config.conditions:
             without = frozenset({condition.removeprefix("without ")}) if condition.startswith("without") else frozenset()
             makers = makers_of(config, renderer, without, condition == "rough camera")
             if condition == "as drawn":
@@ -274,9 +279,9 @@ def main() -> None:
             cells = [f"{s['auc']:.3f} ({s['low']:.2f}-{s['high']:.2f}) d' {s['d_prime']:.2f}" for s in inputs.values()]
             table.add_row(renderer, condition, f"{found:.2f}", *cells)
             console.print(renderer, condition, f"{found:.2f}", *cells)
+            if config.json:
+                write_json(config.json, result)
     console.print(table)
-    if config.json:
-        write_json(config.json, result)
 
 
 if __name__ == "__main__":

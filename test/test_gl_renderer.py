@@ -43,7 +43,7 @@ def light_from(*direction, lamp=1.0):
 def draw(maker, bodies, light=None, colour=GREEN, without=frozenset(), seed=0):
     canvas = np.full((*SIZE, 3), colour, np.float32)
     maker.renderer.without = frozenset(without)
-    layers = maker.renderer.draw(np.random.default_rng(seed), canvas, bodies, RenderView(INTRINSICS, light or light_from(0, -1, -1), 1.0))
+    layers, _ = maker.renderer.draw(np.random.default_rng(seed), canvas, bodies, RenderView(INTRINSICS, light or light_from(0, -1, -1), 1.0))
     return canvas, layers
 
 

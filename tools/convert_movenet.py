@@ -1,4 +1,4 @@
-"""MoveNet MultiPose: from the TensorFlow.js files of an npm package to an OpenVINO model.
+"""MoveNet MultiPose, or MoveNet Thunder for one person: from the TensorFlow.js files of an npm package to an OpenVINO model.
 
 The tfjs graph model is a GraphDef without its constants, optimised for the browser. It becomes a plain GraphDef again (constants from the
 ``.bin``, fused convolutions taken apart), which OpenVINO's TensorFlow front end reads. Weights are float16 in the source, so the
@@ -9,7 +9,8 @@ compressed model loses nothing.
     convert-venv/bin/python tools/convert_movenet.py package/models/movenet-multipose.json --out hmr_ros/assets
 
 The result takes RGB as float32 ``input`` (1, H, W, 3), 0..255, H and W multiples of 32, and gives ``output`` (1, 6, 56): 17 x (y, x, score)
-in COCO-17 order, then ymin, xmin, ymax, xmax, score, all as fractions of the input's height and width.
+in COCO-17 order, then ymin, xmin, ymax, xmax, score, all as fractions of the input's height and width. Of movenet-thunder.json, which
+benchmarks/third_opinion.py measures, H and W are 256, and the output is (1, 1, 17, 3).
 """
 from __future__ import annotations
 
@@ -95,7 +96,7 @@ def graph_def(model: dict, weights: dict[str, np.ndarray]):
 
 
 def convert(model_json: Path):
-    """tfjs ``model.json`` (its ``.bin`` beside it) → ``openvino.Model`` with input (1, H, W, 3) float32 and output (1, 6, 56)."""
+    """tfjs ``model.json`` (its ``.bin`` beside it) → ``openvino.Model`` named after it, with input (1, H, W, 3) float32; see above."""
     import openvino as ov
     from openvino.preprocess import PrePostProcessor
 
@@ -109,22 +110,24 @@ def convert(model_json: Path):
     network = prepost.build()
     network.inputs[0].tensor.set_names({"input"})
     network.outputs[0].tensor.set_names({"output"})
-    network.reshape({"input": ov.PartialShape([1, -1, -1, 3])})
-    network.friendly_name = "movenet_multipose"
+    if network.inputs[0].partial_shape.is_dynamic:
+        network.reshape({"input": ov.PartialShape([1, -1, -1, 3])})
+    network.friendly_name = model_json.stem.replace("-", "_")
     return network
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_json", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("hmr_ros/assets"), help="folder of movenet_multipose.xml and .bin")
+    parser.add_argument("--out", type=Path, default=Path("hmr_ros/assets"), help="folder of the .xml and .bin")
     args = parser.parse_args()
     import openvino as ov
 
     network = convert(args.model_json)
-    ov.save_model(network, args.out / "movenet_multipose.xml", compress_to_fp16=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    ov.save_model(network, args.out / f"{network.friendly_name}.xml", compress_to_fp16=True)
     for suffix in (".xml", ".bin"):
-        path = args.out / f"movenet_multipose{suffix}"
+        path = args.out / f"{network.friendly_name}{suffix}"
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

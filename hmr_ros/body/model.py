@@ -122,6 +122,10 @@ class BodyModel(nn.Module):
         keypoints = self.keypoints_from_vertices @ vertices + self.keypoints_from_joints @ joints
         return BodyOutput(vertices, joints, keypoints)
 
+    def shares_betas_with(self, sha256: str) -> bool:
+        """Whether betas of the body with this SHA-256 mean the same here: it is this file, or an earlier version that this one names."""
+        return sha256 == self.sha256 or sha256 in list(self.metadata.get("same_betas_as", ()))
+
     def rest_joints(self, betas: Tensor) -> Tensor:
         """(B, 24, 3) joints of the T-pose."""
         return vertices2joints(self.smpl.J_regressor, self.smpl.v_template + blend_shapes(betas, self.smpl.shapedirs))

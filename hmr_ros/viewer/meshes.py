@@ -56,7 +56,7 @@ class MeshMaker:
                 from hmr_ros.body.model import BodyModel
 
                 self._model = BodyModel.load(self._path)
-        if self._sha256 and self._model.sha256 != self._sha256:
+        if self._sha256 and not self._model.shares_betas_with(self._sha256):
             self.missing = (f"bodies belong to body model {self._name} ({self._sha256[:8]}), here is {self._model.name} ({self._model.sha256[:8]}): "
                             "skeletons only; name its file by --body-model, or publish vertices")  # fmt: skip
             return None

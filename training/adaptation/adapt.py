@@ -152,7 +152,7 @@ def gather(config: AdaptConfig, console: Console) -> Material:
     checkpoint = Path(str(config.checkpoint or EMBEDDED_CHECKPOINT))
     before, trained_with = load_lifter(checkpoint)
     body = BodyModel.load(None)
-    if trained_with["sha256"] != body.sha256:
+    if not body.shares_betas_with(trained_with["sha256"]):
         raise ValueError(f"{checkpoint} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), expected {body.name} "
                          f"({body.sha256[:8]}): people are rendered with that")  # fmt: skip
     skeleton = PosedKeypoints(body)

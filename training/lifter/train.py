@@ -159,7 +159,7 @@ def _people(config: LifterConfig, skeleton: PosedKeypoints, fabric: Fabric) -> t
 def _continued(config: LifterConfig, body: BodyModel) -> tuple[LifterConfig, Lifter]:
     """The lifter of ``config.init``, and the configuration with its options. ValueError where it was trained with another body."""
     lifter, trained_with = load_lifter(config.init)
-    if trained_with["sha256"] != body.sha256:
+    if not body.shares_betas_with(trained_with["sha256"]):
         raise ValueError(f"{config.init} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), expected "
                          f"{body.name} ({body.sha256[:8]}): its shape coefficients mean something else")  # fmt: skip
     return replace(config, **lifter_options(config.init)), lifter

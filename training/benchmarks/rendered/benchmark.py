@@ -72,7 +72,7 @@ def run(config: EvalConfig, console: Console) -> dict:
         raise ValueError(f"--methods names none, expected some of {', '.join(METHODS)}")
     checkpoint = Path(str(config.checkpoint or EMBEDDED_CHECKPOINT))
     lifter, trained_with = load_lifter(checkpoint)
-    if trained_with["sha256"] != body.sha256:
+    if not body.shares_betas_with(trained_with["sha256"]):
         raise ValueError(
             f"{checkpoint} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), rendered people are "
             f"{body.name} ({body.sha256[:8]}); train it again with this version: hmr-ros train lifter"

@@ -47,7 +47,8 @@ class PicturesAgain:
                 f"--backgrounds {backgrounds} are not the photos that {data} was made with; name those, or leave the option out"
             )
         self.maker = SceneMaker(self.config["split"], self.backgrounds, SceneConfig(**self.config["scene"]),
-                                renderer=self.config.get("renderer", "painter"), rough=self.config.get("rough_camera", False))  # fmt: skip
+                                renderer=self.config.get("renderer", "painter"), rough=self.config.get("rough_camera", False),
+                                cameras=self.config.get("cameras", "any"))  # fmt: skip
 
     def __call__(self, index: int, pose: np.ndarray) -> Scene:
         """Picture ``index``, in which somebody must have ``pose`` (24, 3)."""

@@ -66,7 +66,7 @@ class Dresser:
         joints, floor = self.joints, self.floor
         colours = np.zeros((9, 2, 3), np.float32)
         for material in (TOP, BOTTOM, SHOE, SOCK):
-            colours[material] = _garment_colour(rng), _garment_colour(rng)
+            colours[material] = garment_colour(rng), garment_colour(rng)
         if rng.random() < 0.15:
             colours[BOTTOM] = colours[TOP]  # a dress, an overall, a suit
         skin = SKIN_TONES[rng.integers(len(SKIN_TONES))] * rng.uniform(0.85, 1.1) * rng.uniform(0.96, 1.04, 3)
@@ -75,7 +75,7 @@ class Dresser:
         hair = HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=[0.25, 0.2, 0.2, 0.1, 0.08, 0.05, 0.05, 0.07])]
         colours[HAIR] = hair * rng.uniform(0.7, 1.3)
         if rng.random() < 0.12:
-            colours[HAIR] = _garment_colour(rng)  # a hat, a scarf, dyed
+            colours[HAIR] = garment_colour(rng)  # a hat, a scarf, dyed
         elif rng.random() < 0.08:
             colours[HAIR] = skin * 0.97
         colours[EYE] = (35, 30, 30)
@@ -148,7 +148,7 @@ def _waves(points: np.ndarray, rng: Generator, frequency: float, count: int) -> 
     return np.sin(directions @ points.T + phases).sum(0) / np.float32(np.sqrt(count))
 
 
-def _garment_colour(rng: Generator) -> np.ndarray:
+def garment_colour(rng: Generator) -> np.ndarray:
     """BGR: half of what people wear is black, grey, white, denim or beige; the rest has a hue."""
     if rng.random() < 0.5:
         base = np.array([(28, 26, 26), (60, 58, 58), (120, 120, 120), (225, 225, 225), (110, 75, 50), (140, 175, 195)])

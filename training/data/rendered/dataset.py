@@ -26,7 +26,7 @@ from hmr_ros.training.data import shard_work, shards
 from hmr_ros.training.data.rendered.backgrounds import SUFFIXES, Backgrounds
 from hmr_ros.training.data.rendered.new_cameras import RecordingMaker
 from hmr_ros.training.data.rendered.poses import SPLITS
-from hmr_ros.training.data.rendered.scene import RendererName, Scene, SceneConfig, SceneMaker, renderer_class
+from hmr_ros.training.data.rendered.scene import CamerasName, RendererName, Scene, SceneConfig, SceneMaker, renderer_class
 from hmr_ros.training.data.rendered.viewpoint import Viewpoint, ViewpointMaker
 
 load, load_proxies, load_truth, load_activations = shards.load, shards.load_proxies, shards.load_truth, shards.load_activations
@@ -65,6 +65,8 @@ class RenderedConfig:
     """What draws people: the home-made painter, which the embedded regressors were trained with, or "gl" (OpenGL on EGL; extra "gl")."""
     rough_camera: bool = False
     """Pictures of a robot's small camera: low resolution, defocus, motion, flicker, noise by gain; the default is milder."""
+    cameras: CamerasName = "any"
+    """Where cameras are: "any", or "robot": 0.3 to 2 m above the floor among people, who are often close, cut by the border or behind others."""
     recording: Annotated[Literal["", "robot_low", "ceiling", "fisheye_rectified"], tyro.conf.arg(name="scene")] = ""
     """Instead of single pictures a recording by a camera that training does not know (new_cameras.py): --count frames at 10 Hz."""
     viewpoint: Path | None = None
@@ -102,7 +104,7 @@ def frozen_config(config: RenderedConfig) -> RenderedConfig:
     frozen = frozen_test()
     scene = SceneConfig(**{name: _tuples(value) for name, value in frozen["scene"].items()})
     names = ("seed", "split", "shard_size", "small_people")
-    return replace(config, count=frozen["images"], renderer="painter", rough_camera=False, scene=scene, **{name: frozen[name] for name in names})
+    return replace(config, count=frozen["images"], renderer="painter", rough_camera=False, cameras="any", scene=scene, **{name: frozen[name] for name in names})
 
 
 def compare_with_frozen(manifest: dict) -> str:
@@ -170,7 +172,7 @@ def _maker(config: RenderedConfig) -> shard_work.Maker:
     if config.recording:
         maker = RecordingMaker(config.recording, config.seed, config.backgrounds)
     else:
-        maker = SceneMaker(config.split, config.backgrounds, config.scene, renderer=config.renderer, rough=config.rough_camera)
+        maker = SceneMaker(config.split, config.backgrounds, config.scene, renderer=config.renderer, rough=config.rough_camera, cameras=config.cameras)
         if config.viewpoint:
             maker = ViewpointMaker(Viewpoint.load(config.viewpoint), maker)
     return partial(render_shard, config, maker, extractor)
@@ -194,6 +196,7 @@ def _identity(config: RenderedConfig) -> dict:
         **shards.size_identity(config.depth_size),
         **renderer_class(config.renderer).identity(),
         **({"rough_camera": True} if config.rough_camera else {}),
+        **({"cameras": config.cameras} if config.cameras != "any" else {}),
         **({"recording": config.recording} if config.recording else {}),  # folders of pictures stay valid
         **({"viewpoint": hashlib.sha256(config.viewpoint.read_bytes()).hexdigest()} if config.viewpoint else {}),
     }

@@ -24,6 +24,7 @@ from hmr_ros.training.data.rendered.appearance import BOTTOM, HAIR, SHOE, TOP, D
 
 SPREAD = {"tights": 2, "skirt": 30, "hair": 12}  # how often weights are averaged with those of neighbouring vertices
 UNDER = -0.006  # metres: how far the body draws back below a garment, so that it does not come through
+UNDER_CROTCH = -0.025  # the same where the legs part, which spread further than trousers do
 ANKLE = 0.06  # metres above the ankle joint at which trousers end at the earliest
 
 
@@ -183,10 +184,12 @@ class Wardrobe:
         head = np.maximum(self.dresser.head, self.dresser.hair) > 0.5
         painted = (rest[:, 1] > look.cuts[1]) & uncovered_top | (rest[:, 1] <= look.cuts[1]) & uncovered_bottom
         offsets[~head & ~painted] = np.where(rest[:, 1] < max(look.cuts[3], self.dresser.floor + 0.08), 0.006, 0.0)[~head & ~painted]
+        parting = self.dresser.joints[[1, 2]].mean(0) - [0, 0.1, 0]
+        under = UNDER + (UNDER_CROTCH - UNDER) * np.exp(-0.5 * np.square((rest - parting) / 0.05).sum(1))
         for piece in pieces:
             if piece.shell != "hair" and piece.material != SHOE:
                 inside = np.min([border(rest) for border in self._borders(piece)], axis=0)
-                offsets = np.where(head, offsets, offsets + (UNDER - offsets) * np.clip(inside / 0.02, 0, 1))
+                offsets = np.where(head, offsets, offsets + (under - offsets) * np.clip(inside / 0.02, 0, 1))
         return offsets.astype(np.float32)
 
 

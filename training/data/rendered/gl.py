@@ -12,6 +12,7 @@ Shaders are in shaders.py. Axes are the camera's: x right, y down, z forward.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -22,13 +23,15 @@ from hmr_ros.rasterizer import rasterize, vertex_normals
 from hmr_ros.training.data.rendered import shaders
 from hmr_ros.training.data.rendered.appearance import Dresser, Outfit
 from hmr_ros.training.data.rendered.garments import Mesh, Wardrobe
-from hmr_ros.training.data.rendered.painting import Light, RenderView
+from hmr_ros.training.data.rendered.painting import Drawn, Light, RenderView
+from hmr_ros.training.data.rendered.things import Hands, Thing
 
 SAMPLES = 4  # a pixel
 SHADOW_SIZE = 1024  # px of the shadow map
 CONTACT_SIZE = 128  # px of the map of what stands on the ground
 GROUND = 1.8  # metres around the feet on which shadows fall
 NEAR = 0.1  # metres
+THINGS = 1  # version of what people hold and stand behind: another one makes other pictures
 GAMMA = 2.2
 ATTRIBUTES = {"position": 3, "normal": 3, "rest": 3, "surface": 4, "fixed_material": 1}  # of a vertex: floats
 
@@ -37,11 +40,11 @@ class GLRenderer:
     """Needs ``moderngl`` (extra "gl") and EGL; RuntimeError says what is missing. Belongs to the thread that made it."""
 
     name = "gl"
-    depth_tested = True
+    depth_tested = has_things = True
 
     def __init__(self, dresser: Dresser, faces: np.ndarray, without: frozenset[str] = frozenset()):
         self.dresser, self.faces, self.without = dresser, faces, without
-        self.wardrobe = Wardrobe(dresser, faces)
+        self.wardrobe, self.hands = Wardrobe(dresser, faces), Hands(dresser)
         self.context = make_context()
         version, common = "#version 330\n", shaders.COMMON
         program = lambda vertex, fragment: self.context.program(vertex_shader=version + common + vertex, fragment_shader=version + common + fragment)  # noqa: E731
@@ -64,27 +67,33 @@ class GLRenderer:
 
     @staticmethod
     def identity() -> dict:
-        """What its pictures depend on besides the generator: the driver. RuntimeError where there is none."""
+        """What its pictures depend on besides the generator: the driver, and what is drawn. RuntimeError where there is none."""
         context = make_context()
         info = dict(context.info)
         context.release()
-        return {"renderer": GLRenderer.name, "driver": f"{info['GL_RENDERER']}, OpenGL {info['GL_VERSION']}"}
+        return {"renderer": GLRenderer.name, "things": THINGS, "driver": f"{info['GL_RENDERER']}, OpenGL {info['GL_VERSION']}"}
 
-    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView) -> list[tuple[np.ndarray, np.ndarray]]:
-        """As PaintedRenderer.draw: over ``canvas`` (H, W, 3) float32 BGR, in place; coverage and depth of each body as if it stood there alone."""
-        looks, meshes = [], []
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView, standing: Sequence[Thing] = ()) -> Drawn:
+        """As PaintedRenderer.draw: over ``canvas`` (H, W, 3) float32 BGR, in place."""
+        looks, meshes, things = [], [], list(standing)
         for vertices in bodies:
             look, pieces = self.wardrobe.choose(rng, self.dresser.look(rng))
             looks.append(look.without(self.without))
             meshes.append(self.wardrobe.dress(vertices, looks[-1], [] if "cloth_shape" in self.without else pieces))
+            held = self.hands.hold(rng, vertices, view.light.up)
+            things += [] if "held" in self.without else held
         softness, radius = rng.uniform(0.006, 0.05), rng.uniform(0.08, 0.25)
         if meshes:
-            self._render(canvas, meshes, looks, view, softness, radius)
-        return [silhouette(mesh, view, canvas.shape[:2]) for mesh in meshes]
+            self._render(canvas, [*meshes, *(thing.mesh for thing in things)], [*looks, *(thing.look for thing in things)],
+                         [True] * len(meshes) + [thing.stands for thing in things], view, softness, radius)  # fmt: skip
+        size = canvas.shape[:2]
+        return Drawn([silhouette(mesh, view, size) for mesh in meshes], [silhouette(thing.mesh, view, size) for thing in things])
 
     # ---- passes ----------------------------------------------------------------------------------------------------------
 
-    def _render(self, canvas: np.ndarray, meshes: list[Mesh], looks: list[Outfit], view: RenderView, softness: float, radius: float) -> None:
+    def _render(
+        self, canvas: np.ndarray, meshes: list[Mesh], looks: list[Outfit], stands: list[bool], view: RenderView, softness: float, radius: float
+    ) -> None:  # fmt: skip
         context, height, width = self.context, *canvas.shape[:2]
         if (width, height) not in self._targets:
             self._targets = {(width, height): Targets(context, (width, height))}
@@ -126,8 +135,9 @@ class GLRenderer:
         self._screen.render(context.TRIANGLES, 3)
         self._shadow_map.use(1)
         if "shadow" not in self.without:
-            for mesh, buffer in zip(meshes, buffers):
-                self._shade_ground(mesh, buffer, view.light.up, target)
+            for mesh, buffer, on_ground in zip(meshes, buffers, stands):
+                if on_ground:
+                    self._shade_ground(mesh, buffer, view.light.up, target)
         context.enable_only(context.DEPTH_TEST)
         target.shade.use(0)
         self._shadow_map.use(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from hmr_ros.training.data.rendered.appearance import (
     Dresser, Outfit,
 )  # fmt: skip
 from hmr_ros.training.data.rendered.effects import shade_floor
+from hmr_ros.training.data.rendered.things import Thing
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,13 @@ class Light:
     sky: np.ndarray  # (3,) ambient from above
     ground: np.ndarray  # (3,) ambient from below
     up: np.ndarray  # (3,) unit, against gravity
+
+
+class Drawn(NamedTuple):
+    """Coverage (H, W) in [0, 1] and depth (H, W) metres, inf where it is not, of each, as if it stood there alone."""
+
+    bodies: list[tuple[np.ndarray, np.ndarray]]
+    things: list[tuple[np.ndarray, np.ndarray]]  # what is held or stands about
 
 
 class RenderView(NamedTuple):
@@ -58,7 +67,7 @@ class PaintedRenderer:
     """The home-made renderer: one person after the other, each lit by itself. Its pictures depend on the generator only."""
 
     name = "painter"
-    depth_tested = False
+    depth_tested = has_things = False
 
     def __init__(self, dresser: Dresser, faces: np.ndarray, without: frozenset[str] = frozenset()):
         self.dresser, self.faces, self.without = dresser, faces, without
@@ -68,10 +77,10 @@ class PaintedRenderer:
         """What its pictures depend on besides the generator: nothing that is worth a word."""
         return {}
 
-    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView) -> list[tuple[np.ndarray, np.ndarray]]:
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView, standing: Sequence[Thing] = ()) -> Drawn:
         """Dress the bodies (V, 3; camera frame; the farthest first) and draw them over ``canvas`` (H, W, 3) float32 BGR, in place.
 
-        Returns each body's coverage (H, W) in [0, 1] and depth (H, W) metres, inf where it is not, as if it stood there alone.
+        ``standing``: what stands about; only for renderers that have things.
         """
         layers = []
         for vertices in bodies:
@@ -83,7 +92,7 @@ class PaintedRenderer:
             dressed = vertices + vertex_normals(vertices, self.faces) * look.offsets[:, None]
             pixels = np.column_stack([project_pinhole(dressed, view.intrinsics), dressed[:, 2]]).astype(np.float32)
             layers.append(paint(canvas, pixels, dressed, self.faces, self.dresser, look, view.light, view.exposure, rng))
-        return layers
+        return Drawn(layers, [])
 
 
 def light_vertices(vertices: np.ndarray, light: Light, rng: Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ body model's origin, and ``translation`` puts that origin into the camera frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -19,19 +20,25 @@ from scipy.spatial.transform import Rotation
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.geometry import Intrinsics, project_pinhole
+from hmr_ros.skeleton import TORSO_KEYPOINTS
 from hmr_ros.training.data.rendered.appearance import Dresser
 from hmr_ros.training.data.rendered.backgrounds import Backgrounds
-from hmr_ros.training.data.rendered.painting import PaintedRenderer, RenderView, bounds, even_light, random_light
+from hmr_ros.training.data.rendered.painting import Drawn, PaintedRenderer, RenderView, bounds, even_light, random_light
 from hmr_ros.training.data.rendered.effects import measure_depth, object_mask, photograph, photograph_roughly
 from hmr_ros.training.data.rendered.poses import PoseSampler
+from hmr_ros.training.data.rendered.robot_cameras import RobotCameras, RobotView
+from hmr_ros.training.data.rendered.things import Thing, stand_before
 
 FACING = np.diag([1.0, -1.0, -1.0])  # the upright world (y up, z towards the viewer) in the axes of a level camera
 
 RendererName = Literal["painter", "gl"]
 RENDERERS: tuple[RendererName, ...] = get_args(RendererName)
+CamerasName = Literal["any", "robot"]
 
 # What a picture is made of and what can be left out of it, to see how much it matters (benchmarks/domain_gap.py).
-INGREDIENTS = ("patterns", "clothes", "cloth_shape", "light", "shadow", "blur", "colour", "noise", "jpeg")
+INGREDIENTS = ("patterns", "clothes", "cloth_shape", "light", "shadow", "blur", "colour", "noise", "jpeg", "held")
+
+OVERLAP = 0.45  # of the smaller of two people's boxes, at most
 
 # How deep inside the (clothed) body each COCO keypoint lies at most when nothing else hides it, metres.
 FLESH = np.array([0.05] * 5 + [0.14] * 2 + [0.1] * 2 + [0.09] * 2 + [0.2] * 2 + [0.12] * 2 + [0.11] * 2)
@@ -113,13 +120,14 @@ class Renderer(Protocol):
 
     name: str
     depth_tested: bool  # people who are tangled up are seen as they lie in depth; else the nearer person covers the other
+    has_things: bool  # people hold things and stand behind things (things.py)
 
     @staticmethod
     def identity() -> dict:
         """What the pictures depend on besides the generator; part of a data set's identity."""
         ...
 
-    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView) -> list[tuple[np.ndarray, np.ndarray]]:
+    def draw(self, rng: Generator, canvas: np.ndarray, bodies: list[np.ndarray], view: RenderView, standing: Sequence[Thing] = ()) -> Drawn:
         """See PaintedRenderer.draw."""
         ...
 
@@ -147,12 +155,15 @@ class SceneMaker:
         without: frozenset[str] = frozenset(),
         renderer: RendererName = "painter",
         rough: bool = False,
+        cameras: CamerasName = "any",
     ):
         """``without``: which of INGREDIENTS are left out; the generator is read as ever, so that everything else stays the same.
 
         ``renderer``: "painter" or "gl" (gl.py; RuntimeError where OpenGL is missing). ``rough``: a robot's small camera
-        (effects.photograph_roughly).
+        (effects.photograph_roughly). ``cameras``: "any", people as large as ``config`` says, or "robot", mounted on a robot among people
+        (robot_cameras.py).
         """
+        self.robot = {"any": None, "robot": RobotCameras()}[cameras]
         self._photograph = photograph_roughly if rough else photograph
         if unknown := without - set(INGREDIENTS):
             raise ValueError(f"without {', '.join(sorted(unknown))}: expected names among {', '.join(INGREDIENTS)}")
@@ -170,6 +181,8 @@ class SceneMaker:
     def make(self, rng: Generator) -> Scene:
         config = self.config
         height, width = config.sizes[rng.integers(len(config.sizes))]
+        if self.robot:
+            return self._make_robots(rng, (height, width), self.robot)
         focal = 0.5 * max(height, width) / np.tan(0.5 * rng.uniform(*config.field_of_view))
         intrinsics = Intrinsics(
             focal, focal, (width - 1) / 2 + rng.normal(0, 0.01 * width), (height - 1) / 2 + rng.normal(0, 0.01 * height)
@@ -183,6 +196,16 @@ class SceneMaker:
         image, depth, truths = self.draw(rng, (height, width), intrinsics, camera, placed)
         return Scene(image, depth, intrinsics, truths)
 
+    def _make_robots(self, rng: Generator, size: tuple[int, int], cameras: RobotCameras) -> Scene:
+        """What a robot sees of the people around it."""
+        view, placed = cameras.view(rng, size), []
+        for _ in range(1 + rng.choice(len(cameras.people), p=cameras.people)):
+            person = self._place(rng, size, view.intrinsics, view.rotation, placed, view)
+            if person is not None:
+                placed.append(person)
+        image, depth, truths = self.draw(rng, size, view.intrinsics, view.rotation, placed)
+        return Scene(image, depth, view.intrinsics, truths)
+
     def forward(self, pose: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vertices (V, 3), joints (24, 3), keypoints (17, 3) of one body."""
         rotations = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix()[None].astype(np.float32))
@@ -191,9 +214,10 @@ class SceneMaker:
         return output.vertices[0].numpy(), output.joints[0].numpy(), output.keypoints[0].numpy()
 
     def _place(
-        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, others: list[PlacedPerson]
-    ) -> PlacedPerson | None:
-        """Put one more person where the picture has room; None where it has not."""
+        self, rng: Generator, size: tuple[int, int], intrinsics: Intrinsics, camera: np.ndarray, others: list[PlacedPerson],
+        robot: RobotView | None = None,
+    ) -> PlacedPerson | None:  # fmt: skip
+        """Put one more person where the picture has room, on the floor before a ``robot``; None where it has not."""
         sampled = self.poses.sample(rng)
         pose = sampled.rotvec.astype(np.float64)
         pose[0] = Rotation.from_matrix(camera @ FACING @ Rotation.from_rotvec(pose[0]).as_matrix()).as_rotvec()
@@ -201,13 +225,18 @@ class SceneMaker:
         betas[0] *= self.config.beta0_sigma
         vertices, joints, keypoints = self.forward(pose, betas)
         for _ in range(8):
-            translation = self._translation(rng, size, intrinsics, vertices, bool(rng.random() < self.config.cut))
+            if robot:
+                translation = robot.place(rng, vertices, first=not others)
+            else:
+                translation = self._translation(rng, size, intrinsics, vertices, bool(rng.random() < self.config.cut))
             absolute = vertices + translation
             if absolute[:, 2].min() < 0.25:
                 continue
             pixels = project_pinhole(absolute, intrinsics).astype(np.float32)
             box = np.concatenate(bounds(pixels))
-            if all(apart(box, translation, other) for other in others):
+            if robot and not _in_sight(keypoints + translation, size, intrinsics):
+                continue
+            if all(apart(box, translation, other, robot.cameras.overlap if robot else OVERLAP) for other in others):
                 break
         else:
             return None
@@ -288,7 +317,15 @@ class SceneMaker:
         light = random_light(rng, up, tint=np.clip(mean / mean.mean(), 0.6, 1.6))
         light = even_light(light) if "light" in self.without else light
         order = sorted(range(len(placed)), key=lambda i: -placed[i].truth.translation[2])  # the farthest first
-        layers = self.renderer.draw(rng, canvas, [placed[i].vertices for i in order], RenderView(intrinsics, light, exposure))
+        occluded, standing = self.config.occluded if placed and objects else 0.0, {}
+        if self.renderer.has_things:  # half of what stands in front is a shape, the other half a flat piece of a photo
+            occluded /= 2
+            if rng.random() < occluded:
+                index = int(rng.integers(len(placed)))
+                if (thing := stand_before(rng, placed[index].vertices, up, intrinsics)) is not None:
+                    standing[index] = thing
+        view = RenderView(intrinsics, light, exposure)
+        layers, things = self.renderer.draw(rng, canvas, [placed[i].vertices for i in order], view, list(standing.values()))
         nearest = np.full(size, np.inf, np.float32)
         owner = np.full(size, -1, np.int32)
         silhouettes = np.zeros(len(placed))
@@ -299,13 +336,17 @@ class SceneMaker:
                 covered &= distance < nearest
             owner[covered] = index
             nearest[covered] = distance[covered]
+        solid = np.zeros(size, bool)
+        for coverage, distance in things:
+            solid |= (before := (coverage > 0.5) & (distance < nearest))
+            owner[before], nearest[before] = -1, distance[before]
         hidden_behind_object = -1
-        if placed and objects and rng.random() < self.config.occluded:
+        if placed and objects and rng.random() < occluded:
             hidden_behind_object = int(rng.integers(len(placed)))
             texture = self.backgrounds.sample(rng, size, plain=True)
             mask = object_mask(rng, size, placed[hidden_behind_object].truth.box)
             canvas += mask[..., None] * (texture * (exposure * rng.uniform(0.6, 1.1)) - canvas)
-            owner[mask > 0.5] = -1
+            owner[mask > 0.5], solid[mask > 0.5] = -1, False
         truths = []
         for index, person in enumerate(placed):
             truth = person.truth
@@ -317,10 +358,10 @@ class SceneMaker:
                     truth,
                     visible=self._visible(truth, index, owner, nearest),
                     visible_fraction=float(inside * seen),
-                    occluded=index == hidden_behind_object,
+                    occluded=index == hidden_behind_object or index in standing,
                 )
             )
-        return self._photograph(rng, canvas, self.without), measure_depth(rng, np.where(owner >= 0, nearest, np.inf)), truths
+        return self._photograph(rng, canvas, self.without), measure_depth(rng, np.where((owner >= 0) | solid, nearest, np.inf)), truths
 
     def _visible(self, truth: PersonTruth, index: int, owner: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """(17,) bool: the pixel (or a neighbour) shows this person, no further in front than flesh is thick."""
@@ -335,13 +376,20 @@ class SceneMaker:
         return visible
 
 
-def apart(box: np.ndarray, translation: np.ndarray, other: PlacedPerson) -> bool:
-    """Two people do not stand in each other, and leave at least half of each other to be seen."""
+def _in_sight(keypoints: np.ndarray, size: tuple[int, int], intrinsics: Intrinsics) -> bool:
+    """Of a body's keypoints (17, 3; camera axes), two of the torso and six in all lie in the picture."""
+    x, y = project_pinhole(keypoints, intrinsics).T
+    inside = (keypoints[:, 2] > 0.1) & (x > 0) & (y > 0) & (x < size[1] - 1) & (y < size[0] - 1)
+    return bool(inside[list(TORSO_KEYPOINTS)].sum() >= 2 and inside.sum() >= 6)
+
+
+def apart(box: np.ndarray, translation: np.ndarray, other: PlacedPerson, overlap_at_most: float) -> bool:
+    """Two people do not stand in each other, and leave some of each other to be seen: at most this share of the smaller box is shared."""
     if np.linalg.norm((translation - other.truth.translation)[[0, 2]]) < 0.6:
         return False
     overlap = np.minimum(box[2:], other.truth.box[2:]) - np.maximum(box[:2], other.truth.box[:2])
     areas = [np.prod(b[2:] - b[:2]) for b in (box, other.truth.box)]
-    return float(np.prod(np.maximum(overlap, 0))) < 0.45 * min(areas)
+    return float(np.prod(np.maximum(overlap, 0))) < overlap_at_most * min(areas)
 
 
 def _camera_rotation(rng: Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from hmr_ros.geometry import Intrinsics
 from hmr_ros.training.data.rendered.effects import grain
 from hmr_ros.training.data.rendered.poses import limit_joints
-from hmr_ros.training.data.rendered.scene import PlacedPerson, Scene, SceneMaker, apart
+from hmr_ros.training.data.rendered.scene import OVERLAP, PlacedPerson, Scene, SceneMaker, apart
 
 FITTED = 0.5  # share of people in a pose of the recording; the others' come from the training motions
 OWN_HEADING = 0.5  # share of those that keep the heading that was seen; the others face anywhere
@@ -112,7 +112,7 @@ class ViewpointMaker:
             near = person.vertices[:, 2].min() < _NEAREST
             low, high = person.truth.box[:2], person.truth.box[2:]
             outside = (high < 0).any() or (low > viewpoint.size[::-1]).any()
-            if not near and not outside and all(apart(person.truth.box, person.truth.translation, other) for other in others):
+            if not near and not outside and all(apart(person.truth.box, person.truth.translation, other, OVERLAP) for other in others):
                 return replace(person, truth=replace(person.truth, category=category, clip=clip))
         return None
 
