@@ -24,6 +24,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import tyro
 from rich.console import Console
+from torch import Tensor
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
@@ -36,7 +37,7 @@ from hmr_ros.io.report import printable
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.training.adaptation import mounting, report, scores
-from hmr_ros.training.adaptation.finetune import AdaptationTask, FinetuneConfig, blend
+from hmr_ros.training.adaptation.finetune import AdaptationTask, FinetuneConfig, blend, branch_outputs
 from hmr_ros.training.adaptation.recordings import USUAL_FIELD_OF_VIEW, People, load, split
 from hmr_ros.training.adaptation.teacher import Labels, teach
 from hmr_ros.training.data import shard_work
@@ -141,6 +142,7 @@ class Material(NamedTuple):
     body: BodyModel
     skeleton: PosedKeypoints
     learned: dict[str, Samples]  # views by the names of finetune.SOURCES
+    branches: dict[str, list[Tensor]]  # what the image-feature branches say of them
     first: scores.Part  # of the recordings: to learn from
     held: scores.Part  # their end
     rendered: dict[str, Samples]  # held-out rendered people: "viewpoint" before the recordings' cameras, "replay" before others
@@ -171,6 +173,8 @@ def gather(config: AdaptConfig, console: Console) -> Material:
         kept = np.asarray(data["index"]) % _HELD_OUT == _HELD_OUT - 1
         learned[name] = make_samples(data, maps, skeleton, FLIPS, DEPTHS, np.flatnonzero(~kept))
         rendered[name] = make_samples(data, maps, skeleton, ("plain",), ("depth",), np.flatnonzero(kept))
+    with console.status("image features of everybody"):
+        branches = {name: branch_outputs(before, samples) for name, samples in learned.items()}
     about = {
         "recordings": lines,
         "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last)},
@@ -178,7 +182,7 @@ def gather(config: AdaptConfig, console: Console) -> Material:
         "views": {name: len(some) for name, some in learned.items()},
         "cameras": [_described(view) for view in views],
     }
-    return Material(checkpoint, before, body, skeleton, learned, scores.Part(first, labels), held, rendered, about)
+    return Material(checkpoint, before, body, skeleton, learned, branches, scores.Part(first, labels), held, rendered, about)
 
 
 def learn(config: AdaptConfig, material: Material, console: Console) -> tuple[Lifter, float]:
@@ -187,8 +191,7 @@ def learn(config: AdaptConfig, material: Material, console: Console) -> tuple[Li
                               seed=config.seed)  # fmt: skip
     fabric = launch(settings, WEIGHTS)
     lifter = copy.deepcopy(material.before)
-    with console.status("what the image-feature branch says of everybody"):
-        task = AdaptationTask(settings, fabric, lifter, material.learned, material.skeleton)
+    task = AdaptationTask(settings, fabric, lifter, material.learned, material.branches, material.skeleton)
     run(task, settings, fabric, console)
     task.finish()
     shrink_betas(lifter, material.rendered["replay"])

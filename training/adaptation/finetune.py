@@ -14,6 +14,7 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -53,15 +54,18 @@ class AdaptationTask(Task):
 
     label, rows_are = "adaptation", "views"
 
-    def __init__(self, config: FinetuneConfig, fabric: Fabric, lifter: Lifter, sources: dict[str, Samples], skeleton: PosedKeypoints):
-        """``sources``: views by the names of SOURCES; a source that is left out takes no part."""
+    def __init__(
+        self, config: FinetuneConfig, fabric: Fabric, lifter: Lifter, sources: dict[str, Samples], branches: dict[str, list[Tensor]],
+        skeleton: PosedKeypoints,
+    ):  # fmt: skip
+        """``sources``: views by the names of SOURCES; a source that is left out takes no part. ``branches``: their ``branch_outputs``."""
         self.config, self.lifter, self.device = config, lifter, fabric.device
         self.posed = copy.deepcopy(skeleton).to(fabric.device)
         self.sources, first = [], 0
         shares = {name: share for name, share in zip(SOURCES, config.shares) if name in sources and share}
         for name, share in shares.items():
             samples = sources[name]
-            self.sources.append((name, first, max(1, round(config.batch * share / sum(shares.values()))), samples, branch_outputs(lifter, samples)))
+            self.sources.append((name, first, max(1, round(config.batch * share / sum(shares.values()))), samples, branches[name]))
             first += len(samples)
         self.steps = self.per_epoch = config.steps
         heads = nn.ModuleList(getattr(member, "mlp", member) for member in lifter.members)
@@ -103,14 +107,15 @@ class AdaptationTask(Task):
 
 @torch.no_grad()
 def branch_outputs(lifter: Lifter, samples: Samples) -> list[Tensor]:
-    """(N, COUNT) float16 of each member's image-feature branch, (N, 0) of a member without one."""
+    """(N, COUNT) float16 of each member's image-feature branch, (N, 0) of a member without one. Views of one feature map share them."""
     lifter.eval()
+    rows, view = torch.unique(torch.as_tensor(np.asarray(samples.map_row)), return_inverse=True)
     parts: list[list[Tensor]] = [[] for _ in lifter.members]
-    for some in samples.parts():
-        maps = some.feature_map.to(lifter.feature_mean.device)
+    for some in rows.split(256):
+        maps = torch.as_tensor(samples.maps[some]).float().to(lifter.feature_mean.device)
         for member, found in zip(lifter.members, parts):
-            found.append(member.branch(maps).half().cpu() if hasattr(member, "branch") else maps.new_empty(len(maps), 0).half())
-    return [torch.cat(found) for found in parts]
+            found.append(member.branch(maps).half().cpu() if hasattr(member, "branch") else maps.new_empty(len(maps), 0).half().cpu())
+    return [torch.cat(found)[view] for found in parts]
 
 
 def blend(lifter: Lifter, before: Lifter, others: Samples, skeleton: PosedKeypoints, worse: float) -> float:
