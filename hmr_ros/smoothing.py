@@ -46,7 +46,7 @@ class SmoothingConfig:
     distance: OneEuro = OneEuro(2.0, 4.0)  # logarithm
     velocity_cutoff: float = 3.0  # Hz
     longest_gap: float = 0.5  # seconds: after a longer one nothing is known of pose and position
-    jump: float = 0.15  # metres across the viewing ray: more than a body that stands still is off from frame to frame (at most 0.05 on rendered clips)
+    jump: float = 0.15  # metres across the viewing ray: more than a body that stands still is off from frame to frame (at most 0.07 on rendered clips)
     fastest: float = 5.0  # m/s: whoever is farther away than a jump and that is somebody else, so that nothing is known of pose and position
     resized: float = 0.2  # of the logarithm of the size in the image, from frame to frame: the same (at most 0.11 on rendered clips)
     enough: float = 300.0  # frames' weights after which the shape hardly changes; it goes on learning that slowly
