@@ -20,9 +20,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import cv2
+import numpy as np
+import torch
 import tyro
 
 from hmr_ros.files import write_json
+from hmr_ros.proxies import registry
 
 ENGINES = {"processes": (), "ray": ("--engine", "ray")}
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -50,6 +54,7 @@ def main() -> int:
     result = {
         "source": config.source.name, "frames": config.frames, "shard_size": config.shard_size, "cpus": os.cpu_count(), "runs": runs,
         "cpu_seconds_per_1000_frames": {name: round(statistics.median(_rate(run, "cpu_seconds") for run in some), 1) for name, some in runs.items()},
+        "cpu_seconds_per_1000_pictures": picture_costs(),
         "bytes_per_1000_frames": round(1000 * runs["ray"][0]["bytes"] / config.frames),
         "people_per_frame": round(runs["ray"][0]["people"] / config.frames, 2),
         "throughput_of_ray_by_that_of_processes": [
@@ -59,6 +64,22 @@ def main() -> int:
     write_json(config.json, result)
     print(json.dumps(result, indent=1))
     return 0
+
+
+def picture_costs(count: int = 6) -> dict[str, float]:
+    """CPU seconds of the detectors on pictures of 640x480, one thread, in this process."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    extractor = registry.make_extractor(threads=1)
+    person = cv2.resize(cv2.imread(str(files("hmr_ros") / "assets" / "demo" / "astronaut.jpg")), (640, 480))
+    costs = {}
+    for name, picture in (("nobody", np.full_like(person, 90)), ("one person", person)):
+        extractor(picture)
+        before = time.process_time()
+        for _ in range(count):
+            extractor(picture)
+        costs[name] = round(1000 * (time.process_time() - before) / count, 1)
+    return costs
 
 
 def _rate(run: dict, what: str) -> float:

@@ -307,8 +307,11 @@ def test_on_ray_a_killed_worker_is_replaced_and_a_killed_run_is_completed_with_t
     expected, manifest = undisturbed
     out = tmp_path / "out"
     arguments = ["extract", str(clip), "--out", str(out), "--frames", "0", "16", "--shard-size", "2", "--workers", "1", "--engine", "ray"]
+    (tmp_path / "hmr_ros").mkdir()  # as in a checkout, which workers must not import from
+    (tmp_path / "hmr_ros" / "__init__.py").write_text("raise ImportError('this is not the installed package')")
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-P", "-m", "hmr_ros.cli", *arguments], stdout=log, stderr=log, start_new_session=True)
+        command = [sys.executable, "-P", "-m", "hmr_ros.cli", *arguments]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
 
     def shards_made():
         assert process.poll() is None, (tmp_path / "log").read_text()
@@ -318,11 +321,11 @@ def test_on_ray_a_killed_worker_is_replaced_and_a_killed_run_is_completed_with_t
         return [pid for pid in processes_of_session(process.pid) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ShardActor")]
 
     try:
-        wait_until(shards_made)
+        wait_until(shards_made, 300)
         (actor,) = actors()
         before = shards_made()
         os.kill(actor, signal.SIGKILL)
-        wait_until(lambda: shards_made() >= before + 2)  # the one that was committed meanwhile, and one more
+        wait_until(lambda: shards_made() >= before + 2, 300)  # the one that was committed meanwhile, and one more
         assert actor not in actors()
     finally:
         process.kill()

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import tyro
 from rich.console import Console
 
+from hmr_ros.training.data.ray_work import installed_package
+
 
 @dataclass(frozen=True)
 class OnRay:
@@ -57,7 +59,8 @@ def run(options: OnRay, command: list[str]) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    ray.init(address=options.address, logging_level="ERROR")
+    with installed_package():
+        ray.init(address=options.address, logging_level="ERROR")
     try:
         bundle = {"CPU": options.devices * options.cpus} | ({"GPU": options.devices * options.gpus} if options.gpus else {})
         group = ray.util.placement_group([bundle] * options.nodes, strategy="STRICT_SPREAD")

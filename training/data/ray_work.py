@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -73,13 +75,26 @@ def make_shards(
             ray.shutdown()
 
 
+@contextmanager
+def installed_package() -> Iterator[None]:
+    """For ray.init: its workers import from the folder that is then the working folder before all others, a checkout perhaps, which is
+    not the installed package."""
+    here = os.getcwd()
+    os.chdir("/")
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
 def _connect(ray, cluster: Cluster) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}  # errors come as exceptions; the bar stays whole
     try:
-        if cluster.address:
-            ray.init(address=cluster.address, **quiet)
-        else:
-            ray.init(address="local", num_cpus=cluster.workers, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+        with installed_package():
+            if cluster.address:
+                ray.init(address=cluster.address, **quiet)
+            else:
+                ray.init(address="local", num_cpus=cluster.workers, include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
     except ConnectionError as error:
         raise ConnectionError(f"no Ray cluster can be joined at --address {cluster.address} ({error}); start one there by `ray start --head`, "
                               "with the same RAY_AUTH_MODE and token as here") from error  # fmt: skip

@@ -110,7 +110,7 @@ def extract(config: ExtractConfig) -> dict:
     sense.
     """
     _check(config)
-    config = replace(config, source=remote.absolute(config.source), out=remote.absolute(config.out))  # workers may have another folder
+    config = _absolute(config)
     with Console(stderr=True, markup=False).status("counting the frames"):
         source = remote.local(config.source)
         kind = frame_sources.kind_of(source) if config.kind == "auto" else config.kind
@@ -141,6 +141,12 @@ def extract(config: ExtractConfig) -> dict:
     manifest["reading"] = reading.as_json()
     shard_work.finish(config.out, manifest)
     return manifest
+
+
+def _absolute(config: ExtractConfig) -> ExtractConfig:
+    """The same for workers in other working folders."""
+    brought = {name: value.absolute() for name, value in vars(config.proxies).items() if isinstance(value, Path)}
+    return replace(config, source=remote.absolute(config.source), out=remote.absolute(config.out), proxies=replace(config.proxies, **brought))
 
 
 def _check(config: ExtractConfig) -> None:
