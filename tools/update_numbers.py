@@ -445,10 +445,24 @@ def refinement_ceiling() -> str:
     return _table(["MPJPE / PA-MPJPE, mm", "validation, held-out half", "test pictures"], [[name, *map(_pair, parts.values())] for name, parts in ways.items()])
 
 
+def adaptation() -> str:
+    rows = []
+    for name, found in _read("adaptation.json").items():
+        before = found["rows"]["before"]
+        for label, after in found["rows"].items():
+            cells = [name, label]
+            for part in ("held_out", "frozen_test"):
+                pair = _pair(after[part])
+                changes = " / ".join(f"{100 * (after[part][kind] / before[part][kind] - 1):+.1f} %" for kind in ("mpjpe", "pa_mpjpe"))
+                cells += [pair, "" if label == "before" else changes]
+            rows.append([*cells, f"{100 * after['blend']:.0f} %" if "blend" in after else ""])
+    return _table(["camera", "", "held-out end, mm", "change", "frozen test split, mm", "change", "learned weights"], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (headline, position, covariance, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
-                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap, joint_location, joint_confidence,
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap, adaptation, joint_location, joint_confidence,
                   third_opinion, keypoint_offsets, refinement_ceiling)
 }  # fmt: skip
 

@@ -37,7 +37,7 @@ from hmr_ros.io.report import printable
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.training.adaptation import mounting, report, scores
-from hmr_ros.training.adaptation.finetune import AdaptationTask, FinetuneConfig, blend, branch_outputs
+from hmr_ros.training.adaptation.finetune import AdaptationTask, FinetuneConfig, as_before, blend, branch_outputs
 from hmr_ros.training.adaptation.recordings import USUAL_FIELD_OF_VIEW, People, load, split
 from hmr_ros.training.adaptation.teacher import Labels, teach
 from hmr_ros.training.data import shard_work
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
     result = adapt(config, console)
     console.print(report.text(result))
     console.print(f"{result['verdict']['result']}: {result['verdict']['why']}")
-    console.print(f"{config.out / WEIGHTS}: hmr-ros live --checkpoint {config.out / WEIGHTS}; {config.out / 'report.html'}")
+    console.print(f"{config.out / WEIGHTS}, {config.out / 'report.html'}; on the robot: ros2 launch hmr_ros live.launch.py checkpoint:={config.out / WEIGHTS}")
     return 0
 
 
@@ -175,6 +175,7 @@ def gather(config: AdaptConfig, console: Console) -> Material:
         rendered[name] = make_samples(data, maps, skeleton, ("plain",), ("depth",), np.flatnonzero(kept))
     with console.status("image features of everybody"):
         branches = {name: branch_outputs(before, samples) for name, samples in learned.items()}
+    learned["replay"] = as_before(before, learned["replay"])
     about = {
         "recordings": lines,
         "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last)},

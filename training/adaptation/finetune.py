@@ -2,7 +2,7 @@
 
     recording   pseudo-labels (teacher.py): real pictures, bodies that may be wrong
     viewpoint   people before the recording's camera (rendered/viewpoint.py): rendered pictures, exact bodies
-    replay      people before all kinds of cameras, as in the lifter's first training, so that it does not forget them
+    replay      people before all kinds of cameras, and what the lifter said of them before: so it does not forget (Li and Hoiem 2016)
 
 Only the MLPs learn: what the image-feature branch says of every view is computed once. That is fast, and the branch has seen far more people than
 a recording holds. The statistics of the inputs stay those of the checkpoint, and so does the network of the reliability.
@@ -11,7 +11,7 @@ a recording holds. The statistics of the inputs stay those of the checkpoint, an
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.training.lifter.samples import Samples
-from hmr_ros.training.lifter.tasks import evaluate
+from hmr_ros.training.lifter.tasks import evaluate, predictions
 from hmr_ros.training.loop import Learner, LoopConfig, Task, generator, one_cycle
 from hmr_ros.training.losses.body import body_loss
 
@@ -105,6 +105,12 @@ class AdaptationTask(Task):
         self.heads.load_state_dict(self.average.module.state_dict())
 
 
+def as_before(lifter: Lifter, samples: Samples) -> Samples:
+    """Views whose bodies are what ``lifter`` says of them, not the truth: the lifter that learns them stays as it was."""
+    bodies = [body for _, body in predictions(lifter, samples)]
+    return replace(samples, rotations=torch.cat([body.rotations for body in bodies]), betas=torch.cat([body.betas for body in bodies]))
+
+
 @torch.no_grad()
 def branch_outputs(lifter: Lifter, samples: Samples) -> list[Tensor]:
     """(N, COUNT) float16 of each member's image-feature branch, (N, 0) of a member without one. Views of one feature map share them."""
@@ -122,7 +128,7 @@ def blend(lifter: Lifter, before: Lifter, others: Samples, skeleton: PosedKeypoi
     """Mix the learned weights, in place, with those ``before`` (WiSE-FT, Wortsman et al. 2022): as much of the learned ones as costs people
     before ``others``' cameras at most a share ``worse`` of MPJPE and PA-MPJPE. Returns the learned weights' share."""
     learned, start = copy.deepcopy(lifter.members), evaluate(before, others, skeleton)
-    for share in (1.0, 0.8, 0.6, 0.4, 0.2):
+    for share in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
         with torch.no_grad():
             for mixed, new, old in zip(lifter.members.parameters(), learned.parameters(), before.members.parameters(), strict=True):
                 mixed.copy_(torch.lerp(old, new, share))
