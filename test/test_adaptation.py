@@ -24,12 +24,12 @@ from hmr_ros.io.sources import open_moving
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.training.adaptation import adapt as adaptation
 from hmr_ros.training.adaptation import mounting, scores, teacher
-from hmr_ros.training.adaptation.finetune import blend
+from hmr_ros.training.adaptation.finetune import as_before, blend, branch_outputs
 from hmr_ros.training.adaptation.recordings import People, split
 from hmr_ros.training.data.mapped import Rows
 from hmr_ros.training.data.rendered.scene import SceneMaker
 from hmr_ros.training.data.rendered.viewpoint import Viewpoint, ViewpointMaker, level
-from hmr_ros.training.lifter.samples import load_feature_maps, load_people, make_samples
+from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, load_feature_maps, load_people, make_samples
 from hmr_ros.training.lifter.tasks import evaluate
 
 SIZE, CAMERA = (480, 640), Camera(pinhole(640, 480, 75.0))
@@ -206,6 +206,19 @@ def test_no_more_is_kept_of_what_was_learned_than_other_cameras_allow(people, on
     share = blend(lifter, before, others, skeleton, 0.01)
     start, end = (evaluate(some, others, skeleton) for some in (before, lifter))
     assert share < 0.5 and all(end[name] <= 1.0101 * start[name] for name in ("mpjpe", "pa_mpjpe"))
+
+
+def test_replayed_people_ask_for_nothing_new_of_the_lifter_that_spoke_of_them(people, one_thread):
+    skeleton, lifter = PosedKeypoints(BodyModel.load(None)), load_lifter(str(EMBEDDED_CHECKPOINT))[0]
+    others = make_samples(load_people((people / "val",)), load_feature_maps((people / "val",)), skeleton, FLIPS, DEPTHS)
+    assert evaluate(lifter, others, skeleton)["mpjpe"] > 30
+    assert evaluate(lifter, as_before(lifter, others), skeleton)["mpjpe"] < 0.01
+    outputs = branch_outputs(lifter, others)
+    assert [len(some) for some in outputs] == [len(others)] * len(lifter.members)
+    row = len(others) // 2 + 1  # a mirrored view
+    with torch.no_grad():
+        expected = lifter.eval().members[0].branch(others[[row]].feature_map)
+    assert torch.allclose(outputs[0][row].float(), expected[0], atol=2e-2)
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------
