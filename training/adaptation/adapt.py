@@ -47,7 +47,7 @@ from hmr_ros.training.data.rendered.dataset import RenderedConfig, generate
 from hmr_ros.training.data.rendered.scene import SceneConfig
 from hmr_ros.training.data.rendered.viewpoint import Viewpoint
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples, load_feature_maps, load_people, make_samples
-from hmr_ros.training.lifter.tasks import errors, shrink_betas
+from hmr_ros.training.lifter.tasks import errors
 from hmr_ros.training.lifter.train import WEIGHTS, halved
 from hmr_ros.training.loop import launch, run
 
@@ -195,7 +195,6 @@ def learn(config: AdaptConfig, material: Material, console: Console) -> tuple[Li
     task = AdaptationTask(settings, fabric, lifter, material.learned, material.branches, material.skeleton)
     run(task, settings, fabric, console)
     task.finish()
-    shrink_betas(lifter, material.rendered["replay"])
     return lifter, blend(lifter, material.before, material.rendered["replay"], material.skeleton, config.forgetting)
 
 

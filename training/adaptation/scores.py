@@ -4,7 +4,8 @@
     depth          skin along the bones against the depth camera, each body's median distance aside: mm; where there is a depth camera
     fit            joints against those of bodies fitted over time, which know the frames before and after: mm, hips' midpoint at the origin
     jitter         acceleration of the joints against the pelvis, real motion included: m/s^2
-    bones          how much the lengths of a person's bones vary from frame to frame: percent
+    bones          how much the lengths of a person's bones vary from frame to frame: percent; not part of the verdict, since a stream holds one
+                   shape for each person
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def verdict(recording: dict[str, Change], camera: dict[str, Change], others: dic
     ``others``: rendered people before other cameras."""
 
     def named(changes: dict[str, Change], wanted: str) -> list[str]:
-        return [name for name, change in changes.items() if change.verdict == wanted]
+        return [name for name, change in changes.items() if change.verdict == wanted and name != "bones"]
 
     for what, changes in (("on the held-out part of the recording", recording), ("for rendered people before this camera", camera),
                           ("for rendered people before other cameras", others)):  # fmt: skip
