@@ -91,9 +91,9 @@ def test_the_factor_falls_with_distance_from_one_and_ends_at_its_floor():
 
 
 def test_a_gymnast_whose_mesh_stands_beside_the_trunk_is_not_shown(estimator, monkeypatch):
-    """A cartwheel of the held-out clip: trunk 0.28 m off, 13 % of the diagonal on average, and it was shown."""
+    """A cartwheel of the held-out clip: its trunk is too far off, though the joints are not on average."""
     poses = PoseSampler("test", 0.0, {"bullet/cartwheel": embedded_clips()["bullet/cartwheel"]})
-    scene = picture(SceneMaker("test", None, SceneConfig(people=(1.0,), cut=0.0, occluded=0.0), poses), 5, "test", 307)
+    scene = picture(SceneMaker("test", None, SceneConfig(people=(1.0,), cut=0.0, occluded=0.0), poses), 5, "test", 329)
     bodies = estimator(scene.image)
     assert (len(bodies), bodies.detected, bodies.mesh_misses) == (0, 1, 1)
     monkeypatch.setattr("hmr_ros.estimator.mesh_misses", lambda body: False)
