@@ -1,7 +1,10 @@
 """Streams: everybody is followed by himself, and passes of the detector are rare."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -363,3 +366,42 @@ def test_the_stature_learned_with_depth_tells_the_distance_without(estimator):
             break
     before, after = np.median(errors, axis=0)
     assert len(errors) == 6 and after < 0.5 * before and after < 0.12
+
+
+FOLLOWING = """
+import os, sys
+os.environ["OPENBLAS_NUM_THREADS"] = "2"
+import numpy
+workers = set(os.listdir("/proc/self/task")) - {str(os.getpid())}
+if not workers:
+    sys.exit("numpy's BLAS starts no threads here")
+
+import cv2
+from hmr_ros import HumanMeshEstimator
+from hmr_ros.bench.clips import EMBEDDED
+from hmr_ros.stream import Stream
+
+def ticks():
+    stats = [open(f"/proc/self/task/{worker}/stat").read().rsplit(")", 1)[1].split() for worker in workers]
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats)
+
+stream, video, people = Stream(HumanMeshEstimator.from_default()), cv2.VideoCapture(str(EMBEDDED["pedestrians"])), 0
+before = None
+for i in range(12):
+    image = video.read()[1]
+    people = max(people, len(stream(image, i / 10)))
+    before = ticks() if before is None else before
+print(people, ticks() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_no_thread_of_numpys_blas_takes_the_cpu_from_the_networks():
+    """They spin for milliseconds after each product that wakes them: the next network then has one CPU less."""
+    result = subprocess.run([sys.executable, "-P", "-c", FOLLOWING], capture_output=True, text=True, timeout=120)
+    if "starts no threads" in result.stderr:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+    people, ticks = map(int, result.stdout.split())
+    assert people > 2
+    assert ticks == 0

@@ -26,10 +26,24 @@ class Skinning:
 
     def __call__(self, rotations: np.ndarray, betas: np.ndarray) -> BodyOutput:
         """rotations (N, 24, 3, 3), betas (N, 10) → float32 arrays."""
-        shaped = (self._template + betas @ self._dirs).reshape(len(betas), -1, 3)
+        shaped = _shaped(self._template, self._dirs, np.ascontiguousarray(betas, np.float32)).reshape(len(betas), -1, 3)
         vertices = _skinned(np.ascontiguousarray(rotations, np.float64), self._skeleton.rest_joints(betas), shaped, self._first, self._joints,
                             self._weights, PARENTS)  # fmt: skip
         return BodyOutput(vertices, *self._skeleton(rotations, betas))
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _shaped(template, dirs, betas):
+    """template (3V,), dirs (B, 3V), betas (N, B) → (N, 3V). Not ``betas @ dirs``: a product of this size wakes the threads of numpy's BLAS, which
+    then spin beside the next network and take half of a small CPU from it."""
+    shaped = np.empty((len(betas), len(template)), np.float32)
+    for n in range(len(betas)):
+        shaped[n] = template
+        for b in range(len(dirs)):
+            weight = betas[n, b]
+            for i in range(len(template)):
+                shaped[n, i] += weight * dirs[b, i]
+    return shaped
 
 
 @njit(cache=True, nogil=True)
