@@ -91,7 +91,7 @@ class HumanMeshEstimator:
 
         backend: "auto" (TensorRT where it is there, else torch on a GPU, else OpenVINO, else torch), "tensorrt", "openvino" or "torch"; an
         explicit one never falls back. It runs the regressor, the embedded detectors and the body, which on a CPU, without pose blend shapes, is
-        a kernel's. precision: "auto" (fp16 on a GPU; else fp32, and detectors and lifter bf16 where the CPU has it), "fp32", "fp16" or "bf16"
+        a kernel's. precision: "auto" (fp16 on a GPU; else fp32, and detectors and lifter bf16 where the CPU is faster in it), "fp32", "fp16" or "bf16"
         (runtime.compile); docs/gpu.md says what the detectors run in. max_people: rows of the largest TensorRT engine.
         body_model: SMPL's .pkl or .npz instead of the embedded body. checkpoint: written by ``hmr-ros train``. regressor: "lifter"
         (trained with rendered people's truth), or "resnet18", the paper's, trained without labels, whose reliability ("agreement") says

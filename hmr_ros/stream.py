@@ -32,6 +32,7 @@ class StreamConfig:
     smooth_pose: bool = True  # One-Euro filter of pose and orientation
     smooth_translation: bool = True  # the same of position and weak-perspective camera
     steady_shape: bool = True  # one shape for each person, which converges
+    real_time: bool = False  # passes take at most `Stream.SHARE` of the time: a slow machine makes fewer. False: results depend on stamps alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,9 @@ class Stream:
     Where the extractor can `search` step by step, a pass is spread over frames, a step for each ``STEP_EVERY`` seconds between them: it keeps
     the image that it began with, people are followed meanwhile, and whoever is found is followed from that image into the present one.
 
+    With ``real_time`` a slow machine makes fewer passes and one step a frame, so that following keeps its rate. Otherwise its frames would lie
+    far apart, have many steps each, and become slower still.
+
     Statures measured in frames with depth are learned for each person, and tell distances in frames without.
 
     Everybody has an id (tracking.py), whoever followed or detected them; who is lost and comes back within three seconds is the same
@@ -86,11 +90,14 @@ class Stream:
     STEP_EVERY = 0.05  # seconds: at 10 frames a second two steps a frame, above 13 one; whoever is found was there a moment ago
     RETRY_AFTER = 0.25  # seconds: a person who is lost again and again costs no more than a pass in this time
     LONGEST_GAP = 0.8  # seconds, beside what the last frame took: after a longer pause people may be anywhere
+    SHARE = 0.25  # of the time, for passes in real time
+    LONGEST_REST = 3.0  # seconds between passes, however long one takes
     SMALL = 0.45  # of the image height
 
     def __init__(self, estimator: HumanMeshEstimator, config: StreamConfig = StreamConfig()):
         self._estimator = estimator
         self._spreads = hasattr(estimator.extractor, "search")
+        self._real_time = config.real_time
         compile_kernels()  # here, and not in somebody's second frame
         self._tracker = Tracker(TrackingConfig(max_people=config.max_people, min_score=config.min_score))
         self._smoothing = SmoothingConfig(smooth_pose=config.smooth_pose, smooth_translation=config.smooth_translation, steady_shape=config.steady_shape)
@@ -102,6 +109,8 @@ class Stream:
         self._shape: tuple[int, ...] = ()
         self._complete_pass = self._last_pass = self._stamp = -np.inf
         self._took = 0.0  # seconds, by the last frame
+        self._end, self._waited = -np.inf, 0.0  # when the last frame was ready, and seconds until this one came
+        self._pass_took = 0.0  # seconds, by the present pass, else by the last one
 
     def __call__(
         self,
@@ -113,6 +122,7 @@ class Stream:
     ) -> Bodies:
         """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``. Detected are those who are followed and known for long enough to be shown."""
         begin = time.perf_counter()
+        self._waited = begin - self._end
         camera = check_input(image, depth, intrinsics, stature)
         if image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP + self._took:
             self.tracks, self._search = [], None
@@ -126,19 +136,21 @@ class Stream:
         smoothers = [self._remembered[track.id][1].at(stamp) for track in shown]
         bodies = self._estimator.estimate([track.proxies for track in shown], camera, depth, known, smoothers)
         self._learn_statures(bodies)
-        self._took = time.perf_counter() - begin
+        self._end = time.perf_counter()
+        self._took = self._end - begin
         return bodies
 
     def _find_people(self, image: np.ndarray, stamp: float, depth: np.ndarray | None) -> None:
         """The tracks, from the last frame into this one."""
         if self._search is not None:
             self._go_on(stamp)
-        due = stamp - self._complete_pass >= self.DETECT_EVERY
+        rest = min(self._pass_took / self.SHARE, self.LONGEST_REST) if self._real_time else 0.0
+        due = stamp - self._complete_pass >= max(self.DETECT_EVERY, rest)
         if due and not self._spreads:
             self._detect(image, stamp, depth)
             return
         self._follow(image, depth)
-        lost = self._somebody_is_lost and stamp - self._last_pass >= self.RETRY_AFTER
+        lost = self._somebody_is_lost and stamp - self._last_pass >= max(self.RETRY_AFTER, rest)
         if not self.tracks:
             self._detect(image, stamp, depth)
         elif not self._spreads and lost:
@@ -147,7 +159,7 @@ class Stream:
             image, depth = image.copy(), None if depth is None else depth.copy()
             passes = self._estimator.extractor.search(image, small_people=due or self._small_people)
             self._search = Search(image, depth, passes, tuple(self.tracks), due, stamp)
-            self._somebody_is_lost = False
+            self._somebody_is_lost, self._pass_took = False, 0.0
             self._go_on(stamp)
 
     @property
@@ -177,7 +189,9 @@ class Stream:
 
     def _detect(self, image: np.ndarray, stamp: float, depth: np.ndarray | None) -> None:
         """Complete pass: who is detected is known from now on, with what was known before."""
+        begin = time.perf_counter()
         people = self._estimator.extractor(image, depth)
+        self._pass_took = time.perf_counter() - begin
         before = list(self.tracks)
         self.tracks, self._search = [], None
         for person in people:
@@ -191,7 +205,10 @@ class Stream:
 
     def _find_lost(self, image: np.ndarray, stamp: float, depth: np.ndarray | None) -> None:
         """One more pass for whoever is not followed, small people only where there were any."""
-        for person in self._estimator.extractor(image, depth, small_people=self._small_people):
+        begin = time.perf_counter()
+        people = self._estimator.extractor(image, depth, small_people=self._small_people)
+        self._pass_took = time.perf_counter() - begin
+        for person in people:
             if not any(same_person(person, track.proxies, overlap_suffices=True) for track in self.tracks):
                 self.tracks.append(Track(person))
         self._last_pass = stamp
@@ -205,14 +222,18 @@ class Stream:
     def _go_on(self, stamp: float) -> None:
         """The steps of the search that are this frame's. After the last one those who are followed already stay, everybody else starts where
         he was in the search's image."""
-        search, extractor = self._search, self._estimator.extractor
+        begin, search = time.perf_counter(), self._search
+        steps = max(1, round((stamp - self._stamp) / self.STEP_EVERY))
         try:
-            for _ in range(max(1, round((stamp - self._stamp) / self.STEP_EVERY))):
+            for _ in range(1 if self._real_time and self._waited < self._took else steps):
                 next(search.passes)
-            return
         except StopIteration as end:
-            detections = end.value
-        self._search = None
+            self._search = None
+            self._finish(search, end.value)
+        self._pass_took += time.perf_counter() - begin
+
+    def _finish(self, search: Search, detections: list) -> None:
+        extractor = self._estimator.extractor
         there, seen = list(search.tracks), []
         for detection in detections:
             old = next((track for track in there if same_person(detection, track.proxies, overlap_suffices=True)), None)

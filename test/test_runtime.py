@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hmr_ros import runtime
+from hmr_ros.runtime import openvino_backend
 from hmr_ros.runtime.parity import FLOAT32, check_parity
 
 
@@ -432,10 +433,31 @@ def test_auto_takes_bf16_on_a_cpu_where_module_cpu_and_parity_allow_it(allows, t
     tried = []
     openvino = _Backend("openvino", tried, ("bf16", "fp32") if holds else ("fp32",))
     monkeypatch.setattr("hmr_ros.runtime.compiled._backend", {"openvino": openvino}.__getitem__)
-    monkeypatch.setattr("hmr_ros.runtime.compiled.cpu_has_bf16", lambda: there)
+    monkeypatch.setattr("hmr_ros.runtime.compiled.cpu_is_faster_in_bf16", lambda: there)
     monkeypatch.setattr(type(network), "bf16_on_a_cpu", allows, raising=False)
     assert runtime.compile(network, inputs(1), backend="openvino", precision="auto").backend == f"openvino {expected[-1]}"
     assert [precision for _, precision in tried] == expected
+
+
+@pytest.mark.parametrize("bf16, fp32, expected", [(1.0, 1.4, True), (1.0, 1.05, False), (1.5, 1.0, False)])
+def test_bf16_counts_as_faster_where_convolutions_take_less_time_in_it(bf16, fp32, expected, monkeypatch):
+    """An Intel Xeon with avx512_bf16 and no AMX takes 1.5 times as long in bf16."""
+    clock = SimpleNamespace(now=0.0)
+
+    def run(network, arrays):
+        assert arrays[0].shape == (1, 64, 32, 32)
+        clock.now += bf16 if network.backend.endswith("bf16") else fp32
+
+    monkeypatch.setattr(openvino_backend, "precisions", lambda: ("fp32", "bf16"))
+    monkeypatch.setattr(openvino_backend, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(openvino_backend.OpenVINOModel, "_run", run)
+    assert openvino_backend.bf16_is_faster.__wrapped__() is expected
+
+
+def test_bf16_is_not_measured_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(openvino_backend, "precisions", lambda: ("fp32",))
+    monkeypatch.setattr(openvino_backend, "OpenVINOModel", None)
+    assert openvino_backend.bf16_is_faster.__wrapped__() is False
 
 
 def test_with_a_gpu_the_detectors_of_auto_are_torch_modules(monkeypatch):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,7 @@ from hmr_ros.metric import StatureDirection
 from hmr_ros.networks.regressor import BodyParameters
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.smoothing import smooth_poses, steady_shapes
-from hmr_ros.stream import Stream, Track
+from hmr_ros.stream import Stream, StreamConfig, Track
 from hmr_ros.training.data.rendered.scene import SceneConfig, SceneMaker
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -220,6 +221,57 @@ def test_at_low_rates_a_pass_takes_more_steps_a_frame():
             stamp += gap
             shown.append(places(stream(IMAGE, stamp)))
         assert len(shown) == int(np.ceil((Stream.DETECT_EVERY - 1e-9) / gap)) + frames - 1
+
+
+def test_in_real_time_a_slow_machine_makes_fewer_passes(monkeypatch):
+    """A pass takes three steps of 0.2 s: every 0.8 s it would take three quarters of the time, and frames would come ever more slowly."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("hmr_ros.stream.time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    class Slow(Stepping):
+        def __call__(self, image, depth=None, small_people=True):
+            clock.now += 0.6
+            return super().__call__(image, depth, small_people)
+
+        def search(self, image, small_people=True):
+            passes = super().search(image, small_people)
+            while True:
+                clock.now += 0.2
+                try:
+                    next(passes)
+                except StopIteration as end:
+                    return end.value
+                yield
+
+        def follow(self, image, someone, depth=None):
+            clock.now += 0.05
+            return super().follow(image, someone, depth)
+
+    def run(real_time, until):
+        crowd = Slow(100, 300)
+        clock.now, frames, longest = 0.0, 0, 0.0
+        stream = Stream(stream_of(crowd)._estimator, StreamConfig(real_time=real_time))
+        stream(IMAGE, 0.5)
+        while clock.now < until:
+            begin = clock.now
+            stream(IMAGE, 1 + clock.now)
+            frames, longest = frames + 1, max(longest, clock.now - begin)
+        return frames / until, longest
+
+    (rate, longest), (before, longest_before) = run(True, 60), run(False, 60)
+    assert rate > 7 > 2 * before
+    assert longest < 0.31 < longest_before  # never more than one step in a frame
+
+
+def test_in_real_time_a_machine_with_time_to_spare_makes_all_steps_in_one_frame():
+    crowd = Stepping(100)
+    stream = Stream(stream_of(crowd)._estimator, StreamConfig(real_time=True))
+    stream(IMAGE, 1.0)
+    crowd.places = [100, 300]
+    for i in range(1, 5):
+        time.sleep(0.02)  # far longer than the frame before took
+        shown = places(stream(IMAGE, 1 + 0.3 * i))
+    assert shown == [100, 300]
 
 
 def test_while_nobody_is_known_every_frame_is_searched():

@@ -16,6 +16,7 @@ from hmr_ros.proxies.crops import upright_roi
 from hmr_ros.proxies.embedded import EmbeddedExtractor
 from hmr_ros.proxies.movenet import decoded
 from hmr_ros.proxies.torch_modules import BlazePoseNet, MoveNetMultiPose, file_precision, weights
+from hmr_ros.runtime import openvino_backend
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,17 +91,17 @@ def exported(module, example, shapes):
     (True, "auto", "bf16"), (False, "auto", "fp32"), (True, "fp32", "fp32"), (True, "bf16", "bf16"), (False, "bf16", "bf16"), (True, "fp16", "fp32"),
 ])  # fmt: skip
 def test_the_files_run_in_bf16_where_it_is_asked_for_or_at_hand(there, asked, expected, monkeypatch):
-    monkeypatch.setattr("hmr_ros.proxies.torch_modules.compiled.cpu_has_bf16", lambda: there)
+    monkeypatch.setattr("hmr_ros.proxies.torch_modules.compiled.cpu_is_faster_in_bf16", lambda: there)
     assert file_precision(asked) == expected
 
 
 def test_bf16_moves_keypoints_by_less_than_people_differ_on_them(extractor, pictures):
     """Median 0.5 px of BlazePose's 256; of a person's diagonal less than half a percent."""
-    if not runtime.cpu_has_bf16():
+    if "bf16" not in openvino_backend.precisions():
         with pytest.raises(runtime.BackendUnavailable, match="no bfloat16 units"):
             EmbeddedExtractor(precision="bf16", backend="openvino")
         pytest.skip("this CPU has no bfloat16 units")
-    quick = EmbeddedExtractor(precision="auto")
+    quick = EmbeddedExtractor(precision="bf16")
     assert quick.backend.endswith(" bf16") and not extractor.backend.endswith(" bf16")
     moved = []
     for picture in pictures:

@@ -77,6 +77,7 @@ def stream_config(parameters: LiveParameters):
         smooth_pose=parameters.smooth_pose,
         smooth_translation=parameters.smooth_translation,
         steady_shape=parameters.steady_shape,
+        real_time=True,
     )
 
 

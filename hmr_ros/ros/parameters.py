@@ -66,7 +66,7 @@ class LiveParameters:
         choices=("auto", "torch", "openvino", "tensorrt"),
     )  # fmt: skip
     precision: str = _parameter(
-        "auto", "auto: fp16 on a GPU, else fp32, detectors and lifter bf16 where the CPU has it; fp16: tensorrt, torch on CUDA; bf16: and openvino",
+        "auto", "auto: fp16 on a GPU, else fp32, detectors and lifter bf16 where the CPU is faster in it; fp16: tensorrt, torch on CUDA; bf16: and openvino",
         choices=("auto", "fp32", "fp16", "bf16"),
     )  # fmt: skip
     max_people: int = _parameter(8, "people in one call of a TensorRT engine; more are run in several calls", span=(1, 64))

@@ -4,10 +4,10 @@ Importing this package loads none of them; they are imported when a backend is a
 """
 
 from hmr_ros.runtime.compiled import (
-    MAX_BATCH, BackendStatus, BackendUnavailable, CompiledModel, TensorSpec, available_backends, compile, cpu_has_bf16, gpu_is_there,
+    MAX_BATCH, BackendStatus, BackendUnavailable, CompiledModel, TensorSpec, available_backends, compile, cpu_is_faster_in_bf16, gpu_is_there,
 )  # fmt: skip
 
 __all__ = [
-    "MAX_BATCH", "BackendStatus", "BackendUnavailable", "CompiledModel", "TensorSpec", "available_backends", "compile", "cpu_has_bf16",
+    "MAX_BATCH", "BackendStatus", "BackendUnavailable", "CompiledModel", "TensorSpec", "available_backends", "compile", "cpu_is_faster_in_bf16",
     "gpu_is_there",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -106,6 +107,30 @@ def compile_file(path: Path, options: Options, expose: Sequence[str], leave_out:
 def precisions() -> tuple[str, ...]:
     """In which this CPU computes."""
     return ("fp32", "bf16") if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("fp32",)
+
+
+@cache
+def bf16_is_faster() -> bool:
+    """A small convolutional network, of the layers that the detectors are made of, takes at most 0.9 of its float32 time in bfloat16. It takes
+    a tenth of a second to know. An AMD EPYC runs BlazePose in 0.7 of the time, an Intel Xeon without AMX in 1.5 times the time."""
+    if "bf16" not in precisions():
+        return False
+    from openvino import opset13 as op
+
+    weights = np.random.default_rng(0)
+    image = x = op.parameter([1, 64, 32, 32], np.float32)
+    for _ in range(4):  # depthwise, pointwise
+        x = op.relu(op.group_convolution(x, op.constant(weights.normal(0, 0.3, (64, 1, 1, 3, 3)).astype(np.float32)), [1, 1], [1, 1], [1, 1], [1, 1]))
+        x = op.relu(op.convolution(x, op.constant(weights.normal(0, 0.1, (64, 64, 1, 1)).astype(np.float32)), [1, 1], [0, 0], [0, 0], [1, 1]))
+    model, array = ov.Model([x], [image]), np.ones((1, 64, 32, 32), np.float32)
+    networks = {precision: OpenVINOModel(model, Options(None, 1, precision, 1), "probe", ["output"]) for precision in ("fp32", "bf16")}
+    took = {precision: [] for precision in networks}
+    for _ in range(20):  # in turns, and the best of each: other work on the machine meets both
+        for precision, network in networks.items():
+            begin = time.perf_counter()
+            network._run([array])
+            took[precision].append(time.perf_counter() - begin)
+    return min(took["bf16"]) < 0.9 * min(took["fp32"])
 
 
 def _require_precision(options: Options, name: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hmr_ros.proxies.torch_modules.blazepose import BlazePoseNet
 from hmr_ros.proxies.torch_modules.movenet import MoveNetMultiPose, MoveNetTrunk
-from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile, cpu_has_bf16
+from hmr_ros.runtime import MAX_BATCH, CompiledModel, compile, cpu_is_faster_in_bf16
 
 MOVENET_SIDES = 256, 384, 512  # px of the letterboxed image, one for each kind of pass
 _ROIS = ((230.0, 300.0, 900.0), (240.0, 250.0, 700.0))  # of the portrait: centre and side, px
@@ -25,9 +25,9 @@ def detector_precision(precision: str) -> str:
 
 
 def file_precision(precision: str) -> str:
-    """What OpenVINO runs the model files in: bf16 for "auto" where the CPU has it, and for "bf16", else fp32. Unlike torch's, OpenVINO's bf16
+    """What OpenVINO runs the model files in: bf16 for "auto" where the CPU is faster in it, and for "bf16", else fp32. Unlike torch's, OpenVINO's bf16
     sums in float32 and leaves the landmarks where they are (docs/gpu.md has the figures)."""
-    return "bf16" if precision == "bf16" or (precision == "auto" and cpu_has_bf16()) else "fp32"
+    return "bf16" if precision == "bf16" or (precision == "auto" and cpu_is_faster_in_bf16()) else "fp32"
 
 
 def example_rois() -> Tensor:
