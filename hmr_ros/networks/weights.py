@@ -39,9 +39,8 @@ def with_weights(make: Callable[[], Network], tensors: dict[str, torch.Tensor], 
     held = {name for named in (network.named_parameters, network.named_buffers) for name, _ in named()}
     if held != state.keys() or any(isinstance(value, torch.Tensor) for module in network.modules() for value in vars(module).values()):
         network = make()  # it holds values that are no weights
-    else:
-        network = network.to_empty(device="cpu")  # all of it is filled next
-    network.load_state_dict(tensors)
+    # Assigned, not copied into empty memory: making that of memory that is not there imports sympy, which takes half a second.
+    network.load_state_dict({name: tensor.to(state[name].dtype, copy=True) for name, tensor in tensors.items()}, assign=True)
     return network
 
 

@@ -44,7 +44,8 @@ class _Member(nn.Sequential):
     def __init__(self, inputs: int, width: int, blocks: int, dropout: float):
         stem = nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout)
         head = nn.Linear(width, OUTPUTS)
-        nn.init.normal_(head.weight, std=1e-3)
+        if not head.weight.is_meta:  # there it would import torch's compiler: a second
+            nn.init.normal_(head.weight, std=1e-3)
         nn.init.zeros_(head.bias)
         super().__init__(*stem, *[ResidualBlock(width, dropout) for _ in range(blocks)], head)
 
@@ -89,7 +90,7 @@ class Lifter(nn.Module):
         self.inputs = FEATURE_COUNT if embedding else GEOMETRY_COUNT
         self.register_buffer("feature_mean", torch.zeros(FEATURE_COUNT))
         self.register_buffer("feature_std", torch.ones(FEATURE_COUNT))
-        self.register_buffer("mean_rotations", torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(24, 1))  # 6D
+        self.register_buffer("mean_rotations", torch.tensor([[1.0, 0, 0, 0, 1, 0]] * 24))  # 6D; not repeated, which imports sympy
         self.register_buffer("mean_camera", torch.tensor([0.0, 0, 0]))  # log s, tx, ty
         self.members = nn.ModuleList(
             (_BranchedMember if i < image_features else _Member)(self.inputs, width, blocks, dropout) for i in range(members)
