@@ -1,7 +1,7 @@
 """How far the mesh's joints lie from the detected ones on real pictures, beside a mean pose with the best camera.
 
-    python benchmarks/reprojection.py PICTURE_OR_DIRECTORY... [--json FILE]
-    python benchmarks/reprojection.py --video FILE [--first N] [--last N] [--json FILE]
+    python benchmarks/reprojection.py PICTURE_OR_DIRECTORY... [--checkpoint FILE] [--no-refined] [--json FILE]
+    python benchmarks/reprojection.py --video FILE [--first N] [--last N] [--checkpoint FILE] [--no-refined] [--json FILE]
 
 Figures are shares of the person's diagonal over confidently detected joints. The mean pose is the training set's; its
 weak camera is fitted by least squares to the same joints, and it may face the camera or away from it ("mean pose"), or
@@ -50,6 +50,10 @@ class Config:
     """Of the video's frames, the first whose figures count."""
     last: int | None = None
     """The last one; default: the video's last."""
+    checkpoint: Path | None = None
+    """Another than the embedded one."""
+    refined: bool = True
+    """False: the lifter's own bodies. Refinement bends every lifter's bodies to the detected joints, and hides how far they were from them."""
     json: Path | None = None
 
 
@@ -140,7 +144,9 @@ def main() -> None:
     config = tyro.cli(Config)
     if bool(config.paths) == bool(config.video):
         raise SystemExit("reprojection.py: name either pictures or folders of them, or a video as --video")
-    estimator = HumanMeshEstimator.from_default()
+    estimator = HumanMeshEstimator.from_default(checkpoint=config.checkpoint)
+    if not config.refined:
+        estimator.refine = lambda people, parameters: parameters.numpy()
     mean = mean_pose_keypoints(estimator)
     names, frames = [], []
     for name, bodies in pictures_of(config, estimator):

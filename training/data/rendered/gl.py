@@ -223,12 +223,14 @@ def make_context():
         raise RuntimeError("the renderer gl needs the Python package moderngl, which is missing: pip install '.[gl]'") from error
     os.environ.setdefault("LP_NUM_THREADS", "1")  # llvmpipe: a worker has one core, as its detectors do
     try:
-        return moderngl.create_context(standalone=True, backend="egl", require=330)
+        context = moderngl.create_context(standalone=True, backend="egl", require=330)
     except Exception as error:  # moderngl raises bare Exceptions
         raise RuntimeError(
             f"the renderer gl needs OpenGL 3.3 on EGL, which this machine does not give ({error}): install a driver, or Mesa's for the CPU, "
             "apt-get install libegl1 libgl1-mesa-dri"
         ) from error
+    context.gc_mode = "auto"  # objects are released with their Python objects; by default moderngl keeps them as long as the context
+    return context
 
 
 def assign(program, values: dict) -> None:
