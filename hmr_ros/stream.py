@@ -32,7 +32,7 @@ class StreamConfig:
     smooth_pose: bool = True  # One-Euro filter of pose and orientation
     smooth_translation: bool = True  # the same of position and weak-perspective camera
     steady_shape: bool = True  # one shape for each person, which converges
-    real_time: bool = False  # passes take at most `Stream.SHARE` of the time: a slow machine makes fewer. False: results depend on stamps alone
+    real_time: bool = False  # passes take about `Stream.SHARE` of the time: a slow machine makes fewer. False: results depend on stamps alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,8 @@ class Stream:
     Where the extractor can `search` step by step, a pass is spread over frames, a step for each ``STEP_EVERY`` seconds between them: it keeps
     the image that it began with, people are followed meanwhile, and whoever is found is followed from that image into the present one.
 
-    With ``real_time`` a slow machine makes fewer passes and one step a frame, so that following keeps its rate. Otherwise its frames would lie
-    far apart, have many steps each, and become slower still.
+    With ``real_time`` a slow machine makes fewer passes, so that following keeps its rate. Otherwise its frames would lie far apart, have many
+    steps each, and become slower still. A pass is not spread farther: whoever is found must be followed from its image into the present one.
 
     Statures measured in frames with depth are learned for each person, and tell distances in frames without.
 
@@ -90,8 +90,8 @@ class Stream:
     STEP_EVERY = 0.05  # seconds: at 10 frames a second two steps a frame, above 13 one; whoever is found was there a moment ago
     RETRY_AFTER = 0.25  # seconds: a person who is lost again and again costs no more than a pass in this time
     LONGEST_GAP = 0.8  # seconds, beside what the last frame took: after a longer pause people may be anywhere
-    SHARE = 0.25  # of the time, for passes in real time
-    LONGEST_REST = 3.0  # seconds between passes, however long one takes
+    SHARE = 0.33  # of the time, for passes in real time; twice as much while somebody is lost
+    LONGEST_REST = 1.5  # seconds from pass to pass, however long one takes
     SMALL = 0.45  # of the image height
 
     def __init__(self, estimator: HumanMeshEstimator, config: StreamConfig = StreamConfig()):
@@ -109,7 +109,6 @@ class Stream:
         self._shape: tuple[int, ...] = ()
         self._complete_pass = self._last_pass = self._stamp = -np.inf
         self._took = 0.0  # seconds, by the last frame
-        self._end, self._waited = -np.inf, 0.0  # when the last frame was ready, and seconds until this one came
         self._pass_took = 0.0  # seconds, by the present pass, else by the last one
 
     def __call__(
@@ -122,7 +121,6 @@ class Stream:
     ) -> Bodies:
         """``stamp`` in seconds; the rest as in ``HumanMeshEstimator.__call__``. Detected are those who are followed and known for long enough to be shown."""
         begin = time.perf_counter()
-        self._waited = begin - self._end
         camera = check_input(image, depth, intrinsics, stature)
         if image.shape != self._shape or not 0 < stamp - self._stamp < self.LONGEST_GAP + self._took:
             self.tracks, self._search = [], None
@@ -136,8 +134,7 @@ class Stream:
         smoothers = [self._remembered[track.id][1].at(stamp) for track in shown]
         bodies = self._estimator.estimate([track.proxies for track in shown], camera, depth, known, smoothers)
         self._learn_statures(bodies)
-        self._end = time.perf_counter()
-        self._took = self._end - begin
+        self._took = time.perf_counter() - begin
         return bodies
 
     def _find_people(self, image: np.ndarray, stamp: float, depth: np.ndarray | None) -> None:
@@ -150,7 +147,7 @@ class Stream:
             self._detect(image, stamp, depth)
             return
         self._follow(image, depth)
-        lost = self._somebody_is_lost and stamp - self._last_pass >= max(self.RETRY_AFTER, rest)
+        lost = self._somebody_is_lost and stamp - self._last_pass >= max(self.RETRY_AFTER, rest / 2)
         if not self.tracks:
             self._detect(image, stamp, depth)
         elif not self._spreads and lost:
@@ -225,7 +222,7 @@ class Stream:
         begin, search = time.perf_counter(), self._search
         steps = max(1, round((stamp - self._stamp) / self.STEP_EVERY))
         try:
-            for _ in range(1 if self._real_time and self._waited < self._took else steps):
+            for _ in range(steps):
                 next(search.passes)
         except StopIteration as end:
             self._search = None
