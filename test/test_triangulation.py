@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from hmr_ros.camera import Camera, ray_axes
 from hmr_ros.geometry import Intrinsics, matrix_from_rotvec, pinhole
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.networks.regressor import BodyParameters
+from hmr_ros.proxies import registry
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, COCO_MIRROR
 from hmr_ros.training.adaptation import adapt as adaptation
 from hmr_ros.training.adaptation import report, teacher
@@ -367,7 +369,8 @@ def test_recordings_of_one_scene_are_split_at_one_time():
         split(People({"stamp": stamp + 2 * recording}, people.maps, recording, recording, people.cameras), 0.6, 0.0, together=True)
 
 
-def test_rendered_people_before_four_cameras_are_triangulated_and_fitted(tmp_path, one_thread):
+def test_rendered_people_before_four_cameras_are_triangulated_and_fitted(tmp_path, one_thread, monkeypatch):
+    monkeypatch.setattr(registry, "make_extractor", cache(registry.make_extractor))  # the same networks for all cameras
     maker, frames = SceneMaker("test", config=SceneConfig(occluded=0.0)), 3
     size, lens, down, height, away = (480, 640), pinhole(640, 480, 75.0), 0.25, 1.7, 3.2
     poses, betas = turned(recorded("bullet/walk", RATE, frames, start=1.0), np.linspace(0, 0.3, frames)), np.random.default_rng(3).normal(0, 0.7, 10)
