@@ -126,6 +126,7 @@ def adapt(config: AdaptConfig, console: Console) -> dict:
     path = config.out / "report.json"
     settings = {name: value for name, value in asdict(config).items() if name not in ("out", "workers")}
     settings = json.loads(json.dumps(settings, default=lambda path: printable(path.name)))
+    settings["rig"] = config.rig and json.loads(config.rig.read_text())  # its poses, not its name
     if path.is_file():
         found = json.loads(path.read_text())
         if found["settings"] != settings:
@@ -187,7 +188,8 @@ def gather(config: AdaptConfig, console: Console) -> Material:
     learned["replay"] = as_before(before, learned["replay"])
     about = {
         "recordings": lines,
-        "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last)},
+        "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last),
+                       "triangulated": int((labels.kept & seen[0].known).sum())},
         "tracks": {"learned": len(np.unique(first.track)), "held_out": len(np.unique(last.track))},
         "views": {name: len(some) for name, some in learned.items()},
         "cameras": [_described(view) for view in views],

@@ -133,8 +133,8 @@ def split(people: People, held_out: float, gap: float, together: bool = False) -
                          f"gap of {gap:g} s: record longer, or lower --gap")  # fmt: skip
     for number in np.unique(people.recording) if together else ():
         if not learned[people.recording == number].any():
-            raise ValueError(f"nobody of recording {number} is in the part to adapt to, expected people before every camera of a rig: record longer, lower "
-                             "--held-out, or leave it out")  # fmt: skip
+            raise ValueError(f"nobody of recording {number} is in the part to adapt to, expected people before all cameras of a rig at the same times: set "
+                             "their clocks, record longer, or lower --held-out")  # fmt: skip
     return people[np.flatnonzero(learned)], people[np.flatnonzero(held)]
 
 

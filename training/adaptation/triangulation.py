@@ -216,7 +216,9 @@ class _Views:
         """Detections of camera ``a`` who are a track of camera ``b``: rows and that track. ValueError where the rig does not fit them."""
         here = np.flatnonzero(self.people.recording == a)
         tracks = np.unique(self.people.track[self.people.recording == b])
-        apart = np.stack([self._apart(here, a, b, track) for track in tracks], axis=1) if len(tracks) else np.empty((len(here), 0))
+        if not len(here) or not len(tracks):
+            return []
+        apart = np.stack([self._apart(here, a, b, track) for track in tracks], axis=1)
         cost = self._over_time(here, apart)
         chosen = np.full(len(here), -1)
         for rows in _together(self.people.stamp[here]):
