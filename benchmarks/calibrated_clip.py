@@ -18,7 +18,6 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -208,9 +207,8 @@ def placed(estimator: HumanMeshEstimator, people: list[PersonProxies], parameter
     for i, (person, lens) in enumerate(zip(people, lenses)):
         rotations, betas, weak_camera, _ = parameters.rows([i])
         body = estimator.placing(rotations, betas, weak_camera, person.keypoints[None, :, :2], person.confidence[None], person.crop[None], lens)
-        with torch.inference_mode():
-            joints, keypoints = estimator.placing.skeleton(torch.from_numpy(body.rotations), torch.from_numpy(body.betas))
-        points.append((keypoints[0] - joints[0, 0]).numpy()[LIMBS] + body.pelvis[0])
+        joints, keypoints = estimator.placing.skeleton(body.rotations, body.betas)
+        points.append((keypoints[0] - joints[0, 0])[LIMBS] + body.pelvis[0])
     return np.stack(points)
 
 
