@@ -102,7 +102,7 @@ def _mount(number: int, name: str = "", T_world_camera=None, translation=None, r
         raise ValueError(f"rotation of {name or number} is {turn.tolist()}, expected a quaternion [x, y, z, w] or a rotation matrix")
     if position.shape != (3,) or not np.isfinite([*position, clock]).all():
         raise ValueError(f"translation of {name or number} is {position.tolist()} and its clock {clock}, expected three finite numbers and one")
-    return Mount(str(name or f"camera {number}"), turn, position, float(clock), str(topic), str(depth_topic))
+    return Mount(str(name or f"camera {number}"), Rotation.from_matrix(turn).as_matrix(), position, float(clock), str(topic), str(depth_topic))
 
 
 def triangulated(people: People, rig: Sequence[Mount]) -> Triangulated:
