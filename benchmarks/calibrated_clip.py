@@ -18,7 +18,6 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -33,6 +32,7 @@ from hmr_ros.networks.regressor import BodyParameters
 from hmr_ros.proxies import PersonProxies
 from hmr_ros.proxies.embedded import EmbeddedExtractor
 from hmr_ros.skeleton import LIMB_KEYPOINTS
+from hmr_ros.training.adaptation.triangulation import linear
 from hmr_ros.training.benchmarks.rendered import mediapipe_correction
 from hmr_ros.training.metrics import LIMB_HIPS, mpjpe, pa_mpjpe, root_aligned
 
@@ -103,10 +103,8 @@ class Triangulation:
             use = [(camera, view[joint]) for camera, view in zip(self.cameras, views) if view is not None and view[joint, 2] > 0]
             if len(use) < SEEN_BY:
                 continue
-            poses = [np.column_stack([camera.rotation, camera.translation]) for camera, _ in use]
-            equations = np.concatenate([c * np.stack([u * P[2] - P[0], v * P[2] - P[1]]) for P, (_, (u, v, c)) in zip(poses, use)])
-            point = np.linalg.svd(equations)[2][-1]
-            points[row] = point[:3] / point[3]
+            rays = np.stack([seen for _, seen in use])
+            points[row] = linear(rays[:, :2], rays[:, 2] ** 2, np.stack([np.column_stack([camera.rotation, camera.translation]) for camera, _ in use]))[0]
             projected = [camera.rotation @ points[row] + camera.translation for camera, _ in use]
             off = [camera.lens.intrinsics.fx * np.linalg.norm(at[:2] / at[2] - seen[:2]) for at, (camera, seen) in zip(projected, use)]
             errors[row] = np.mean(off)
@@ -209,9 +207,8 @@ def placed(estimator: HumanMeshEstimator, people: list[PersonProxies], parameter
     for i, (person, lens) in enumerate(zip(people, lenses)):
         rotations, betas, weak_camera, _ = parameters.rows([i])
         body = estimator.placing(rotations, betas, weak_camera, person.keypoints[None, :, :2], person.confidence[None], person.crop[None], lens)
-        with torch.inference_mode():
-            joints, keypoints = estimator.placing.skeleton(torch.from_numpy(body.rotations), torch.from_numpy(body.betas))
-        points.append((keypoints[0] - joints[0, 0]).numpy()[LIMBS] + body.pelvis[0])
+        joints, keypoints = estimator.placing.skeleton(body.rotations, body.betas)
+        points.append((keypoints[0] - joints[0, 0])[LIMBS] + body.pelvis[0])
     return np.stack(points)
 
 

@@ -292,13 +292,13 @@ def test_a_bag_tells_its_camera_and_a_video_is_asked_for_it(tmp_path):
                                            np.zeros(12), 0, 0, region)  # fmt: skip
         writer.write(images, bags.START, bytes(bags.STORE.serialize_cdr(bags.image(0, bags.START, (480, 640)), bags.IMAGE)))
         writer.write(infos, bags.START, bytes(bags.STORE.serialize_cdr(info, bags.INFO)))
-    folder = tmp_path / "out"
-    folder.mkdir()
-    config = adaptation.AdaptConfig((tmp_path / "bag",), folder, fov=90.0)
+    folder = tmp_path / "out" / "recording-0"
+    folder.mkdir(parents=True)
+    config = adaptation.AdaptConfig((tmp_path / "bag",), tmp_path / "out", fov=90.0)
     for kind, expected in (("bag", Camera((500.0, 510.0, 320.0, 240.0), "plumb_bob", lens)), ("video", 90.0)):
         (folder / "manifest.json").write_text(json.dumps({"kind": kind}))
-        camera = adaptation._camera(config, config.recordings[0], folder, Console(quiet=True))
+        camera = adaptation._camera(config, 0, Console(quiet=True))
         assert camera == expected
     with open(tmp_path / "log", "w") as log:
-        assert adaptation._camera(replace(config, fov=None), config.recordings[0], folder, Console(file=log, width=400)) == 60
+        assert adaptation._camera(replace(config, fov=None), 0, Console(file=log, width=400)) == 60
     assert "no CameraInfo: a horizontal field of view of 60 degrees is assumed" in (tmp_path / "log").read_text()

@@ -1,7 +1,7 @@
 """``hmr-ros adapt``: recordings of one's own camera in, a lifter that knows this camera out, and a report that says whether to take it.
 
     extract     the detectors' proxies of the recordings                                    (data/extract)
-    teach       bodies fitted to whole tracks of the first part of each recording            (teacher.py)
+    teach       bodies fitted to whole tracks of the first part of each recording            (teacher.py, triangulation.py)
     mount       how the camera is mounted and where people stand, from these bodies          (mounting.py)
     render      people of whom everything is known before this camera, and before others     (data/rendered)
     learn       from all three                                                               (finetune.py)
@@ -40,6 +40,7 @@ from hmr_ros.training.adaptation import mounting, report, scores
 from hmr_ros.training.adaptation.finetune import AdaptationTask, FinetuneConfig, as_before, blend, branch_outputs
 from hmr_ros.training.adaptation.recordings import USUAL_FIELD_OF_VIEW, People, load, split
 from hmr_ros.training.adaptation.teacher import Labels, teach
+from hmr_ros.training.adaptation.triangulation import Mount, Triangulated, read_rig, triangulated
 from hmr_ros.training.data import shard_work
 from hmr_ros.training.data.extract.extract import ExtractConfig, extract, summary
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, list_frames
@@ -70,6 +71,9 @@ class AdaptConfig:
     """Of bags: the image topic, where they have several."""
     depth_topic: str = ""
     """Of bags: depth images aligned with the image topic: better bodies to learn from."""
+    rig: Path | None = None
+    """The recordings are of one scene, by calibrated cameras at the same time: JSON with their poses (docs/adapt.md), one a recording. The
+    joints of whom several see are triangulated: better bodies to learn from. Its cameras may name topics: several of one bag."""
     rectified: bool = False
     """Images of bags are rectified: CameraInfo's P counts, not K and the lens distortion."""
     fov: float | None = None
@@ -122,6 +126,7 @@ def adapt(config: AdaptConfig, console: Console) -> dict:
     path = config.out / "report.json"
     settings = {name: value for name, value in asdict(config).items() if name not in ("out", "workers")}
     settings = json.loads(json.dumps(settings, default=lambda path: printable(path.name)))
+    settings["rig"] = config.rig and json.loads(config.rig.read_text())  # its poses, not its name
     if path.is_file():
         found = json.loads(path.read_text())
         if found["settings"] != settings:
@@ -159,11 +164,16 @@ def gather(config: AdaptConfig, console: Console) -> Material:
                          f"({body.sha256[:8]}): people are rendered with that")  # fmt: skip
     skeleton = PosedKeypoints(body)
     people, lines = _extracted(config, console)
-    first, last = split(people, config.held_out, config.gap)
+    rig = _rig(config)
+    first, last = split(people, config.held_out, config.gap, together=bool(rig))
     with console.status("fitting bodies to the recordings"):
-        labels, held = teach(before, skeleton, first), scores.Part(last, teach(before, skeleton, last))
+        seen = [triangulated(part, rig) for part in (first, last)]
+        labels, held = teach(before, skeleton, first, seen[0].points), scores.Part(last, teach(before, skeleton, last, seen[1].points))
     console.print(f"{len(first)} detections of {len(np.unique(first.track))} tracks to learn from, of which {int(labels.kept.sum())} bodies are sure "
                   f"(left out: {_words(labels.left_out)}); {len(last)} detections of {len(np.unique(last.track))} tracks held out")  # fmt: skip
+    taught = _taught(rig, first, seen[0])
+    for camera in taught:
+        console.print(report.of_rig(camera))
     views = [_mounted(config, console, number, first, labels, skeleton) for number in range(len(config.recordings))]
     own, other = _rendered(config, views)
     learned = {"recording": make_samples(first.rows | labels.truth(), first.maps, skeleton, FLIPS, _depths(first), np.flatnonzero(labels.kept))}
@@ -178,10 +188,12 @@ def gather(config: AdaptConfig, console: Console) -> Material:
     learned["replay"] = as_before(before, learned["replay"])
     about = {
         "recordings": lines,
-        "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last)},
+        "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last),
+                       "triangulated": int((labels.kept & seen[0].known).sum())},
         "tracks": {"learned": len(np.unique(first.track)), "held_out": len(np.unique(last.track))},
         "views": {name: len(some) for name, some in learned.items()},
         "cameras": [_described(view) for view in views],
+        "rig": taught,
     }
     return Material(checkpoint, before, body, skeleton, learned, branches, scores.Part(first, labels), held, rendered, about)
 
@@ -208,6 +220,7 @@ def _check(config: AdaptConfig) -> None:
         raise ValueError(f"--held-out is {config.held_out}, expected a share between 0.05 and 0.9")
     if config.fov is not None and not 10 <= config.fov <= 160:
         raise ValueError(f"--fov is {config.fov}, expected degrees between 10 and 160")
+    _rig(config)
     if min(config.gap, config.forgetting, *config.shares) < 0 or not sum(config.shares):
         raise ValueError(f"--gap {config.gap}, --forgetting {config.forgetting} and --shares {config.shares} must not be negative")
 
@@ -223,19 +236,37 @@ def _extracted(config: AdaptConfig, console: Console) -> tuple[People, list[str]
         manifest = extract(_extraction(config, number))
         lines.append(summary(manifest))
         console.print(lines[-1])
-        cameras.append(_camera(config, recording, folders[-1], console))
-    return load(folders, config.rate, cameras), lines
+        cameras.append(_camera(config, number, console))
+    people = load(folders, config.rate, cameras)
+    if rig := _rig(config):  # from here on all cameras have one clock
+        people.rows["stamp"] += np.array([mount.clock for mount in rig])[people.recording]
+    return people, lines
+
+
+def _rig(config: AdaptConfig) -> tuple[Mount, ...]:
+    return read_rig(config.rig, len(config.recordings)) if config.rig else ()
 
 
 def _extraction(config: AdaptConfig, number: int) -> ExtractConfig:
-    return ExtractConfig(config.recordings[number], config.out / f"recording-{number}", topic=config.topic, depth_topic=config.depth_topic,
-                         every=config.every, mirrored=True, feature_maps=True, workers=config.workers)  # fmt: skip
+    topic, depth_topic = config.topic, config.depth_topic
+    if rig := _rig(config):
+        topic, depth_topic = rig[number].topic or topic, rig[number].depth_topic or depth_topic
+    return ExtractConfig(config.recordings[number], config.out / f"recording-{number}", topic=topic, depth_topic=depth_topic, every=config.every,
+                         mirrored=True, feature_maps=True, workers=config.workers)  # fmt: skip
 
 
-def _camera(config: AdaptConfig, recording: Path, folder: Path, console: Console) -> Camera | float:
+def _taught(rig: Sequence[Mount], people: People, seen: Triangulated) -> list[dict]:
+    """Of each camera of the rig, how many of its detections are triangulated, and how well they re-project."""
+    mine = people.recording == np.arange(len(rig))[:, None]
+    return [{"name": mount.name, "detections": int(here.sum()), "triangulated": int((here & seen.known).sum()),
+             "reprojection_mm": None if np.isnan(error) else round(1000 * float(error), 1)} for mount, here, error in zip(rig, mine, seen.errors)]  # fmt: skip
+
+
+def _camera(config: AdaptConfig, number: int, console: Console) -> Camera | float:
     """Of the bag's CameraInfo, or the horizontal field of view that is told or assumed, degrees."""
-    if json.loads((folder / "manifest.json").read_text())["kind"] == "bag":
-        with Bag(recording, config.topic) as bag:
+    settings, recording = _extraction(config, number), config.recordings[number]
+    if json.loads((settings.out / "manifest.json").read_text())["kind"] == "bag":
+        with Bag(recording, settings.topic) as bag:
             infos = (message.decoded() for message in bag.messages() if message.type == INFO_TYPE)
             for info in islice(infos, 1) if bag.has_infos else ():
                 camera = camera_from_message(info, int(info.width), int(info.height), config.rectified)
@@ -266,8 +297,8 @@ def _frames(config: AdaptConfig, number: int, first: int, last: int) -> list[np.
     """Pictures spread over the part to learn from."""
     settings = _extraction(config, number)
     manifest = json.loads((settings.out / "manifest.json").read_text())
-    listing = list_frames(settings.source, manifest["kind"], topic=config.topic)
-    read = BagReader(config.topic, "", {}) if manifest["kind"] == "bag" else FileReader()
+    listing = list_frames(settings.source, manifest["kind"], topic=settings.topic)
+    read = BagReader(settings.topic, "", {}) if manifest["kind"] == "bag" else FileReader()
     chosen, pictures = listing.frames[:: config.every], []
     for index in np.unique(np.linspace(first, last, _FRAMES).astype(int)):
         try:

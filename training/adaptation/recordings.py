@@ -113,14 +113,16 @@ def tracks_of(rows: dict[str, np.ndarray]) -> np.ndarray:
     return tracks
 
 
-def split(people: People, held_out: float, gap: float) -> tuple[People, People]:
-    """The part to adapt to and the part held out: the last share ``held_out`` of each recording's time; before it, ``gap`` seconds are left out.
+def split(people: People, held_out: float, gap: float, together: bool = False) -> tuple[People, People]:
+    """The part to adapt to and the part held out: the last share ``held_out`` of each recording's time, or of the time of all of them ``together``;
+    before it, ``gap`` seconds are left out.
 
     Raises ValueError where one of the two is empty.
     """
     learned, held = np.zeros(len(people), bool), np.zeros(len(people), bool)
-    for number in np.unique(people.recording):
-        here = people.recording == number
+    times = np.zeros(len(people), int) if together else people.recording
+    for number in np.unique(times):
+        here = times == number
         begin, end = people.stamp[here].min(), people.stamp[here].max()
         first = end - held_out * (end - begin)
         held |= here & (people.stamp >= first)
@@ -129,6 +131,10 @@ def split(people: People, held_out: float, gap: float) -> tuple[People, People]:
         seconds = sum(np.ptp(people.stamp[people.recording == number]) for number in np.unique(people.recording))
         raise ValueError(f"{learned.sum()} detections to adapt to and {held.sum()} held out, of {seconds:.1f} s in which people are seen, with a "
                          f"gap of {gap:g} s: record longer, or lower --gap")  # fmt: skip
+    for number in np.unique(people.recording) if together else ():
+        if not learned[people.recording == number].any():
+            raise ValueError(f"nobody of recording {number} is in the part to adapt to, expected people before all cameras of a rig at the same times: set "
+                             "their clocks, record longer, or lower --held-out")  # fmt: skip
     return people[np.flatnonzero(learned)], people[np.flatnonzero(held)]
 
 

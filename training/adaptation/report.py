@@ -45,6 +45,12 @@ def text(content: dict) -> Table:
     return table
 
 
+def of_rig(camera: dict) -> str:
+    """What triangulation taught of one camera of a rig."""
+    error = f", joints re-project {camera['reprojection_mm']:.0f} mm away in the median" if camera["triangulated"] else ": it shares nobody with another one"
+    return f"{camera['name']}: {camera['triangulated']} of {camera['detections']} detections to learn from are triangulated{error}"
+
+
 def _rows(content: dict) -> list[tuple[str, str, str, str, str]]:
     return [
         (f"{NAMES[name]}, {UNITS[name]}: {PARTS[part]}", f"{change['before']:.2f}", f"{change['after']:.2f}",
@@ -115,6 +121,7 @@ def save(path: Path, content: dict, shown: Sequence[tuple[str, np.ndarray]]) -> 
         *(f"camera {number}: {camera['height_m']:.2f} m above the floor, {camera['looking_down_deg']:.0f}° down, horizon turned by {camera['roll_deg']:.0f}°, "
           f"noise {camera['noise_levels']:.0f} of 255 levels, {'standing still' if camera['background'] else 'moving'}"
           for number, camera in enumerate(cameras)),
+        *map(of_rig, content["rig"]),
         f"{100 * content['blend']:.0f} % of the learned weights, the rest of the old ones: as much as other cameras allow",
     ]  # fmt: skip
     images = "".join(f"<figure><img src='{_inline(picture)}'><figcaption>{html.escape(title)}</figcaption></figure>" for title, picture in shown)

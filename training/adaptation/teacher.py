@@ -4,6 +4,7 @@ One energy for all frames of a track, minimised by Adam (after SMPLify, Bogo et 
 
     joints       the joints, projected by the full pinhole camera, lie on the detected ones: in metres, by confidence, Geman-McClure
     depth        the skin along the bones is where the depth camera sees it, where there is one: one-sided, since what hides a limb is nearer
+    points       the joints are where several cameras see them, where there are several (triangulation.py): in metres, Geman-McClure
     regression   each joint's rotation is what the lifter regressed in each frame, by its reliability, Geman-McClure: frames outvote others
     motion       joints move smoothly in the camera's frame: their accelerations are small
     shape        one for each track, near the regressed ones
@@ -51,6 +52,7 @@ class TeacherConfig:
     joint_outlier: float = RefinementConfig.outlier
     depth_sigma: float = 0.06
     depth_outlier: float = 0.2
+    point_sigma: float = 0.04  # of a triangulated joint
     rotation_sigma: float = 0.15  # of a regressed rotation of reliability 1
     rotation_outlier: float = 0.6
     acceleration: float = 14.0  # m/s^2
@@ -95,15 +97,15 @@ def regress(lifter: Lifter, skeleton: PosedKeypoints, people: People, depth: str
     return BodyParameters(*map(np.concatenate, zip(*parts)))
 
 
-def teach(lifter: Lifter, skeleton: PosedKeypoints, people: People, config: TeacherConfig = TeacherConfig()) -> Labels:
-    """Fit bodies to all tracks of ``people``."""
+def teach(lifter: Lifter, skeleton: PosedKeypoints, people: People, points: np.ndarray, config: TeacherConfig = TeacherConfig()) -> Labels:
+    """Fit bodies to all tracks of ``people``. ``points`` (N, 17, 3): their joints as several cameras see them, metres in camera axes, NaN where unknown."""
     regressed = regress(lifter, skeleton, people, people.depth, flip=True)
     bounds = np.flatnonzero(np.diff(people.track, prepend=-1))
     parts, first = [], 0
     for last in [*bounds[1:], len(people)]:  # whole tracks, as many as fit
         if last - first >= _BATCH or last == len(people):
             rows = np.arange(first, last)
-            parts.append(_Fit(skeleton, people[rows], regressed.rows(rows), config).run())
+            parts.append(_Fit(skeleton, people[rows], regressed.rows(rows), points[rows], config).run())
             first = last
     rotations, betas, place, seen = map(np.concatenate, zip(*parts))
     return Labels(rotations, betas, place, seen, *_kept(people, seen, config))
@@ -135,7 +137,7 @@ def _kept(people: People, seen: np.ndarray, config: TeacherConfig) -> tuple[np.n
 class _Fit:
     """The energy of some whole tracks."""
 
-    def __init__(self, skeleton: PosedKeypoints, people: People, regressed: BodyParameters, config: TeacherConfig):
+    def __init__(self, skeleton: PosedKeypoints, people: People, regressed: BodyParameters, points: np.ndarray, config: TeacherConfig):
         rows = people.rows
         self.skeleton, self.config = skeleton, config
         self.confidence = sure(people)
@@ -156,7 +158,10 @@ class _Fit:
         self.steps = self._steps(people)
         self.depth = bone_depths(people, self.rays, self.confidence)
         if self.depth is not None:
-            self.place = self._measured()
+            deep, valid = (values[:, TORSO].flatten(1) for values in self.depth)
+            self.place = self._at(torch.where(valid > 0, deep, torch.nan))
+        self.points = torch.from_numpy(points) @ self.to_camera
+        self.place = self._at(self.points[..., 2])
 
     def _steps(self, people: People) -> tuple[Tensor, Tensor, Tensor]:
         """Frames (M,) with a neighbour on both sides in their track, and the seconds to these (M,)."""
@@ -166,11 +171,9 @@ class _Fit:
         before, after = (torch.from_numpy(passed[middle - i].astype(np.float32)) for i in (1, 0))
         return torch.from_numpy(middle), before, after
 
-    def _measured(self) -> Tensor:
-        """Places (N, 3) whose distance the depth camera's median on the torso tells, where it is known."""
-        deep, valid = (values[:, TORSO].flatten(1) for values in self.depth)
-        median = torch.where(valid > 0, deep, torch.nan).nanmedian(1).values
-        ratio = (median / self.place[:, 2]).clamp(0.5, 2)
+    def _at(self, distances: Tensor) -> Tensor:
+        """Places (N, 3) at the median of measured distances (N, K), NaN where unknown; as they were where none is known."""
+        ratio = (distances.nanmedian(1).values / self.place[:, 2]).clamp(0.5, 2)
         return self.place * torch.where(ratio.isfinite(), ratio, 1.0)[:, None]
 
     def run(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -225,6 +228,8 @@ class _Fit:
             behind = along_bones(keypoints)[..., 2] - deep
             behind = torch.where(behind > 0, 0.3 * behind, behind)  # what hides a limb is nearer than it
             total = total + (valid * _robust(behind.square(), config.depth_outlier)).sum() / config.depth_sigma**2 / SAMPLES_PER_BONE
+        known = self.points.isfinite().all(-1)
+        total = total + _robust((keypoints - self.points)[known].square().sum(-1), config.joint_outlier).sum() / config.point_sigma**2
         middle, before, after = self.steps
         if len(middle):
             points = torch.cat([joints, keypoints], 1) @ self.to_camera.mT
