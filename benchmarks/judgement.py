@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -119,8 +118,7 @@ def of_gymnasts(estimator: HumanMeshEstimator, split: str, clips: tuple[str, ...
 def judged(estimator: HumanMeshEstimator, body: BodyEstimate, truth: np.ndarray) -> Judged:
     """``truth`` (12, 3) in the camera's axes."""
     rotations = matrix_from_rotvec(np.concatenate([body.global_orient, body.body_pose]).reshape(1, 24, 3))
-    with torch.inference_mode():
-        points = estimator.placing.skeleton(torch.from_numpy(rotations), torch.from_numpy(body.betas[None]))[1][0].numpy()
+    points = estimator.placing.skeleton(rotations, body.betas[None])[1][0]
     return Judged(body, body.reliability, root_aligned(points[LIMBS], LIMB_HIPS), root_aligned(truth, LIMB_HIPS))
 
 

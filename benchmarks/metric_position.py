@@ -240,7 +240,7 @@ def main() -> None:
 def keypoints(estimator: HumanMeshEstimator, body: BodyEstimate) -> np.ndarray:
     """COCO (17, 3) of the body, as its joints stand."""
     rotations = matrix_from_rotvec(np.concatenate([body.global_orient, body.body_pose]).reshape(1, 24, 3))
-    return estimator.placing.skeleton.keypoints(rotations, body.betas[None])[0]
+    return estimator.placing.skeleton(rotations, body.betas[None])[1][0]
 
 
 if __name__ == "__main__":
