@@ -29,6 +29,7 @@ class Config:
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
     people: int = 24
     out: Path = Path("docs/sheet.jpg")
+    checkpoint: Path | None = None
 
 
 def tile(image: np.ndarray, body: BodyEstimate, faces: np.ndarray) -> np.ndarray:
@@ -42,7 +43,7 @@ def tile(image: np.ndarray, body: BodyEstimate, faces: np.ndarray) -> np.ndarray
 
 def main() -> None:
     config = tyro.cli(Config)
-    estimator = HumanMeshEstimator.from_default()
+    estimator = HumanMeshEstimator.from_default(checkpoint=config.checkpoint)
     faces = np.ascontiguousarray(estimator.body_model.faces, np.int32)
     seen = []
     for path in config.pictures:
