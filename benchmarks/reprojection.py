@@ -1,7 +1,7 @@
 """How far the mesh's joints lie from the detected ones on real pictures, beside a mean pose with the best camera.
 
-    python benchmarks/reprojection.py PICTURE_OR_DIRECTORY... [--checkpoint FILE] [--no-refined] [--json FILE]
-    python benchmarks/reprojection.py --video FILE [--first N] [--last N] [--checkpoint FILE] [--no-refined] [--json FILE]
+    python benchmarks/reprojection.py PICTURE_OR_DIRECTORY... [--checkpoint FILE] [--unrefined] [--json FILE]
+    python benchmarks/reprojection.py --video FILE [--first N] [--last N] [--checkpoint FILE] [--unrefined] [--json FILE]
 
 Figures are shares of the person's diagonal over confidently detected joints. The mean pose is the training set's; its
 weak camera is fitted by least squares to the same joints, and it may face the camera or away from it ("mean pose"), or
@@ -52,8 +52,8 @@ class Config:
     """The last one; default: the video's last."""
     checkpoint: Path | None = None
     """Another than the embedded one."""
-    refined: bool = True
-    """False: the lifter's own bodies. Refinement bends every lifter's bodies to the detected joints, and hides how far they were from them."""
+    unrefined: bool = False
+    """The lifter's own bodies. Refinement bends every lifter's bodies to the detected joints, and hides how far they were from them."""
     json: Path | None = None
 
 
@@ -145,7 +145,7 @@ def main() -> None:
     if bool(config.paths) == bool(config.video):
         raise SystemExit("reprojection.py: name either pictures or folders of them, or a video as --video")
     estimator = HumanMeshEstimator.from_default(checkpoint=config.checkpoint)
-    if not config.refined:
+    if config.unrefined:
         estimator.refine = lambda people, parameters: parameters.numpy()
     mean = mean_pose_keypoints(estimator)
     names, frames = [], []
