@@ -112,7 +112,7 @@ def precisions() -> tuple[str, ...]:
 @cache
 def bf16_is_faster() -> bool:
     """A small convolutional network, of the layers that the detectors are made of, takes at most 0.9 of its float32 time in bfloat16. It takes
-    a tenth of a second to know. An AMD EPYC runs BlazePose in 0.7 of the time, an Intel Xeon without AMX in 1.5 times the time."""
+    a tenth of a second to know. An AMD EPYC runs BlazePose in 0.7 of the time, an Intel Xeon without AMX in 1.4 times the time."""
     if "bf16" not in precisions():
         return False
     from openvino import opset13 as op
