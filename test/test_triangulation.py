@@ -24,7 +24,8 @@ from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE, COCO_MIRROR
 from hmr_ros.training.adaptation import adapt as adaptation
 from hmr_ros.training.adaptation import report, teacher
 from hmr_ros.training.adaptation.recordings import People, split
-from hmr_ros.training.adaptation.triangulation import ALLOWED, Mount, linear, read_rig, triangulated
+from hmr_ros.training.adaptation.rig import Mount
+from hmr_ros.training.adaptation.triangulation import ALLOWED, linear, triangulated
 from hmr_ros.training.data.mapped import Rows
 from hmr_ros.training.metrics import COCO_HIPS, mpjpe, root_aligned
 from hmr_ros.training.data.rendered.clips import recorded, turned
@@ -321,54 +322,6 @@ def test_a_camera_that_contradicts_two_others_is_named(skeleton):
 # ---- the command ------------------------------------------------------------------------------------------------------
 
 
-def written(path, *cameras):
-    path.write_text(json.dumps({"cameras": cameras}))
-    return path
-
-
-def test_a_rig_is_read_as_it_is_written(tmp_path):
-    turn, place = RIG[1].rotation, RIG[1].position
-    matrix = np.block([[turn, place[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])
-    rig = read_rig(written(
-        tmp_path / "rig.json", {"name": "a", "translation": [0, 0, 0], "rotation": Rotation.from_matrix(turn).as_quat().tolist()},
-        {"T_world_camera": matrix.tolist(), "clock": -0.25}, {"name": "c", "translation": [0, 1, 0], "rotation": turn.tolist(), "topic": "/c/image"},
-    ), 3)  # fmt: skip
-    assert [mount.name for mount in rig] == ["a", "camera 1", "c"] and rig[1].clock == -0.25 and rig[2].topic == "/c/image"
-    assert all(np.allclose(mount.rotation, turn) for mount in rig) and np.allclose(rig[1].position, place)
-    assert np.allclose(rig[1].pose @ [*(place + turn @ [1, 2, 3]), 1], [1, 2, 3])  # a point before the camera
-
-
-GOOD = {"translation": [0, 0, 0], "rotation": [0, 0, 0, 1]}
-
-
-@pytest.mark.parametrize("other, words", [
-    ({"translation": [0, 0, 0.01], "rotation": [0, 0, 0, 1]}, "camera 0 and camera 1 are 0.01 m apart, expected 0.05 to 200 m"),
-    ({"translation": [0, 3200, 0], "rotation": [0, 0, 0, 1]}, "3.2e[+]03 m apart"), ({"translation": [0, 1, 0], "rotation": [[1, 0, 0], [0, 1, 0], [0, 0, -1]]}, "rotation of 1"),
-    ({"translation": [0, 1, 0], "rotation": [[2, 0, 0], [0, 2, 0], [0, 0, 2]]}, "expected a quaternion"), ({"translation": [0, 1], "rotation": [0, 0, 0, 1]}, "translation of 1"),
-    ({"translation": [0, 1, 0]}, "is no rig"), ({**GOOD, "focal": 3}, "focal"), ({"T_world_camera": [[1, 0], [0, 1]]}, "expected 4 rows of 4"),
-])  # fmt: skip
-def test_a_file_that_is_no_rig_is_refused_in_words(tmp_path, other, words):
-    with pytest.raises(ValueError, match=words):
-        read_rig(written(tmp_path / "rig.json", GOOD, other), 2)
-
-
-def test_a_rig_has_one_camera_a_recording(tmp_path):
-    path = written(tmp_path / "rig.json", GOOD, {**GOOD, "translation": [1, 0, 0]})
-    with pytest.raises(ValueError, match="rig.json has 2 cameras, expected one for each of the 3 recordings"):
-        read_rig(path, 3)
-    with pytest.raises(ValueError, match="rig.json has 2 cameras, expected one for each of the 1 recordings"):
-        adaptation.adapt(adaptation.AdaptConfig((tmp_path,), tmp_path / "out", rig=path), Console(quiet=True))
-    with pytest.raises(ValueError, match="missing.json is no rig"):
-        read_rig(tmp_path / "missing.json", 2)
-
-
-def test_the_cameras_of_a_rig_may_be_topics_of_one_bag(tmp_path):
-    path = written(tmp_path / "rig.json", {**GOOD, "topic": "/left", "depth_topic": "/left/depth"}, {**GOOD, "translation": [1, 0, 0], "topic": "/right"})
-    config = adaptation.AdaptConfig((tmp_path / "bag",) * 2, tmp_path / "out", topic="/other", depth_topic="/depth", rig=path)
-    assert [(some.topic, some.depth_topic) for some in (adaptation._extraction(config, number) for number in (0, 1))] == [
-        ("/left", "/left/depth"), ("/right", "/depth")]  # fmt: skip
-
-
 def test_recordings_of_one_scene_are_split_at_one_time():
     stamp, recording = np.concatenate([np.arange(40) / 10, np.arange(25) / 10]), np.repeat([0, 1], [40, 25])
     people = People({"stamp": stamp}, Rows([np.empty((0, 1))]), recording, recording, (LENSES[0],) * 2)
@@ -399,8 +352,8 @@ def test_rendered_people_before_four_cameras_are_triangulated_and_fitted(tmp_pat
             cv2.imwrite(str(folder / f"{number + frame:03d}.png"), maker.draw(np.random.default_rng(7), size, lens, tilt, [person], room=room)[0])
         for frame in range(number):
             cv2.imwrite(str(folder / f"{frame:03d}.png"), room)
-    config = adaptation.AdaptConfig(tuple(sorted(tmp_path.glob("camera-*"))), tmp_path / "out", rate=RATE, fov=75.0, workers=1,
-                                    rig=written(tmp_path / "rig.json", *cameras))  # fmt: skip
+    (tmp_path / "rig.json").write_text(json.dumps({"cameras": cameras}))
+    config = adaptation.AdaptConfig(tuple(sorted(tmp_path.glob("camera-*"))), tmp_path / "out", rate=RATE, fov=75.0, workers=1, rig=tmp_path / "rig.json")
     people, _ = adaptation._extracted(config, Console(quiet=True))
     assert len(people) == len(truth) == 12 and np.ptp(people.stamp) == pytest.approx((frames - 1) / RATE)
     found = triangulated(people, adaptation._rig(config))

@@ -40,7 +40,8 @@ from hmr_ros.training.adaptation import mounting, report, scores
 from hmr_ros.training.adaptation.finetune import AdaptationTask, FinetuneConfig, as_before, blend, branch_outputs
 from hmr_ros.training.adaptation.recordings import USUAL_FIELD_OF_VIEW, People, load, split
 from hmr_ros.training.adaptation.teacher import Labels, teach
-from hmr_ros.training.adaptation.triangulation import Mount, Triangulated, read_rig, triangulated
+from hmr_ros.training.adaptation.rig import Mount, read_rig
+from hmr_ros.training.adaptation.triangulation import Triangulated, triangulated
 from hmr_ros.training.data import shard_work
 from hmr_ros.training.data.extract.extract import ExtractConfig, extract, summary
 from hmr_ros.training.data.extract.frames import BagReader, FileReader, list_frames
@@ -72,7 +73,7 @@ class AdaptConfig:
     depth_topic: str = ""
     """Of bags: depth images aligned with the image topic: better bodies to learn from."""
     rig: Path | None = None
-    """The recordings are of one scene, by calibrated cameras at the same time: JSON with their poses (docs/adapt.md), one a recording. The
+    """The recordings are of one scene, by calibrated cameras at the same time: JSON with their poses, or bags with /tf_static (docs/adapt.md). The
     joints of whom several see are triangulated: better bodies to learn from. Its cameras may name topics: several of one bag."""
     rectified: bool = False
     """Images of bags are rectified: CameraInfo's P counts, not K and the lens distortion."""
@@ -244,7 +245,7 @@ def _extracted(config: AdaptConfig, console: Console) -> tuple[People, list[str]
 
 
 def _rig(config: AdaptConfig) -> tuple[Mount, ...]:
-    return read_rig(config.rig, len(config.recordings)) if config.rig else ()
+    return read_rig(config.rig, config.recordings, config.topic) if config.rig else ()
 
 
 def _extraction(config: AdaptConfig, number: int) -> ExtractConfig:

@@ -11,21 +11,18 @@ does not fit the people is refused. Nothing here asks the lifter.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from itertools import combinations, permutations
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial.transform import Rotation
 
-from hmr_ros.io.report import printable
 from hmr_ros.proxies import registry
 from hmr_ros.skeleton import COCO_FROM_BLAZEPOSE
 from hmr_ros.training.adaptation.recordings import People
+from hmr_ros.training.adaptation.rig import Mount
 
 WINDOW = 1.0  # seconds to either side over which two tracks are compared
 LONGEST_GAP = 0.25  # seconds between two frames between which joints are interpolated
@@ -42,22 +39,6 @@ ENOUGH = 20  # detections that tell something about a rig
 INSIDE = 0.1  # of the image's size: who is expected nearer to the border may be out of sight
 
 
-class Mount(NamedTuple):
-    """How a camera is mounted, and which of a bag's topics are its own."""
-
-    name: str
-    rotation: np.ndarray  # (3, 3) optical frame (REP 103) → world
-    position: np.ndarray  # (3,) metres, in the world
-    clock: float = 0.0  # seconds; added to the recording's stamps they are the rig's
-    topic: str = ""
-    depth_topic: str = ""
-
-    @property
-    def pose(self) -> np.ndarray:
-        """(3, 4) world → optical frame."""
-        return np.column_stack([self.rotation.T, -self.rotation.T @ self.position])
-
-
 class Triangulated(NamedTuple):
     """Of N detections before V cameras."""
 
@@ -69,40 +50,6 @@ class Triangulated(NamedTuple):
     def known(self) -> np.ndarray:
         """(N,) bool: somebody of whom joints are triangulated."""
         return np.isfinite(self.points[..., 0]).any(1)
-
-
-def read_rig(path: Path, count: int) -> tuple[Mount, ...]:
-    """The cameras of a rig in the order of ``count`` recordings, from a JSON file (docs/adapt.md). ValueError where it holds something else."""
-    try:
-        entries = json.loads(path.read_text())["cameras"]
-        mounts = tuple(_mount(number, **entry) for number, entry in enumerate(entries))
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(f'{printable(path)} is no rig ({error}), expected {{"cameras": [{{"name", "translation": [x, y, z] in metres, "rotation": '
-                         '[x, y, z, w]}, ...]} with the pose of every camera in the world, one a recording: docs/adapt.md') from error  # fmt: skip
-    if len(mounts) != count or count < 2:
-        raise ValueError(f"{printable(path)} has {len(mounts)} cameras, expected one for each of the {count} recordings, and two at least")
-    for one, other in combinations(mounts, 2):
-        if (baseline := np.linalg.norm(one.position - other.position)) < 0.05 or baseline > 200:
-            raise ValueError(f"{printable(path)}: {one.name} and {other.name} are {baseline:.3g} m apart, expected 0.05 to 200 m: translations are "
-                             "those of the cameras in the world, in metres")  # fmt: skip
-    return mounts
-
-
-def _mount(number: int, name: str = "", T_world_camera=None, translation=None, rotation=None, clock=0.0, topic="", depth_topic="") -> Mount:
-    if T_world_camera is not None:
-        matrix = np.array(T_world_camera, np.float64)
-        if matrix.shape != (4, 4):
-            raise ValueError(f"T_world_camera of {name or number} has shape {matrix.shape}, expected 4 rows of 4")
-        turn, position = matrix[:3, :3], matrix[:3, 3]
-    else:
-        turn, position = np.array(rotation, np.float64), np.array(translation, np.float64)
-        if turn.shape == (4,):
-            turn = Rotation.from_quat(turn).as_matrix()
-    if turn.shape != (3, 3) or np.abs(turn.T @ turn - np.eye(3)).max() > 1e-2 or np.linalg.det(turn) < 0:
-        raise ValueError(f"rotation of {name or number} is {turn.tolist()}, expected a quaternion [x, y, z, w] or a rotation matrix")
-    if position.shape != (3,) or not np.isfinite([*position, clock]).all():
-        raise ValueError(f"translation of {name or number} is {position.tolist()} and its clock {clock}, expected three finite numbers and one")
-    return Mount(str(name or f"camera {number}"), Rotation.from_matrix(turn).as_matrix(), position, float(clock), str(topic), str(depth_topic))
 
 
 def triangulated(people: People, rig: Sequence[Mount]) -> Triangulated:
