@@ -86,9 +86,10 @@ def standing(maker: SceneMaker, down: float, roll: float, height: float, count: 
     rest = PosedKeypoints(maker.body).pelvis(torch.from_numpy(betas)).numpy()
     place = np.einsum("nij,nj->ni", axes, pelvis) - rest
     stamp = np.arange(count) / 10
-    rows = {"crop": crops, "stamp": stamp, "image_size": np.tile(SIZE, (count, 1)), "index": np.arange(count), "seen": np.arange(count)}
-    people = People(rows, Rows([np.empty((0, 1))]), np.zeros(count, int), np.zeros(count, int), (CAMERA,))
     keypoints = np.stack([truth.keypoints for truth in truths])
+    rows = {"crop": crops, "stamp": stamp, "image_size": np.tile(SIZE, (count, 1)), "index": np.arange(count), "seen": np.arange(count),
+            "keypoints": np.concatenate([keypoints, np.ones((count, 17, 1))], axis=2)}  # fmt: skip
+    people = People(rows, Rows([np.empty((0, 1))]), np.zeros(count, int), np.zeros(count, int), (CAMERA,))
     return people, teacher.Labels(rotations, betas, place.astype(np.float32), keypoints, np.ones(count, bool), {})
 
 
@@ -106,6 +107,29 @@ def test_true_bodies_tell_how_the_camera_is_mounted_and_where_people_stand(maker
     assert len(view.plates) == 1 and 3 < view.noise < 9 and np.median(np.abs(view.plates[0].astype(int) - plate)) < 25
     upright = Rotation.from_rotvec(view.poses[:, 0]).apply([0.0, 1.0, 0.0])
     assert np.median(upright[:, 1]) > 0.9  # row 0 stands in the upright world
+
+
+def test_the_vertical_is_that_of_the_picture_where_all_bodies_lean(maker):
+    people, labels = standing(maker, -0.35, 0.0, 0.25, count=120)
+    lean = Rotation.from_rotvec([np.radians(8), 0, 0]).as_matrix().astype(np.float32)  # as a lifter does that has seen level cameras only
+    labels.rotations[:, 0] = lean @ labels.rotations[:, 0]
+    people.rows["keypoints"][..., :2] += np.random.default_rng(5).normal(0, 2, (len(people), 17, 2))
+    view = mounting.estimate(people, labels, PosedKeypoints(maker.body), [])
+    assert view.height == pytest.approx(0.25, abs=0.1) and abs(np.degrees(view.looking_down + 0.35)) < 2
+    upright = Rotation.from_rotvec(view.poses[:, 0]).apply([0.0, 1.0, 0.0])
+    assert np.degrees(np.arccos(np.median(upright[:, 1]))) < 8  # they stand upright before the camera that people are rendered for
+    people.rows["keypoints"][..., 2] = 0.1  # without sure ankles the bodies are all there is
+    assert abs(np.degrees(mounting.estimate(people, labels, PosedKeypoints(maker.body), []).looking_down + 0.35)) > 4
+
+
+@pytest.mark.parametrize("down, roll, height", [(0.85, 0.05, 2.8), (-0.35, 0.0, 0.25), (0.1, -0.2, 1.2)])
+def test_upright_poles_on_a_floor_tell_the_camera_exactly(down, roll, height):
+    rng, turn = np.random.default_rng(0), tilted(down, roll)
+    place, lengths = np.column_stack([rng.uniform(-1, 1, 60), rng.uniform(2, 4, 60)]), rng.uniform(1.2, 1.5, 60)
+    ends = [np.column_stack([place[:, 0], height - above, place[:, 1]]) @ turn.T for above in (np.full(60, mounting.ANKLE), mounting.ANKLE + lengths)]
+    feet, shoulders = (points[:, :2] / points[:, 2:] for points in ends)
+    up, found = mounting.poles(feet, shoulders, lengths, tilted(down + 0.1, roll - 0.1) @ [0, -1, 0], 1.5 * height)
+    assert np.allclose(up, turn @ [0, -1, 0], atol=1e-4) and found == pytest.approx(height, rel=1e-3)
 
 
 def test_a_camera_that_moves_has_no_background(maker):

@@ -275,7 +275,7 @@ class Rays:
             if len(which):
                 yield which, camera
 
-    def _in_camera(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def in_camera(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (N, ..., 2) → directions (N, ..., 3) with z = 1 in camera axes, and whether there is one (N, ...)."""
         directions, known = np.ones((*pixels.shape[:-1], 3)), np.zeros(pixels.shape[:-1], bool)
         for which, camera in self._by_camera():
@@ -284,14 +284,14 @@ class Rays:
 
     def directions(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (N, K, 2) → x/z, y/z in ray axes (N, K, 2) float32, and whether they lie in front (N, K)."""
-        directions, known = self._in_camera(pixels)
+        directions, known = self.in_camera(pixels)
         rays = directions @ np.swapaxes(self.axes, 1, 2)
         known &= rays[..., 2] > 0.1
         return (rays[..., :2] / np.where(known, rays[..., 2], 1)[..., None]).astype(np.float32), known
 
     def along(self, pixels: np.ndarray) -> np.ndarray:
         """(N, ...) metres along the ray's axis for a metre along the optical axis, at pixels (N, ..., 2)."""
-        directions, _ = self._in_camera(pixels)
+        directions, _ = self.in_camera(pixels)
         return np.einsum("n...i,ni->n...", directions, self.axes[:, 2])
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
