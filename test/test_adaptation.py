@@ -23,14 +23,14 @@ from hmr_ros.geometry import matrix_from_rotvec, pinhole, square_crop
 from hmr_ros.io.sources import open_moving
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.training.adaptation import adapt as adaptation
-from hmr_ros.training.adaptation import mounting, scores, teacher
+from hmr_ros.training.adaptation import mounting, reliability, scores, teacher
 from hmr_ros.training.adaptation.finetune import as_before, blend, branch_outputs
 from hmr_ros.training.adaptation.recordings import People, split
 from hmr_ros.training.data.mapped import Rows
 from hmr_ros.training.data.rendered.scene import SceneMaker
 from hmr_ros.training.data.rendered.viewpoint import Viewpoint, ViewpointMaker, level
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, load_feature_maps, load_people, make_samples
-from hmr_ros.training.lifter.tasks import evaluate
+from hmr_ros.training.lifter.tasks import evaluate, joint_errors
 
 SIZE, CAMERA = (480, 640), Camera(pinhole(640, 480, 75.0))
 
@@ -245,6 +245,58 @@ def test_replayed_people_ask_for_nothing_new_of_the_lifter_that_spoke_of_them(pe
     assert torch.allclose(outputs[0][row].float(), expected[0], atol=2e-2)
 
 
+# ---- the reliability --------------------------------------------------------------------------------------------------
+
+
+def test_slope_and_offset_are_those_that_joints_were_drawn_with():
+    rng = np.random.default_rng(6)
+    logits = rng.normal(1, 2, (2000, 12))
+    right = rng.random(logits.shape) < 1 / (1 + np.exp(-(0.5 * logits - 1)))
+    rated = reliability.Rated(torch.from_numpy(logits), torch.from_numpy(np.where(right, 0.05, 0.2)))
+    assert reliability.platt(rated) == pytest.approx((0.5, -1), abs=0.05)
+    certain = reliability.platt(rated._replace(errors=torch.zeros(2000, 12)))  # a joint is never wrong
+    assert np.isfinite(certain).all()
+
+
+def gap(lifter, samples, skeleton) -> float:
+    """Mean difference between the lifter's reliability and the share of joints within 100 mm, over quarters of the joints; independent of scores.calibration."""
+    with torch.no_grad():
+        said = lifter.eval()(samples.features, samples.feature_map).reliability.numpy().ravel()
+    right = joint_errors(lifter, samples, skeleton).numpy().ravel() < 0.1
+    return float(np.mean([abs(said[part].mean() - right[part].mean()) for part in np.array_split(np.argsort(said), 4)]))
+
+
+@pytest.fixture(scope="module")
+def seen(people):
+    """Rendered people to calibrate on, and others."""
+    skeleton = PosedKeypoints(BodyModel.load(None))
+    return skeleton, *(make_samples(load_people((people / part,)), load_feature_maps((people / part,)), skeleton) for part in ("train", "val"))
+
+
+def test_a_reliability_that_is_too_sure_is_calibrated(seen, one_thread):
+    skeleton, known, others = seen
+    before, lifter = (load_lifter(str(EMBEDDED_CHECKPOINT))[0] for _ in range(2))
+    with torch.no_grad():  # surer of everything, and more so of what it is sure of
+        lifter.reliability[-1].weight.mul_(3), lifter.reliability[-1].bias.mul_(3).add_(2)
+    start = gap(lifter, others, skeleton)
+    found = reliability.calibrate(lifter, before, {"viewpoint": known}, {"viewpoint": others, "replay": others}, skeleton, 0.01)
+    assert found["kept"] == "calibrated" and start > 0.15 and gap(lifter, others, skeleton) < 0.5 * start
+    scores = found["scores"]["viewpoint"]
+    assert scores["after"]["ece"] < 0.6 * scores["as_it_was"]["ece"] and scores["after"]["auroc"] == pytest.approx(scores["as_it_was"]["auroc"], abs=1e-3)
+    assert scores["before"]["auroc"] == pytest.approx(scores["after"]["auroc"], abs=1e-3)  # the same network, bent
+    assert reliability.rate(lifter, others, skeleton).scores() == pytest.approx(scores["after"], abs=1e-4)  # the lifter says what is reported
+    assert all(torch.equal(one, other) for one, other in zip(lifter.members.parameters(), before.members.parameters()))
+
+
+def test_a_calibration_that_does_not_help_others_is_not_kept(seen, one_thread):
+    skeleton, known, others = seen
+    wrong = replace(known, rotations=known.rotations.roll(1, 0))  # as if the lifter were wrong about everybody
+    before, lifter = (load_lifter(str(EMBEDDED_CHECKPOINT))[0] for _ in range(2))
+    found = reliability.calibrate(lifter, before, {"viewpoint": wrong}, {"viewpoint": others, "replay": others}, skeleton, 0.01)
+    assert found["kept"] == "as it was" and found["slope"] != 1 and found["scores"]["viewpoint"]["after"] == found["scores"]["viewpoint"]["before"]
+    assert all(torch.equal(one, other) for one, other in zip(lifter.state_dict().values(), before.state_dict().values()))
+
+
 # ---- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +326,9 @@ def test_a_recording_becomes_a_checkpoint_and_a_report(adapted, one_thread):
     page = (config.out / "report.html").read_text()
     assert result["verdict"]["why"] in page and page.count("<img") >= 2 and "http" not in page  # one file that asks nobody for anything
     metadata = load_checkpoint(config.out / "lifter.safetensors")[1]
+    rated = result["reliability"]["scores"]
+    assert rated.keys() == {"viewpoint", "replay"} and "calibration error (ECE)" in page and result["reliability"]["kept"] in ("calibrated", "as it was")
+    assert metadata["scores"]["viewpoint_reliability_ece"] == rated["viewpoint"]["after"]["ece"]
     embedded = hashlib.sha256(EMBEDDED_CHECKPOINT.read_bytes()).hexdigest()
     assert metadata["training"]["adapted_from"]["sha256"] == embedded == result["checkpoint"]["sha256"]
     estimator = HumanMeshEstimator.from_default("torch", checkpoint=config.out / "lifter.safetensors")

@@ -5,6 +5,7 @@
     mount       how the camera is mounted and where people stand, from these bodies          (mounting.py)
     render      people of whom everything is known before this camera, and before others     (data/rendered)
     learn       from all three                                                               (finetune.py)
+    calibrate   the reliability, on rendered people whom nothing was learned from            (reliability.py)
     report      the last part of each recording, which nothing was learned from              (scores.py, report.py)
 
 No labels are read. Every step is resumed; the checkpoint is written beside the one it came from, never over it.
@@ -36,7 +37,7 @@ from hmr_ros.io.camera_info import camera_from_message
 from hmr_ros.io.report import printable
 from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
 from hmr_ros.networks.lifter.net import Lifter
-from hmr_ros.training.adaptation import mounting, report, scores
+from hmr_ros.training.adaptation import mounting, reliability, report, scores
 from hmr_ros.training.adaptation.finetune import AdaptationTask, FinetuneConfig, as_before, blend, branch_outputs
 from hmr_ros.training.adaptation.recordings import USUAL_FIELD_OF_VIEW, People, load, split
 from hmr_ros.training.adaptation.teacher import Labels, teach
@@ -54,7 +55,8 @@ from hmr_ros.training.lifter.train import WEIGHTS, halved
 from hmr_ros.training.loop import launch, run
 
 _FRAMES = 40  # of a recording, that are looked at for its background
-_HELD_OUT = 5  # of so many rendered pictures one is kept from learning
+_HELD_OUT = 5  # of so many rendered pictures one is kept from learning, for the report
+_CALIBRATION = 10  # of so many, another one, for the reliability
 _REPLAY = SceneConfig(everyday=0.5, people=(0.55, 0.3, 0.15))  # as the embedded lifter's training data
 
 
@@ -113,6 +115,8 @@ def main(argv: list[str]) -> int:
     console = Console(markup=False, highlight=False, soft_wrap=True)
     result = adapt(config, console)
     console.print(report.text(result))
+    for line in report.of_reliability(result["reliability"]):
+        console.print(line)
     console.print(f"{result['verdict']['result']}: {result['verdict']['why']}")
     console.print(f"{config.out / WEIGHTS}, {config.out / 'report.html'}; on the robot: ros2 launch hmr_ros live.launch.py checkpoint:={config.out / WEIGHTS}")
     return 0
@@ -137,7 +141,9 @@ def adapt(config: AdaptConfig, console: Console) -> dict:
     make_folder(config.out)
     material = gather(config, console)
     lifter, share = learn(config, material, console)
-    return _concluded(config, material, lifter, share, settings)
+    with console.status("the reliability"):
+        rated = reliability.calibrate(lifter, material.before, material.calibration, material.rendered, material.skeleton, config.forgetting)
+    return _concluded(config, material, lifter, {"blend": share, "reliability": rated}, settings)
 
 
 class Material(NamedTuple):
@@ -151,6 +157,7 @@ class Material(NamedTuple):
     branches: dict[str, list[Tensor]]  # what the image-feature branches say of them
     first: scores.Part  # of the recordings: to learn from
     held: scores.Part  # their end
+    calibration: dict[str, Samples]  # rendered people that the reliability is calibrated on, by the same names as
     rendered: dict[str, Samples]  # held-out rendered people: "viewpoint" before the recordings' cameras, "replay" before others
     about: dict  # facts for the report
 
@@ -178,11 +185,14 @@ def gather(config: AdaptConfig, console: Console) -> Material:
     views = [_mounted(config, console, number, first, labels, skeleton) for number in range(len(config.recordings))]
     own, other = _rendered(config, views)
     learned = {"recording": make_samples(first.rows | labels.truth(), first.maps, skeleton, FLIPS, _depths(first), np.flatnonzero(labels.kept))}
-    rendered = {}
+    calibration, rendered = {}, {}
     for name, folders in (("viewpoint", own), ("replay", other)):
         data, maps = load_people(folders), load_feature_maps(folders)
-        kept = np.asarray(data["index"]) % _HELD_OUT == _HELD_OUT - 1
-        learned[name] = make_samples(data, maps, skeleton, FLIPS, DEPTHS, np.flatnonzero(~kept))
+        index = np.asarray(data["index"])
+        kept, calibrated = index % _HELD_OUT == _HELD_OUT - 1, index % _CALIBRATION == 0
+        learned[name] = make_samples(data, maps, skeleton, FLIPS, DEPTHS, np.flatnonzero(~kept & ~calibrated))
+        if calibrated.any():  # of a handful of pictures these may show nobody
+            calibration[name] = make_samples(data, maps, skeleton, FLIPS, DEPTHS, np.flatnonzero(calibrated))
         rendered[name] = make_samples(data, maps, skeleton, ("plain",), ("depth",), np.flatnonzero(kept))
     with console.status("image features of everybody"):
         branches = {name: branch_outputs(before, samples) for name, samples in learned.items()}
@@ -196,7 +206,7 @@ def gather(config: AdaptConfig, console: Console) -> Material:
         "cameras": [_described(view) for view in views],
         "rig": taught,
     }
-    return Material(checkpoint, before, body, skeleton, learned, branches, scores.Part(first, labels), held, rendered, about)
+    return Material(checkpoint, before, body, skeleton, learned, branches, scores.Part(first, labels), held, calibration, rendered, about)
 
 
 def learn(config: AdaptConfig, material: Material, console: Console) -> tuple[Lifter, float]:
@@ -323,8 +333,8 @@ def _rendered(config: AdaptConfig, views: Sequence[Path]) -> tuple[list[Path], l
     return own, [other]
 
 
-def _concluded(config: AdaptConfig, material: Material, after: Lifter, share: float, settings: dict) -> dict:
-    """Measure both lifters, write checkpoint and report."""
+def _concluded(config: AdaptConfig, material: Material, after: Lifter, learned: dict, settings: dict) -> dict:
+    """Measure both lifters, write checkpoint and report. ``learned``: what it says of the learning."""
     checkpoint, before, body, skeleton, held = material.checkpoint, material.before, material.body, material.skeleton, material.held
     measured = [scores.measure(lifter, skeleton, held) for lifter in (before, after)]
     changes = {"recording": {name: scores.compare(measured[0][name], measured[1][name], held.people.track) for name in measured[0]}}
@@ -338,11 +348,12 @@ def _concluded(config: AdaptConfig, material: Material, after: Lifter, share: fl
     metadata |= {
         "training": {"adapted_from": {"file": checkpoint.name, "sha256": sha256}, "settings": settings, "before": metadata.get("training")},
         "extractors": shard_work.extractors_of([config.out / f"recording-{number}" for number in range(len(config.recordings))]),
-        "scores": {f"{part}_{name}": change.after for part, some in changes.items() for name, change in some.items()},
+        "scores": {f"{part}_{name}": change.after for part, some in changes.items() for name, change in some.items()}
+        | {f"{part}_reliability_{name}": value for part, some in learned["reliability"]["scores"].items() for name, value in some["after"].items()},
         "version": hmr_ros.__version__,
     }
     content = {
-        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256}, **material.about, "blend": share,
+        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256}, **material.about, **learned,
         "verdict": {"result": result, "why": why},
         "changes": {part: {name: asdict(change) | {"verdict": change.verdict} for name, change in some.items()} for part, some in changes.items()},
     }  # fmt: skip

@@ -5,7 +5,8 @@
     replay      people before all kinds of cameras, and what the lifter said of them before: so it does not forget (Li and Hoiem 2016)
 
 Only the MLPs learn: what the image-feature branch says of every view is computed once. That is fast, and the branch has seen far more people than
-a recording holds. The statistics of the inputs stay those of the checkpoint, and so does the network of the reliability.
+a recording holds. The statistics of the inputs stay those of the checkpoint, and so does the network of the reliability, which reliability.py
+calibrates afterwards.
 """
 
 from __future__ import annotations

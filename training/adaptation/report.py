@@ -51,6 +51,15 @@ def of_rig(camera: dict) -> str:
     return f"{camera['name']}: {camera['triangulated']} of {camera['detections']} detections to learn from are triangulated{error}"
 
 
+def of_reliability(rated: dict) -> list[str]:
+    """Whether the reliability tells the truth, before and after."""
+    kept = {"calibrated": f"calibrated (slope {rated['slope']:.2f}, offset {rated['offset']:+.2f})", "as it was": "left as it was: calibration made it no better"}
+    return [
+        f"reliability, {PARTS[part]}: calibration error (ECE) {some['before']['ece']:.3f} → {some['after']['ece']:.3f}, AUROC {some['before']['auroc']:.3f} → "
+        f"{some['after']['auroc']:.3f}" for part, some in rated["scores"].items()
+    ] + [f"reliability: {kept[rated['kept']]}"]  # fmt: skip
+
+
 def _rows(content: dict) -> list[tuple[str, str, str, str, str]]:
     return [
         (f"{NAMES[name]}, {UNITS[name]}: {PARTS[part]}", f"{change['before']:.2f}", f"{change['after']:.2f}",
@@ -122,6 +131,7 @@ def save(path: Path, content: dict, shown: Sequence[tuple[str, np.ndarray]]) -> 
           f"noise {camera['noise_levels']:.0f} of 255 levels, {'standing still' if camera['background'] else 'moving'}"
           for number, camera in enumerate(cameras)),
         *map(of_rig, content["rig"]),
+        *of_reliability(content["reliability"]),
         f"{100 * content['blend']:.0f} % of the learned weights, the rest of the old ones: as much as other cameras allow",
     ]  # fmt: skip
     images = "".join(f"<figure><img src='{_inline(picture)}'><figcaption>{html.escape(title)}</figcaption></figure>" for title, picture in shown)
