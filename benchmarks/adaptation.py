@@ -26,7 +26,6 @@ from hmr_ros.files import write_json
 from hmr_ros.geometry import matrix_from_rotvec, rotvec_from_matrix
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.training.adaptation.adapt import AdaptConfig, Material, gather, learn
-from hmr_ros.training.adaptation.finetune import branch_outputs
 from hmr_ros.training.adaptation.recordings import People
 from hmr_ros.training.data import shards
 from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples, load_feature_maps, load_people, make_samples
@@ -80,8 +79,7 @@ def main() -> None:
             console.print(f"{out.name}: seed {seed} {rows[f'seed {seed}']}")
         if config.true_labels:
             labelled = _samples(material.first.people, truth, material, FLIPS, DEPTHS[:1])
-            bound = material._replace(learned=material.learned | {"recording": labelled},
-                                      branches=material.branches | {"recording": branch_outputs(material.before, labelled)})  # fmt: skip
+            bound = material._replace(learned=material.learned | {"recording": material.regressor.ready(labelled)})
             with tempfile.TemporaryDirectory(dir=out) as folder:
                 lifter, share = learn(replace(adapt, seed=config.seeds[0], out=Path(folder)), bound, console)
             rows["true labels"] = _scores(lifter, held, test, material) | {"blend": share}

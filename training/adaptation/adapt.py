@@ -1,11 +1,11 @@
-"""``hmr-ros adapt``: recordings of one's own camera in, a lifter that knows this camera out, and a report that says whether to take it.
+"""``hmr-ros adapt``: recordings of one's own camera in, a regressor that knows this camera out, and a report that says whether to take it.
 
     extract     the detectors' proxies of the recordings                                    (data/extract)
     teach       bodies fitted to whole tracks of the first part of each recording            (teacher.py, triangulation.py)
     mount       how the camera is mounted and where people stand, from these bodies          (mounting.py)
     render      people of whom everything is known before this camera, and before others     (data/rendered)
-    learn       from all three                                                               (finetune.py)
-    calibrate   the reliability, on rendered people whom nothing was learned from            (reliability.py)
+    learn       from all three                                                               (finetune.py, finetune_paper.py)
+    calibrate   the lifter's reliability, on rendered people whom nothing was learned from   (reliability.py)
     report      the last part of each recording, which nothing was learned from              (scores.py, report.py)
 
 No labels are read. Every step is resumed; the checkpoint is written beside the one it came from, never over it.
@@ -13,19 +13,18 @@ No labels are read. Every step is resumed; the checkpoint is written beside the 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
 from rich.console import Console
-from torch import Tensor
+from torch import nn
 
 import hmr_ros
 from hmr_ros.body.model import BodyModel
@@ -35,10 +34,11 @@ from hmr_ros.files import atomic_write, load_checkpoint, make_folder, save_check
 from hmr_ros.io.bags import INFO_TYPE, Bag
 from hmr_ros.io.camera_info import camera_from_message
 from hmr_ros.io.report import printable
-from hmr_ros.networks.checkpoints import EMBEDDED_CHECKPOINT, load_lifter
-from hmr_ros.networks.lifter.net import Lifter
-from hmr_ros.training.adaptation import mounting, reliability, report, scores
-from hmr_ros.training.adaptation.finetune import AdaptationTask, FinetuneConfig, as_before, blend, branch_outputs
+from hmr_ros.networks.checkpoints import DEFAULT, EMBEDDED, network_in
+from hmr_ros.training.adaptation import mounting, report, scores
+from hmr_ros.training.adaptation.adaptable import Adaptable, Views
+from hmr_ros.training.adaptation.finetune import AdaptableLifter, FinetuneConfig, blend
+from hmr_ros.training.adaptation.finetune_paper import AdaptableResnet18
 from hmr_ros.training.adaptation.recordings import USUAL_FIELD_OF_VIEW, People, load, split
 from hmr_ros.training.adaptation.teacher import Labels, teach
 from hmr_ros.training.adaptation.rig import Mount, read_rig
@@ -49,11 +49,9 @@ from hmr_ros.training.data.extract.frames import BagReader, FileReader, list_fra
 from hmr_ros.training.data.rendered.dataset import RenderedConfig, generate
 from hmr_ros.training.data.rendered.scene import SceneConfig
 from hmr_ros.training.data.rendered.viewpoint import Viewpoint
-from hmr_ros.training.lifter.samples import DEPTHS, FLIPS, Samples, load_feature_maps, load_people, make_samples
-from hmr_ros.training.lifter.tasks import errors
-from hmr_ros.training.lifter.train import WEIGHTS, halved
-from hmr_ros.training.loop import launch, run
+from hmr_ros.training.lifter.samples import DEPTHS, load_feature_maps, load_people
 
+_ADAPTABLE = {"lifter": AdaptableLifter, "resnet18": AdaptableResnet18}
 _FRAMES = 40  # of a recording, that are looked at for its background
 _HELD_OUT = 5  # of so many rendered pictures one is kept from learning, for the report
 _CALIBRATION = 10  # of so many, another one, for the reliability
@@ -62,14 +60,16 @@ _REPLAY = SceneConfig(everyday=0.5, people=(0.55, 0.3, 0.15))  # as the embedded
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """Make the lifter better for your own camera, from recordings without labels, with a report of what changed."""
+    """Make a regressor better for your own camera, from recordings without labels, with a report of what changed."""
 
     recordings: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Bags, videos or folders of pictures in order, each by a camera that stands still (or nearly)."""
     out: Path
     """Folder for the checkpoint, report.html, report.json and everything in between; an unfinished run in it is continued."""
+    regressor: Literal["auto", "lifter", "resnet18"] = "auto"
+    """auto: what the checkpoint holds, by default the lifter."""
     checkpoint: Path | None = None
-    """The lifter to start from; default: the embedded one."""
+    """The one to start from; default: the embedded one."""
     topic: str = ""
     """Of bags: the image topic, where they have several."""
     depth_topic: str = ""
@@ -118,7 +118,8 @@ def main(argv: list[str]) -> int:
     for line in report.of_reliability(result["reliability"]):
         console.print(line)
     console.print(f"{result['verdict']['result']}: {result['verdict']['why']}")
-    console.print(f"{config.out / WEIGHTS}, {config.out / 'report.html'}; on the robot: ros2 launch hmr_ros live.launch.py checkpoint:={config.out / WEIGHTS}")
+    weights = config.out / result["checkpoint"]["adapted"]
+    console.print(f"{weights}, {config.out / 'report.html'}; on the robot: ros2 launch hmr_ros live.launch.py checkpoint:={weights}")
     return 0
 
 
@@ -140,33 +141,35 @@ def adapt(config: AdaptConfig, console: Console) -> dict:
         return found
     make_folder(config.out)
     material = gather(config, console)
-    lifter, share = learn(config, material, console)
+    network, share = learn(config, material, console)
     with console.status("the reliability"):
-        rated = reliability.calibrate(lifter, material.before, material.calibration, material.rendered, material.skeleton, config.forgetting)
-    return _concluded(config, material, lifter, {"blend": share, "reliability": rated}, settings)
+        rated = material.regressor.calibrate(network, material.calibration, material.rendered, material.skeleton, config.forgetting)
+    return _concluded(config, material, network, {"blend": share, "reliability": rated}, settings)
 
 
 class Material(NamedTuple):
     """What is learned from, and what the result is measured on."""
 
     checkpoint: Path
-    before: Lifter
+    regressor: Adaptable
     body: BodyModel
     skeleton: PosedKeypoints
-    learned: dict[str, Samples]  # views by the names of finetune.SOURCES
-    branches: dict[str, list[Tensor]]  # what the image-feature branches say of them
+    learned: dict[str, Any]  # ``ready`` views by the names of finetune.SOURCES
     first: scores.Part  # of the recordings: to learn from
     held: scores.Part  # their end
-    calibration: dict[str, Samples]  # rendered people that the reliability is calibrated on, by the same names as
-    rendered: dict[str, Samples]  # held-out rendered people: "viewpoint" before the recordings' cameras, "replay" before others
+    calibration: dict[str, Views]  # rendered people that the reliability is calibrated on, by the same names as
+    rendered: dict[str, Views]  # held-out rendered people: "viewpoint" before the recordings' cameras, "replay" before others
     about: dict  # facts for the report
+
+    @property
+    def before(self) -> nn.Module:
+        return self.regressor.before
 
 
 def gather(config: AdaptConfig, console: Console) -> Material:
     """Extract, teach, mount and render what is missing in ``config.out``."""
-    checkpoint = Path(str(config.checkpoint or EMBEDDED_CHECKPOINT))
-    before, trained_with = load_lifter(checkpoint)
-    body = BodyModel.load(None)
+    checkpoint, regressor = _regressor(config)
+    body, trained_with = BodyModel.load(None), regressor.body
     if not body.shares_betas_with(trained_with["sha256"]):
         raise ValueError(f"{checkpoint} was trained with body {trained_with['name']} ({trained_with['sha256'][:8]}), expected {body.name} "
                          f"({body.sha256[:8]}): people are rendered with that")  # fmt: skip
@@ -176,49 +179,61 @@ def gather(config: AdaptConfig, console: Console) -> Material:
     first, last = split(people, config.held_out, config.gap, together=bool(rig))
     with console.status("fitting bodies to the recordings"):
         seen = [triangulated(part, rig) for part in (first, last)]
-        labels, held = teach(before, skeleton, first, seen[0].points), scores.Part(last, teach(before, skeleton, last, seen[1].points))
+        labels, fitted = (teach(regressor.before, skeleton, part, some.points) for part, some in zip((first, last), seen))
     console.print(f"{len(first)} detections of {len(np.unique(first.track))} tracks to learn from, of which {int(labels.kept.sum())} bodies are sure "
                   f"(left out: {_words(labels.left_out)}); {len(last)} detections of {len(np.unique(last.track))} tracks held out")  # fmt: skip
     taught = _taught(rig, first, seen[0])
     for camera in taught:
         console.print(report.of_rig(camera))
-    views = [_mounted(config, console, number, first, labels, skeleton) for number in range(len(config.recordings))]
-    own, other = _rendered(config, views)
-    learned = {"recording": make_samples(first.rows | labels.truth(), first.maps, skeleton, FLIPS, _depths(first), np.flatnonzero(labels.kept))}
+    viewpoints = [_mounted(config, console, number, first, labels, skeleton) for number in range(len(config.recordings))]
+    own, other = _rendered(config, viewpoints)
+    views = {"recording": regressor.views(first.rows | labels.truth(), first.maps, skeleton, np.flatnonzero(labels.kept), _depths(first))}
     calibration, rendered = {}, {}
     for name, folders in (("viewpoint", own), ("replay", other)):
         data, maps = load_people(folders), load_feature_maps(folders)
         index = np.asarray(data["index"])
         kept, calibrated = index % _HELD_OUT == _HELD_OUT - 1, index % _CALIBRATION == 0
-        learned[name] = make_samples(data, maps, skeleton, FLIPS, DEPTHS, np.flatnonzero(~kept & ~calibrated))
+        views[name] = regressor.views(data, maps, skeleton, np.flatnonzero(~kept & ~calibrated))
         if calibrated.any():  # of a handful of pictures these may show nobody
-            calibration[name] = make_samples(data, maps, skeleton, FLIPS, DEPTHS, np.flatnonzero(calibrated))
-        rendered[name] = make_samples(data, maps, skeleton, ("plain",), ("depth",), np.flatnonzero(kept))
-    with console.status("image features of everybody"):
-        branches = {name: branch_outputs(before, samples) for name, samples in learned.items()}
-    learned["replay"] = as_before(before, learned["replay"])
+            calibration[name] = regressor.views(data, maps, skeleton, np.flatnonzero(calibrated))
+        rendered[name] = regressor.held_out(data, maps, skeleton, np.flatnonzero(kept))
+    with console.status("what was said of everybody before"):
+        views["replay"] = regressor.as_before(views["replay"])
+        learned = {name: regressor.ready(some) for name, some in views.items()}
     about = {
         "recordings": lines,
         "detections": {"learned": len(first), "sure": int(labels.kept.sum()), "left_out": labels.left_out, "held_out": len(last),
                        "triangulated": int((labels.kept & seen[0].known).sum())},
         "tracks": {"learned": len(np.unique(first.track)), "held_out": len(np.unique(last.track))},
-        "views": {name: len(some) for name, some in learned.items()},
-        "cameras": [_described(view) for view in views],
+        "views": {name: len(some) for name, some in views.items()},
+        "cameras": [_described(view) for view in viewpoints],
         "rig": taught,
     }
-    return Material(checkpoint, before, body, skeleton, learned, branches, scores.Part(first, labels), held, calibration, rendered, about)
+    return Material(checkpoint, regressor, body, skeleton, learned, scores.Part(first, labels), scores.Part(last, fitted), calibration, rendered, about)
 
 
-def learn(config: AdaptConfig, material: Material, console: Console) -> tuple[Lifter, float]:
-    """The adapted lifter, and the share of its MLPs' weights that is new."""
+def learn(config: AdaptConfig, material: Material, console: Console) -> tuple[nn.Module, float]:
+    """The adapted network, and the share of its weights that is new."""
     settings = FinetuneConfig(out=config.out / "learning", steps=config.steps, lr=config.lr, shares=config.shares, precision=config.precision,
                               seed=config.seed)  # fmt: skip
-    fabric = launch(settings, WEIGHTS)
-    lifter = copy.deepcopy(material.before)
-    task = AdaptationTask(settings, fabric, lifter, material.learned, material.branches, material.skeleton)
-    run(task, settings, fabric, console)
-    task.finish()
-    return lifter, blend(lifter, material.before, material.rendered["replay"], material.skeleton, config.forgetting)
+    regressor, skeleton = material.regressor, material.skeleton
+    network = regressor.learn(settings, material.learned, skeleton, console)
+
+    def for_others(some: nn.Module) -> dict[str, float]:
+        errors = regressor.errors(some, material.rendered["replay"], skeleton)
+        return {name: float(errors[name].mean()) for name in ("mpjpe", "pa_mpjpe")}
+
+    return network, blend(network, material.before, for_others, config.forgetting)
+
+
+def _regressor(config: AdaptConfig) -> tuple[Path, Adaptable]:
+    """The checkpoint to start from, and the regressor in it. ValueError where that is another one than --regressor."""
+    kind = None if config.regressor == "auto" else config.regressor
+    checkpoint = Path(str(config.checkpoint or EMBEDDED[kind or DEFAULT]))
+    found = network_in(checkpoint)
+    if kind not in (None, found):
+        raise ValueError(f"--regressor is {kind}, but {checkpoint} holds a {found}; leave --regressor out")
+    return checkpoint, _ADAPTABLE[found](checkpoint)
 
 
 def _check(config: AdaptConfig) -> None:
@@ -333,32 +348,36 @@ def _rendered(config: AdaptConfig, views: Sequence[Path]) -> tuple[list[Path], l
     return own, [other]
 
 
-def _concluded(config: AdaptConfig, material: Material, after: Lifter, learned: dict, settings: dict) -> dict:
-    """Measure both lifters, write checkpoint and report. ``learned``: what it says of the learning."""
-    checkpoint, before, body, skeleton, held = material.checkpoint, material.before, material.body, material.skeleton, material.held
-    measured = [scores.measure(lifter, skeleton, held) for lifter in (before, after)]
+def _concluded(config: AdaptConfig, material: Material, after: nn.Module, learned: dict, settings: dict) -> dict:
+    """Measure both networks, write checkpoint and report. ``learned``: what it says of the learning."""
+    checkpoint, regressor, before, held, skeleton = material.checkpoint, material.regressor, material.before, material.held, material.skeleton
+    measured = [scores.measure(network, skeleton, held) for network in (before, after)]
     changes = {"recording": {name: scores.compare(measured[0][name], measured[1][name], held.people.track) for name in measured[0]}}
-    for name, samples in material.rendered.items():
-        old, new = (errors(lifter, samples, skeleton) for lifter in (before, after))
-        changes[name] = {kind: scores.compare(old[kind], new[kind], np.asarray(samples.person)) for kind in ("mpjpe", "pa_mpjpe")}
+    for name, views in material.rendered.items():
+        old, new = (regressor.errors(network, views, skeleton) for network in (before, after))
+        changes[name] = {kind: scores.compare(old[kind], new[kind], np.asarray(views.person)) for kind in ("mpjpe", "pa_mpjpe")}
     changes = {part: {name: change for name, change in some.items() if change is not None} for part, some in changes.items()}
     result, why = scores.verdict(changes["recording"], changes["viewpoint"], changes["replay"])
     metadata = load_checkpoint(checkpoint)[1]
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    extractors = shard_work.extractors_of([config.out / f"recording-{number}" for number in range(len(config.recordings))])
+    rated = learned["reliability"]["scores"] if learned["reliability"] else {}
+    metadata.pop("pose_prior_sha256", None)  # of a resnet18 that leaves its pose decoder to the package; this one holds it
     metadata |= {
-        "training": {"adapted_from": {"file": checkpoint.name, "sha256": sha256}, "settings": settings, "before": metadata.get("training")},
-        "extractors": shard_work.extractors_of([config.out / f"recording-{number}" for number in range(len(config.recordings))]),
+        "training": {"adapted_from": {"file": checkpoint.name, "sha256": sha256}, "settings": settings, "before": metadata.get("training"),
+                     "extractors": extractors},
+        "extractors": extractors,
         "scores": {f"{part}_{name}": change.after for part, some in changes.items() for name, change in some.items()}
-        | {f"{part}_reliability_{name}": value for part, some in learned["reliability"]["scores"].items() for name, value in some["after"].items()},
+        | {f"{part}_reliability_{name}": value for part, some in rated.items() for name, value in some["after"].items()},
         "version": hmr_ros.__version__,
     }
     content = {
-        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256}, **material.about, **learned,
+        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256, "adapted": regressor.weights}, **material.about, **learned,
         "verdict": {"result": result, "why": why},
         "changes": {part: {name: asdict(change) | {"verdict": change.verdict} for name, change in some.items()} for part, some in changes.items()},
     }  # fmt: skip
-    save_checkpoint(config.out / WEIGHTS, halved(after), metadata)
-    pictures = report.pictures(held, (before, after), body, skeleton, measured, lambda number, index: _frames(config, number, index, index)[0])
+    save_checkpoint(config.out / regressor.weights, regressor.halved(after), metadata)
+    pictures = report.pictures(held, (before, after), material.body, skeleton, measured, lambda number, index: _frames(config, number, index, index)[0])
     report.save(config.out / "report.html", content, pictures)
     write_json(config.out / "report.json", content)  # the last one: it says that the run is finished
     return content

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import torch
 from rich.table import Table
+from torch import nn
 
 from hmr_ros.body.model import BodyModel
 from hmr_ros.drawing import draw_keypoints, draw_overlay, draw_side_view
 from hmr_ros.estimate import BodyEstimate
 from hmr_ros.files import atomic_write
 from hmr_ros.geometry import project_weak, rotvec_from_matrix
-from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.training.adaptation.scores import UNITS, Part
 from hmr_ros.training.adaptation.teacher import regress
@@ -51,8 +51,10 @@ def of_rig(camera: dict) -> str:
     return f"{camera['name']}: {camera['triangulated']} of {camera['detections']} detections to learn from are triangulated{error}"
 
 
-def of_reliability(rated: dict) -> list[str]:
-    """Whether the reliability tells the truth, before and after."""
+def of_reliability(rated: dict | None) -> list[str]:
+    """Whether the reliability tells the truth, before and after; nothing where it is no probability."""
+    if rated is None:
+        return []
     kept = {"calibrated": f"calibrated (slope {rated['slope']:.2f}, offset {rated['offset']:+.2f})", "as it was": "left as it was: calibration made it no better"}
     return [
         f"reliability, {PARTS[part]}: calibration error (ECE) {some['before']['ece']:.3f} → {some['after']['ece']:.3f}, AUROC {some['before']['auroc']:.3f} → "
@@ -69,7 +71,7 @@ def _rows(content: dict) -> list[tuple[str, str, str, str, str]]:
 
 
 def pictures(
-    held: Part, lifters: Sequence[Lifter], body: BodyModel, skeleton: PosedKeypoints, values: Sequence[dict[str, np.ndarray]],
+    held: Part, networks: Sequence[nn.Module], body: BodyModel, skeleton: PosedKeypoints, values: Sequence[dict[str, np.ndarray]],
     frame_of: Callable[[int, int], np.ndarray],
 ) -> list[tuple[str, np.ndarray]]:  # fmt: skip
     """Held-out people who gained and lost most, by their distance to the fitted body: (title, BGR picture) each: the detected joints, then the body
@@ -87,14 +89,14 @@ def pictures(
     for row in [*best, *worst]:
         person = held.people[np.array([row])]
         frame = frame_of(int(person.recording[0]), int(person.rows["index"][0]))
-        bodies = [_body(lifter, skeleton, body, person) for lifter in lifters]
+        bodies = [_body(network, skeleton, body, person) for network in networks]
         title = f"{person.rows['stamp'][0]:.1f} s: {values[0]['fit'][row]:.0f} → {values[1]['fit'][row]:.0f} mm"
         shown.append((title, _strip(frame, person.rows["keypoints"][0], bodies, body.faces)))
     return shown
 
 
-def _body(lifter: Lifter, skeleton: PosedKeypoints, model: BodyModel, person) -> BodyEstimate:
-    rotations, betas, cameras, reliability = regress(lifter, skeleton, person, person.depth)
+def _body(network: nn.Module, skeleton: PosedKeypoints, model: BodyModel, person) -> BodyEstimate:
+    rotations, betas, cameras, reliability = regress(network, skeleton, person)
     with torch.inference_mode():
         posed = model.forward(torch.from_numpy(rotations), torch.from_numpy(betas))
     pose, rows = rotvec_from_matrix(rotations[0]).astype(np.float32), {name: values[0] for name, values in person.rows.items()}

@@ -1,4 +1,4 @@
-"""How a lifter does on the part of a recording that it did not learn from, without labels, and what changed from one lifter to another.
+"""How a regressor does on the part of a recording that it did not learn from, without labels, and what changed from one to another.
 
     reprojection   detected joints against the regressed ones, as the weak-perspective camera sees them: percent of the box's diagonal
     depth          skin along the bones against the depth camera, each body's median distance aside: mm; where there is a depth camera
@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.geometry import to_crop, weak_perspective
-from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.proxies.depth import along_bones
 from hmr_ros.skeleton import LIMB_KEYPOINTS, SMPL_BONES
 from hmr_ros.training.adaptation.recordings import LONGEST_STEP, People
@@ -38,11 +38,11 @@ class Part(NamedTuple):
     labels: Labels
 
 
-def measure(lifter: Lifter, skeleton: PosedKeypoints, held: Part) -> dict[str, np.ndarray]:
+def measure(network: nn.Module, skeleton: PosedKeypoints, held: Part) -> dict[str, np.ndarray]:
     """Each measure of every detection (N,), NaN where it is not defined."""
     people, labels = held
     rays, confidence = Rays(people), sure(people)
-    rotations, betas, cameras, _ = regress(lifter, skeleton, people, people.depth)
+    rotations, betas, cameras, _ = regress(network, skeleton, people)
     with torch.inference_mode():
         joints, keypoints = (points.numpy() for points in skeleton(torch.from_numpy(rotations), torch.from_numpy(betas)))
         fitted = skeleton(torch.from_numpy(labels.rotations), torch.from_numpy(labels.betas))[1].numpy()

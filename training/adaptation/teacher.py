@@ -1,11 +1,11 @@
-"""Pseudo-labels: bodies fitted to the proxies of whole tracks, from which the lifter learns as from a teacher (as in SPIN, but over time).
+"""Pseudo-labels: bodies fitted to the proxies of whole tracks, from which the regressor learns as from a teacher (as in SPIN, but over time).
 
 One energy for all frames of a track, minimised by Adam (after SMPLify, Bogo et al. 2016, and its multi-frame successors):
 
     joints       the joints, projected by the full pinhole camera, lie on the detected ones: in metres, by confidence, Geman-McClure
     depth        the skin along the bones is where the depth camera sees it, where there is one: one-sided, since what hides a limb is nearer
     points       the joints are where several cameras see them, where there are several (triangulation.py): in metres, Geman-McClure
-    regression   each joint's rotation is what the lifter regressed in each frame, by its reliability, Geman-McClure: frames outvote others
+    regression   each joint's rotation is what was regressed in each frame, by its reliability, Geman-McClure: frames outvote others
     motion       joints move smoothly in the camera's frame: their accelerations are small
     shape        one for each track, near the regressed ones
 
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import roma
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.camera import ray_axes
@@ -30,6 +30,7 @@ from hmr_ros.geometry import rotvec_from_matrix, to_crop
 from hmr_ros.judgement import JudgementConfig
 from hmr_ros.networks.lifter.net import Lifter
 from hmr_ros.networks.lifter.regressor import LifterRegressor
+from hmr_ros.networks.paper.regressor import MapsRegressor, depth_size_of
 from hmr_ros.networks.regressor import BodyParameters
 from hmr_ros.proxies import registry
 from hmr_ros.proxies.depth import FIRST, LAST, SAMPLES_PER_BONE, TORSO, along_bones
@@ -82,24 +83,28 @@ class Labels(NamedTuple):
         return {"ray_orient": pose[:, 0], "pose": pose, "betas": self.betas, "keypoints2d": self.keypoints}
 
 
-def regress(lifter: Lifter, skeleton: PosedKeypoints, people: People, depth: str = "depth", flip: bool = False) -> BodyParameters:
-    """What the lifter says of everybody, in ray axes, as the estimator asks it; with ``flip`` averaged over the mirrored view."""
+def regress(network: nn.Module, skeleton: PosedKeypoints, people: People, flip: bool = False) -> BodyParameters:
+    """What a lifter or resnet18 says of everybody, in ray axes, as the estimator asks it; with ``flip`` averaged over the mirrored view. The lifter has
+    learned both kinds of depth and sees the better one."""
 
-    def network(features: np.ndarray, maps: np.ndarray):
+    def run(*inputs: np.ndarray):
         with torch.inference_mode():
-            return tuple(value.numpy() for value in lifter(torch.from_numpy(features), torch.from_numpy(maps)))
+            return tuple(value.numpy() for value in network(*map(torch.from_numpy, inputs)))
 
-    lifter.eval()
-    regressor = LifterRegressor(network, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy())
+    network.eval()
+    if isinstance(network, Lifter):
+        regressor, depth = LifterRegressor(run, lambda betas: skeleton.pelvis(torch.from_numpy(betas)).numpy()), people.depth
+    else:
+        regressor, depth = MapsRegressor(run, depth_size_of(network.config.size)), "depth"
     parts, proxies = [], people.proxies(depth, flip)
     while some := list(islice(proxies, 128)):
         parts.append(regressor(some))
     return BodyParameters(*map(np.concatenate, zip(*parts)))
 
 
-def teach(lifter: Lifter, skeleton: PosedKeypoints, people: People, points: np.ndarray, config: TeacherConfig = TeacherConfig()) -> Labels:
+def teach(network: nn.Module, skeleton: PosedKeypoints, people: People, points: np.ndarray, config: TeacherConfig = TeacherConfig()) -> Labels:
     """Fit bodies to all tracks of ``people``. ``points`` (N, 17, 3): their joints as several cameras see them, metres in camera axes, NaN where unknown."""
-    regressed = regress(lifter, skeleton, people, people.depth, flip=True)
+    regressed = regress(network, skeleton, people, flip=True)
     bounds = np.flatnonzero(np.diff(people.track, prepend=-1))
     parts, first = [], 0
     for last in [*bounds[1:], len(people)]:  # whole tracks, as many as fit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,10 +90,15 @@ def evaluate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints, fabric:
 
 
 def errors(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints, fabric: Fabric | None = None) -> dict[str, np.ndarray]:
-    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) of each sample (N,), and the mean square of the betas' error. With a
-    ``fabric`` each process takes a part, and everybody gets all."""
+    """``body_errors`` of each sample (N,). With a ``fabric`` each process takes a part, and everybody gets all."""
+    return body_errors(predictions(lifter, samples, fabric), skeleton, fabric)
+
+
+def body_errors(pairs: Iterable, skeleton: PosedKeypoints, fabric: Fabric | None = None) -> dict[str, np.ndarray]:
+    """MPJPE and PA-MPJPE (mm; 12 limb joints, root at the hips' midpoint) of each body (N,), and the mean square of the betas' error. ``pairs``: some
+    true and some predicted bodies at a time, with ``rotations`` and ``betas``."""
     limbs, betas = ([], []), []
-    for some, predicted in predictions(lifter, samples, fabric):
+    for some, predicted in pairs:
         for part, body in zip(limbs, (predicted, some)):
             part.append(root_aligned(skeleton(body.rotations, body.betas)[1], COCO_HIPS)[:, _LIMBS].numpy())
         betas.append(predicted.betas - some.betas)
