@@ -18,7 +18,7 @@ from hmr_ros.body.posed_keypoints import PosedKeypoints
 from hmr_ros.networks.lifter.net import RIGHT, Lifter
 from hmr_ros.training.benchmarks.rendered.scores import WORST, calibration
 from hmr_ros.training.lifter.samples import Samples
-from hmr_ros.training.lifter.tasks import joint_errors, predictions
+from hmr_ros.training.lifter.tasks import joint_errors
 from hmr_ros.training.metrics import auroc
 
 _PRIOR = 0.5  # standard deviation of the slope's logarithm and of the offset: a handful of people changes little
@@ -44,10 +44,12 @@ class Rated(NamedTuple):
         }
 
 
+@torch.no_grad()
 def rate(lifter: Lifter, samples: Samples, skeleton: PosedKeypoints) -> Rated:
     """What a lifter says of its joints, and how far off they are."""
-    probability = torch.cat([body.reliability for _, body in predictions(lifter, samples)]).double()
-    return Rated(probability.logit(1e-7), joint_errors(lifter, samples, skeleton))
+    lifter.eval()
+    logits = [lifter.reliability(lifter.outputs(some.features, some.feature_map)[1]) for some in samples.parts()]
+    return Rated(torch.cat(logits).double(), joint_errors(lifter, samples, skeleton))
 
 
 def platt(rated: Rated) -> tuple[float, float]:
@@ -64,7 +66,8 @@ def platt(rated: Rated) -> tuple[float, float]:
         return value
 
     optimizer.step(energy)
-    return float(unknown[0].exp()), float(unknown[1])
+    slope, offset = unknown.detach()
+    return float(slope.exp()), float(offset)
 
 
 def calibrate(
