@@ -36,7 +36,7 @@ from hmr_ros.io.camera_info import camera_from_message
 from hmr_ros.io.report import printable
 from hmr_ros.networks.checkpoints import DEFAULT, EMBEDDED, network_in
 from hmr_ros.training.adaptation import mounting, report, scores
-from hmr_ros.training.adaptation.adaptable import Adaptable, Views
+from hmr_ros.training.adaptation.adaptable import Adaptable, PersonViews
 from hmr_ros.training.adaptation.finetune import AdaptableLifter, FinetuneConfig, blend
 from hmr_ros.training.adaptation.finetune_paper import AdaptableResnet18
 from hmr_ros.training.adaptation.recordings import USUAL_FIELD_OF_VIEW, People, load, split
@@ -157,8 +157,8 @@ class Material(NamedTuple):
     learned: dict[str, Any]  # ``ready`` views by the names of finetune.SOURCES
     first: scores.Part  # of the recordings: to learn from
     held: scores.Part  # their end
-    calibration: dict[str, Views]  # rendered people that the reliability is calibrated on, by the same names as
-    rendered: dict[str, Views]  # held-out rendered people: "viewpoint" before the recordings' cameras, "replay" before others
+    calibration: dict[str, PersonViews]  # rendered people that the reliability is calibrated on, by the same names as
+    rendered: dict[str, PersonViews]  # held-out rendered people: "viewpoint" before the recordings' cameras, "replay" before others
     about: dict  # facts for the report
 
     @property

@@ -16,7 +16,7 @@ from hmr_ros.training.data.mapped import Rows
 from hmr_ros.training.lifter.samples import DEPTHS
 
 
-class Views(Sized, Protocol):
+class PersonViews(Sized, Protocol):
     """People as the network's inputs, and their bodies."""
 
     person: Tensor  # (N,) row of the data set
@@ -31,20 +31,20 @@ class Adaptable(Protocol):
 
     def __init__(self, checkpoint: Path): ...
 
-    def views(self, data: dict, maps: Rows, skeleton: PosedKeypoints, people: np.ndarray, depths: Sequence[str] = DEPTHS) -> Views:
+    def views(self, data: dict, maps: Rows, skeleton: PosedKeypoints, people: np.ndarray, depths: Sequence[str] = DEPTHS) -> PersonViews:
         """Some ``people`` (N,) of lifter/samples.py's ``load_people`` and feature ``maps``, in all views that are learned from; ``depths``: which
         columns there are."""
         ...
 
-    def held_out(self, data: dict, maps: Rows, skeleton: PosedKeypoints, people: np.ndarray) -> Views:
+    def held_out(self, data: dict, maps: Rows, skeleton: PosedKeypoints, people: np.ndarray) -> PersonViews:
         """The same in one view each, to measure on."""
         ...
 
-    def as_before(self, views: Views) -> Views:
+    def as_before(self, views: PersonViews) -> PersonViews:
         """With the bodies that the network in the checkpoint gives, not the true ones."""
         ...
 
-    def ready(self, views: Views) -> Any:
+    def ready(self, views: PersonViews) -> Any:
         """What ``learn`` takes of them."""
         ...
 
@@ -52,11 +52,11 @@ class Adaptable(Protocol):
         """Another network that went on learning from ``ready`` views by the names of finetune.SOURCES; resumed."""
         ...
 
-    def errors(self, network: nn.Module, views: Views, skeleton: PosedKeypoints) -> dict[str, np.ndarray]:
+    def errors(self, network: nn.Module, views: PersonViews, skeleton: PosedKeypoints) -> dict[str, np.ndarray]:
         """``mpjpe`` and ``pa_mpjpe`` (N,), mm."""
         ...
 
-    def calibrate(self, network: nn.Module, known: dict[str, Views], held: dict[str, Views], skeleton: PosedKeypoints, worse: float) -> dict | None:
+    def calibrate(self, network: nn.Module, known: dict[str, PersonViews], held: dict[str, PersonViews], skeleton: PosedKeypoints, worse: float) -> dict | None:
         """Calibrate its reliability in place (reliability.py), and return the figures for the report; None where it is no probability."""
         ...
 
