@@ -359,9 +359,8 @@ def test_the_papers_regressor_is_adapted_by_the_same_steps(adapted, tmp_path, on
     assert result["reliability"] is None and 0 < result["changes"]["replay"]["mpjpe"]["before"] != lifted["changes"]["replay"]["mpjpe"]["before"]
     embedded, path = EMBEDDED["resnet18"], tmp_path / "out" / result["checkpoint"]["adapted"]
     assert result["checkpoint"]["sha256"] == hashlib.sha256(embedded.read_bytes()).hexdigest()
-    (body,), (same,) = (
-        HumanMeshEstimator.from_default("torch", checkpoint=checkpoint)(cv2.imread(str(next(config.recordings[0].glob("*.png"))))) for checkpoint in (path, embedded)
-    )
+    image = cv2.imread(str(next(config.recordings[0].glob("*.png"))))
+    (body,), (same,) = (HumanMeshEstimator.from_default("torch", checkpoint=checkpoint)(image) for checkpoint in (path, embedded))
     assert 0 < np.abs(body.joints - same.joints).max() < 0.5
     with pytest.raises(ValueError, match="--regressor is lifter, but .*holds a resnet18; leave --regressor out"):
         adaptation.adapt(replace(config, out=tmp_path / "other", regressor="lifter", checkpoint=path), Console(quiet=True))

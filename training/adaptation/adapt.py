@@ -372,7 +372,8 @@ def _concluded(config: AdaptConfig, material: Material, after: nn.Module, learne
         "version": hmr_ros.__version__,
     }
     content = {
-        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256, "adapted": regressor.weights}, **material.about, **learned,
+        "settings": settings, "version": hmr_ros.__version__, "checkpoint": {"file": checkpoint.name, "sha256": sha256, "adapted": regressor.weights},
+        **material.about, **learned,
         "verdict": {"result": result, "why": why},
         "changes": {part: {name: asdict(change) | {"verdict": change.verdict} for name, change in some.items()} for part, some in changes.items()},
     }  # fmt: skip
