@@ -44,7 +44,7 @@ TABLE = {
         "tool": "tools/derive_poses.py",
     },
     "lifter.safetensors": {
-        "origin": "trained by this project on renderings of body.npz in the poses of poses.npz",
+        "origin": "trained by this project on renderings of body.npz in the poses of poses.npz, partly in garments.npz",
         "licence": "Apache-2.0",
         "tool": "hmr-ros train lifter",
     },
