@@ -390,6 +390,16 @@ def domain_gap() -> str:
     return _table(["AUC (90 %)", "detected", "geometry", "embedding", "feature map"], rows)
 
 
+def gl_training() -> str:
+    result, rows = _read("gl_training.json"), []
+    for name, seen in result["reprojection"].items():
+        clip = [result["calibrated_clip"].get(f"{name}, {which}") for which in ("unrefined", "refined")]
+        known = [result["validation"][renderer].get(name) for renderer in ("gl", "painter")]
+        pairs = [_pair(scores) if scores else "-" for scores in clip] + ["{:.1f} / {:.1f}".format(*scores) if scores else "-" for scores in known]
+        rows.append([name, *(f"{100 * seen[scenes]['limbs']:.2f} %" for scenes in ("photos", "vtest")), *pairs])
+    return _table(["learned on from", "photos, limbs", "vtest, limbs", "clip, MPJPE / PA-MPJPE, mm", "clip, refined", "gl, validation", "painter, validation"], rows)
+
+
 def joint_location() -> str:
     rows = []
     for name, found in _read("joint_errors.json")["sets"].items():
@@ -462,7 +472,7 @@ def adaptation() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (headline, position, covariance, off_axis, benchmark, additions, gains, people, reliability, calibration, shape, left_out, options, networks, ablation,
-                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap, adaptation, joint_location, joint_confidence,
+                  reliability_without_labels, longer, relative, prior, calibrated_clip, footage, jitter, real_frames, speed, speed_tables, engines, domain_gap, gl_training, adaptation, joint_location, joint_confidence,
                   third_opinion, keypoint_offsets, refinement_ceiling)
 }  # fmt: skip
 
